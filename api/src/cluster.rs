@@ -1,0 +1,146 @@
+//! What the API needs of a cluster. The daemon implements it; the API knows no raft and no agent.
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use skep_model::{
+    Availability, ClusterId, ClusterSpec, ControlError, ControlRequest, ControlResponse, NodeId,
+    ServiceId, TaskId, Timestamp,
+};
+
+/// How this node stands to a cluster (`LocalNodeState` of the API).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalState {
+    /// In no cluster.
+    #[default]
+    Inactive,
+    /// Joining.
+    Pending,
+    /// A member.
+    Active,
+    /// A member whose keys are locked.
+    Locked,
+    /// Something is wrong; `error` says what.
+    Error,
+}
+
+/// This node's view of its membership; needs no manager to answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalCluster {
+    pub state: LocalState,
+    pub node_id: NodeId,
+    /// Advertised address, without port.
+    pub node_addr: String,
+    /// Whether this node is a manager that takes requests.
+    pub is_manager: bool,
+    pub cluster_id: ClusterId,
+    pub error: String,
+    /// Managers known to this node: id and `address:port`.
+    pub remote_managers: Vec<(NodeId, String)>,
+}
+
+/// `POST /swarm/init`. Field names are the API's.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct InitRequest {
+    pub listen_addr: String,
+    pub advertise_addr: String,
+    pub data_path_addr: String,
+    pub data_path_port: u32,
+    pub force_new_cluster: bool,
+    pub spec: ClusterSpec,
+    pub auto_lock_managers: bool,
+    pub availability: Option<Availability>,
+    pub default_addr_pool: Option<Vec<String>>,
+    pub subnet_size: u32,
+}
+
+/// `POST /swarm/join`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct JoinRequest {
+    pub listen_addr: String,
+    pub advertise_addr: String,
+    pub data_path_addr: String,
+    pub remote_addrs: Vec<String>,
+    pub join_token: String,
+    pub availability: Option<Availability>,
+}
+
+/// Whose log lines are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogSource {
+    Service(ServiceId),
+    Task(TaskId),
+}
+
+/// Which lines, as the query parameters say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    pub follow: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// Absent is all.
+    pub tail: Option<u64>,
+}
+
+/// One line (or part of a long one) of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    pub node: NodeId,
+    pub service: ServiceId,
+    pub task: TaskId,
+    pub is_stderr: bool,
+    pub at: Timestamp,
+    /// Ends with a line feed unless the line was cut.
+    pub data: Bytes,
+    /// `key=value` attributes of the log driver.
+    pub details: Vec<(String, String)>,
+}
+
+/// Lines as they come; an error names a node or task whose lines are missing and ends nothing.
+pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogLine, ControlError>> + Send>>;
+
+/// A cluster as seen from this node.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// This node's membership.
+    fn local(&self) -> LocalCluster;
+
+    /// Makes a new cluster with this node as its first manager.
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError>;
+
+    /// Joins an existing cluster.
+    async fn join(&self, request: JoinRequest) -> Result<(), ControlError>;
+
+    /// Leaves the cluster.
+    async fn leave(&self, force: bool) -> Result<(), ControlError>;
+
+    /// Unlocks a manager whose keys are sealed.
+    async fn unlock(&self, key: &str) -> Result<(), ControlError>;
+
+    /// The key that unlocks managers; empty when autolock is off.
+    async fn unlock_key(&self) -> Result<String, ControlError>;
+
+    /// The replicated state. Linearizable unless `stale`.
+    ///
+    /// # Errors
+    /// `Unavailable` with Swarm's text when this node is in no cluster, not a manager, locked,
+    /// or cannot reach a leader.
+    async fn snapshot(&self, stale: bool) -> Result<skep_store::Snapshot, ControlError>;
+
+    /// Every committed change from now on; `None` where this node is not a manager.
+    fn watch(&self) -> Option<skep_store::Watch>;
+
+    /// Asks for one change, on whichever manager leads.
+    async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError>;
+
+    /// Log lines of a service's tasks or of one task, from whichever nodes run them.
+    async fn logs(&self, source: LogSource, options: LogOptions) -> Result<LogStream, ControlError>;
+}

@@ -1,0 +1,125 @@
+//! What managers can be asked to change, and how they answer. Reads need no request: any
+//! manager answers them from its own replica.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ClusterSpec, ConfigId, ConfigSpec, Kind, NetworkId, NetworkSpec, NodeId, NodeSpec, SecretId,
+    SecretSpec, ServiceId, ServiceSpec, StackSpec, Version,
+};
+
+/// Where an update takes its registry credentials from when none came with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RegistryAuthFrom {
+    #[default]
+    Spec,
+    PreviousSpec,
+}
+
+/// One change, decided and committed by the leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlRequest {
+    CreateService {
+        spec: Box<ServiceSpec>,
+    },
+    UpdateService {
+        id: ServiceId,
+        version: Version,
+        spec: Box<ServiceSpec>,
+        registry_auth_from: RegistryAuthFrom,
+        /// Go back to the previous spec; `spec` is ignored then.
+        rollback: bool,
+    },
+    RemoveService {
+        id: ServiceId,
+    },
+    CreateNetwork {
+        spec: Box<NetworkSpec>,
+    },
+    RemoveNetwork {
+        id: NetworkId,
+    },
+    CreateSecret {
+        spec: SecretSpec,
+    },
+    UpdateSecret {
+        id: SecretId,
+        version: Version,
+        spec: SecretSpec,
+    },
+    RemoveSecret {
+        id: SecretId,
+    },
+    CreateConfig {
+        spec: ConfigSpec,
+    },
+    UpdateConfig {
+        id: ConfigId,
+        version: Version,
+        spec: ConfigSpec,
+    },
+    RemoveConfig {
+        id: ConfigId,
+    },
+    UpdateNode {
+        id: NodeId,
+        version: Version,
+        spec: NodeSpec,
+    },
+    RemoveNode {
+        id: NodeId,
+        force: bool,
+    },
+    UpdateCluster {
+        version: Version,
+        spec: Box<ClusterSpec>,
+        rotate_worker_token: bool,
+        rotate_manager_token: bool,
+        rotate_unlock_key: bool,
+    },
+    /// Brings a whole stack to `spec` in one transaction.
+    DeployStack {
+        spec: Box<StackSpec>,
+        prune: bool,
+    },
+    /// Removes a stack's services, networks, secrets and configs.
+    RemoveStack {
+        name: String,
+    },
+}
+
+/// What came of a [`ControlRequest`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlResponse {
+    /// Id of the object made; empty for other requests.
+    pub id: String,
+    /// Things the user should know, one sentence each.
+    pub warnings: Vec<String>,
+    /// What a stack deploy or removal did, one line each (`Creating service app_web (id: …)`).
+    pub actions: Vec<String>,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ControlError {
+    pub kind: Kind,
+    pub message: String,
+}
+
+impl ControlError {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+}

@@ -1,0 +1,62 @@
+#![doc = include_str!("../README.md")]
+
+pub mod cluster;
+pub mod constraint;
+pub mod container;
+pub mod control;
+pub mod error;
+pub mod id;
+pub mod limits;
+pub mod mount;
+pub mod name;
+pub mod network;
+pub mod node;
+pub mod placement;
+pub mod port;
+pub mod resources;
+pub mod secret;
+pub mod serde_help;
+pub mod service;
+pub mod stack;
+pub mod state;
+pub mod task;
+pub mod time;
+pub mod validate;
+
+pub use cluster::{Cluster, ClusterSpec, JoinTokens};
+pub use constraint::Constraint;
+pub use container::ContainerSpec;
+pub use control::{ControlError, ControlRequest, ControlResponse};
+pub use error::Kind;
+pub use id::{
+    ClusterId, ConfigId, NetworkId, NodeId, Random, SecretId, ServiceId, StackId, TaskId,
+};
+pub use network::{Network, NetworkSpec};
+pub use node::{Availability, Node, NodeRole, NodeSpec, NodeState};
+pub use port::{PortConfig, Protocol, PublishMode};
+pub use resources::{MemoryBytes, NanoCpus};
+pub use secret::{Config, ConfigSpec, Secret, SecretSpec};
+pub use service::{Service, ServiceMode, ServiceSpec};
+pub use stack::{Stack, StackSpec};
+pub use state::{Actor, TaskState};
+pub use task::{Task, TaskSpec, TaskStatus};
+pub use time::{Nanos, Timestamp};
+
+use serde::{Deserialize, Serialize};
+
+/// The version of a stored object: the raft log index of the write that made it.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Version {
+    /// Raft log index; 0 before the object was stored.
+    #[serde(rename = "Index", default)]
+    pub index: u64,
+}
+
+impl Version {
+    /// The version that the write at `index` gives.
+    pub const fn at(index: u64) -> Self {
+        Self { index }
+    }
+}

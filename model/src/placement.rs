@@ -1,0 +1,54 @@
+//! Where tasks may and should run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::serde_help::{is_zero, null_default};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Placement {
+    /// Constraint expressions; all must hold. Parsed by [`crate::Constraint`].
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub constraints: Vec<String>,
+    /// Spread preferences, outermost first.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub preferences: Vec<PlacementPreference>,
+    /// Most tasks of the service on one node; 0 is unlimited.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub max_replicas: u64,
+    /// Platforms the image runs on; empty is any.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub platforms: Vec<Platform>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementPreference {
+    #[serde(rename = "Spread")]
+    pub spread: SpreadOver,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpreadOver {
+    /// `node.labels.KEY` or `engine.labels.KEY`.
+    #[serde(rename = "SpreadDescriptor")]
+    pub spread_descriptor: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Platform {
+    /// `x86_64` or `amd64`, `aarch64` or `arm64`, …
+    #[serde(rename = "Architecture", deserialize_with = "null_default")]
+    pub architecture: String,
+    #[serde(rename = "OS", deserialize_with = "null_default")]
+    pub os: String,
+}
