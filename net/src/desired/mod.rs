@@ -1,0 +1,4 @@
+//! The desired state of a host, as plain values.
+
+pub mod bridge;
+pub mod cluster;
