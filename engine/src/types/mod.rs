@@ -1,0 +1,82 @@
+//! The Docker Engine API's container, image, exec, volume, network and event
+//! objects, in exactly the JSON the API speaks (version 1.50).
+//!
+//! Reading is as lenient as dockerd: a missing field and `null` are the
+//! default, an unknown field is ignored.
+
+use serde::{Deserialize, Deserializer};
+
+/// A struct of the API: every field may be absent or `null` on the way in.
+macro_rules! docker_json {
+    ($(
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $( $(#[$field_meta:meta])* pub $field:ident : $type:ty ),* $(,)?
+        }
+    )*) => {$(
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default)]
+        $(#[$meta])*
+        pub struct $name {
+            $(
+                $(#[$field_meta])*
+                #[serde(deserialize_with = "crate::types::null_default")]
+                pub $field: $type,
+            )*
+        }
+    )*};
+}
+
+mod container;
+mod event;
+mod exec;
+mod host;
+mod image;
+mod inspect;
+mod network;
+mod stats;
+mod volume;
+
+pub use container::{
+    ContainerConfig, ContainerCreated, Empty, NetworkingConfig, StrSlice, UpdateConfig,
+};
+pub use event::{EventActor, EventMessage};
+pub use exec::{ExecConfig, ExecInspect, ExecProcess};
+pub use host::{
+    DeviceMapping, DeviceRequest, HostConfig, LogConfig, PortBinding, PortMap, RestartPolicy,
+    ThrottleDevice, WeightDevice,
+};
+pub use image::{
+    DeleteItem, Descriptor, DistributionInspect, DriverData, ErrorDetail, HistoryItem, ImageConfig,
+    ImageInspect, ImageMetadata, ImageSummary, Platform, ProgressDetail, ProgressEvent, RootFs,
+};
+pub use inspect::{
+    Change, ContainerInspect, ContainerState, ContainerSummary, Health, HealthResult, MountPoint,
+    NetworkSettings, PathStat, Port, SummaryHostConfig, SummaryNetworks, Top, WaitError,
+    WaitResponse,
+};
+pub use network::{
+    ConfigReference, EndpointIpam, EndpointSettings, Ipam, IpamConfig, NetworkContainer,
+    NetworkCreate, NetworkInspect,
+};
+pub use skep_model::container::{HealthConfig, Ulimit};
+pub use skep_model::mount::{Mount, MountType};
+pub use stats::{
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats,
+    StorageStats, ThrottlingData,
+};
+pub use volume::{Volume, VolumeCreate, VolumeUsage};
+
+/// Reads `null` as the type's default.
+pub(crate) fn null_default<'de, D, T>(input: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(input)?.unwrap_or_default())
+}
+
+/// For fields that Go marks `omitempty`.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
