@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod assignment;
+pub mod connect;
+pub mod listen;
 pub mod log;
 pub mod status;
 
