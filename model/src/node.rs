@@ -136,6 +136,9 @@ pub struct NodeStatus {
         deserialize_with = "null_default"
     )]
     pub addr: String,
+    /// Since when the node has been in this state. An addition to the API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub since: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

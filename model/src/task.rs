@@ -231,6 +231,12 @@ pub struct Task {
     /// When the endpoint left balancers and names because the task is to stop.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub draining_since: Timestamp,
+    /// When the manager first heard that the task runs; zero if it never did. Kept after its end.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub running_since: Timestamp,
+    /// Whether a rolling update made the task: its early end counts against that update.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub by_update: bool,
 }
 
 impl Task {

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use skep_model::{
     Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
     ServiceId, Stack, StackId, Task, TaskId, Version,
@@ -68,6 +69,22 @@ impl Snapshot {
     /// The object with this id.
     pub fn get<R: Record>(&self, id: &R::Id) -> Option<&Arc<R>> {
         R::table(&self.state).by_id.get(id)
+    }
+
+    /// What is different in this snapshot than in `older`: (before, after) for each object of
+    /// the kind that was made, changed or removed. Costs little when little is different.
+    pub fn changes_since<'a, R: Record>(
+        &'a self,
+        older: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Arc<R>>, Option<&'a Arc<R>>)> + 'a {
+        let before = &R::table(&older.state).by_id;
+        before
+            .diff(&R::table(&self.state).by_id)
+            .map(|item| match item {
+                DiffItem::Add(_, new) => (None, Some(new)),
+                DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+                DiffItem::Remove(_, old) => (Some(old), None),
+            })
     }
 
     /// Every object of a kind, in the order of ids.

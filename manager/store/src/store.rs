@@ -258,6 +258,9 @@ fn apply_one(
             }
             let mut new = skep_model::Task::clone(&old);
             new.status.clone_from(status);
+            if status.state == TaskState::Running && new.running_since.is_zero() {
+                new.running_since = status.applied_at;
+            }
             new.updated_at = status.applied_at;
             new.version = version;
             let new = Arc::new(new);
