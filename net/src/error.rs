@@ -92,6 +92,16 @@ pub enum NetError {
         /// The endpoint's id.
         id: String,
     },
+    /// A port published on every node is held by somebody else on this one.
+    #[error("port {port}/{proto} is not published on this node: {reason}")]
+    PublishedPort {
+        /// The port.
+        port: u16,
+        /// The protocol.
+        proto: Proto,
+        /// The system's reason, in lower case.
+        reason: String,
+    },
     /// The desired state contradicts itself or cannot be expressed.
     #[error("{object} is invalid: {reason}")]
     Invalid {
@@ -138,9 +148,10 @@ impl NetError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Kernel { .. } | Self::Io { .. } => Kind::Internal,
-            Self::PortTaken { .. } | Self::PortUnusable { .. } | Self::NoFreePort { .. } => {
-                Kind::Conflict
-            }
+            Self::PortTaken { .. }
+            | Self::PortUnusable { .. }
+            | Self::NoFreePort { .. }
+            | Self::PublishedPort { .. } => Kind::Conflict,
             Self::Invalid { .. } => Kind::Invalid,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Unsupported { .. } => Kind::FailedPrecondition,

@@ -1,16 +1,24 @@
 //! The door: one host's data plane.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    BoundPort, BridgeEndpoint, BridgeNetwork, BridgeState, Capabilities, HostState, Namespaces,
-    NetError, Netns, Overlay, Report, TaskSandbox, Vip, VlanEndpoint,
-};
+use crate::apply::{Ground, open_socket};
+use crate::bridges::Bridges;
+use crate::cluster::Cluster;
+use crate::netlink::entry::{self, Names};
+use crate::netlink::link;
+use crate::netlink::socket::Socket;
+use crate::nft;
+use crate::plan::default_prefix;
+use crate::ports::Ports;
+use crate::view::{NsKey, Route};
+use crate::{Capabilities, KernelError, Namespaces, NetError, Netns, Report};
 
 /// How this daemon's data plane is set up. All nodes of a cluster agree on
 /// `data_port`.
@@ -75,16 +83,43 @@ pub fn next_gateway_address(subnet: Ipv4Net, used: &BTreeSet<Ipv4Addr>) -> Optio
 /// may be called from any thread, in any namespace; calls that change the same
 /// thing wait for one another.
 pub struct Host {
-    config: HostConfig,
-    namespaces: Namespaces,
+    pub(crate) config: HostConfig,
+    pub(crate) ground: Ground,
+    pub(crate) cluster: Mutex<Cluster>,
+    pub(crate) bridges: Mutex<Bridges>,
+    pub(crate) ports: Mutex<Ports>,
+    capabilities: OnceLock<Capabilities>,
+}
+
+/// A panic elsewhere must not stop the data plane; what the locks guard is valid
+/// between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Host {
     /// Opens the data plane of the namespace the calling thread is in. Changes
     /// nothing yet.
     pub fn open(config: HostConfig) -> Result<Self, NetError> {
-        let namespaces = Namespaces::new(&config.run_dir);
-        Ok(Self { config, namespaces })
+        if config.gateway_subnet.prefix_len() > 29 {
+            return Err(NetError::Invalid {
+                object: format!("gateway subnet {}", config.gateway_subnet),
+                reason: "it is too small".into(),
+            });
+        }
+        let ground = Ground {
+            namespaces: Namespaces::new(&config.run_dir),
+            root: Netns::current()?,
+            root_socket: Mutex::new(open_socket(libc::NETLINK_ROUTE)?),
+        };
+        Ok(Self {
+            config,
+            ground,
+            cluster: Mutex::default(),
+            bridges: Mutex::default(),
+            ports: Mutex::default(),
+            capabilities: OnceLock::new(),
+        })
     }
 
     /// How it was set up.
@@ -95,152 +130,269 @@ impl Host {
     /// The pinned namespaces: for making a container's namespace before its
     /// endpoints are connected, and for removing it after they are disconnected.
     pub fn namespaces(&self) -> &Namespaces {
-        &self.namespaces
+        &self.ground.namespaces
     }
 
     /// What this host can do; probed once.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        self.capabilities
+            .get_or_init(|| crate::probe::probe(&self.ground))
+            .clone()
     }
 
-    // ---- the cluster's half -------------------------------------------------
-
-    /// Makes everything of the cluster's half as desired: level-triggered, the
-    /// whole truth. Sandboxes and overlays that are not in `desired` are removed,
-    /// so a caller that prepares sandboxes includes them here from then on.
-    /// Goes on past failures.
-    pub fn apply(&self, desired: &HostState) -> Report {
-        let _ = desired;
-        Report::default()
+    /// Removes everything of ours from this host: both halves, all pinned
+    /// namespaces. For leaving a cluster for good; containers must be gone.
+    pub fn remove_everything(&self) -> Report {
+        let mut report = self.remove_cluster();
+        let bridges = self.apply_bridges(&crate::BridgeState::default());
+        report.changes.extend(bridges.changes);
+        report.failures.extend(bridges.failures);
+        match self.ground.namespaces.list() {
+            Ok(names) => {
+                for name in names {
+                    let removed = self.remove_namespace(&name);
+                    report.part(format!("namespace {name}"), removed);
+                }
+            }
+            Err(error) => report.fail("namespaces", error),
+        }
+        report
     }
 
-    /// Makes one task's namespace and wires it up, at once, without touching
-    /// anything else. `overlays` holds at least the networks of its endpoints;
-    /// those this node has not yet are made. Returns where the namespace is
-    /// pinned. Calling it again repairs.
-    pub fn prepare_sandbox(
-        &self,
-        sandbox: &TaskSandbox,
-        overlays: &[Overlay],
-    ) -> Result<PathBuf, NetError> {
-        let _ = overlays;
-        Ok(self.namespaces.path(&sandbox.netns))
-    }
-
-    /// Takes one task off the network and removes its namespace: links first, so
-    /// that a process left inside cannot answer any more. Unknown is fine.
-    /// Overlays stay until an `apply` without them.
-    pub fn remove_sandbox(&self, sandbox: &TaskSandbox) -> Result<(), NetError> {
-        self.namespaces.delete(&sandbox.netns)
-    }
-
-    /// Replaces the service addresses as seen from one task.
-    pub fn set_services(&self, sandbox: &TaskSandbox, services: &[Vip]) -> Result<(), NetError> {
-        let _ = (sandbox, services);
-        Ok(())
-    }
-
-    // ---- the engine's half --------------------------------------------------
-
-    /// Makes everything of the engine's half as desired, after a restart above
-    /// all: bridges, endpoints and published ports. What is not in `desired` is
-    /// removed. Goes on past failures.
-    pub fn apply_bridges(&self, desired: &BridgeState) -> Report {
-        let _ = desired;
-        Report::default()
-    }
-
-    /// Makes or repairs one bridge network.
-    pub fn ensure_bridge(&self, network: &BridgeNetwork) -> Result<(), NetError> {
-        let _ = network;
-        Ok(())
-    }
-
-    /// Removes a bridge network; its endpoints should be disconnected before.
-    /// Unknown is fine.
-    pub fn remove_bridge(&self, network: &str) -> Result<(), NetError> {
-        let _ = network;
-        Ok(())
-    }
-
-    /// Connects a container to a bridge network and publishes its ports: all of
-    /// it or nothing. Returns the ports as bound, in the order of the requests.
-    /// Calling it again repairs and returns the same ports.
-    pub fn connect(&self, endpoint: &BridgeEndpoint) -> Result<Vec<BoundPort>, NetError> {
-        let _ = endpoint;
-        Ok(Vec::new())
-    }
-
-    /// Unpublishes an endpoint's ports, cuts its flows and removes its link.
-    /// Unknown is fine.
-    pub fn disconnect(&self, endpoint: &str) -> Result<(), NetError> {
-        let _ = endpoint;
-        Ok(())
-    }
-
-    /// The ports an endpoint holds now.
-    pub fn bound_ports(&self, endpoint: &str) -> Vec<BoundPort> {
-        let _ = endpoint;
-        Vec::new()
-    }
-
-    /// Connects a container to a macvlan or ipvlan network. The link goes with
-    /// the namespace or by `disconnect_vlan`.
-    pub fn connect_vlan(&self, endpoint: &VlanEndpoint) -> Result<(), NetError> {
-        let _ = endpoint;
-        Ok(())
-    }
-
-    /// Removes a macvlan or ipvlan link. Unknown is fine.
-    pub fn disconnect_vlan(&self, endpoint: &VlanEndpoint) -> Result<(), NetError> {
-        let _ = endpoint;
-        Ok(())
+    /// Leads queries to 127.0.0.11:53 inside a namespace to the ports its
+    /// resolver listens on (UDP, TCP), on 127.0.0.11.
+    pub fn redirect_dns(&self, netns: &Path, udp: u16, tcp: u16) -> Result<(), NetError> {
+        let table = crate::plan::services::resolver(udp, tcp);
+        Netns::open(netns)?.run(|| {
+            let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
+            nft::reconcile(&mut socket, &[table], |_, _| false).map(drop)
+        })?
     }
 
     /// Replaces the default routes of a container: `gateways` through `ifname`,
-    /// at most one per family. Families not given lose theirs.
+    /// at most one per family. Families not given lose the one we gave them.
     pub fn set_default_routes(
         &self,
         netns: &Path,
         ifname: &str,
         gateways: &[IpAddr],
     ) -> Result<(), NetError> {
-        let _ = (netns, ifname, gateways);
-        Ok(())
-    }
-
-    // ---- for both -----------------------------------------------------------
-
-    /// Leads queries to 127.0.0.11:53 inside a namespace to the ports its
-    /// resolver listens on (UDP, TCP), on 127.0.0.11.
-    pub fn redirect_dns(&self, netns: &Path, udp: u16, tcp: u16) -> Result<(), NetError> {
-        let _ = (netns, udp, tcp);
-        Ok(())
+        let key = NsKey::File(netns.to_owned());
+        self.ground.with_socket(&key, |socket| {
+            let look = |source| NetError::Kernel {
+                action: "look at",
+                object: key.to_string(),
+                source,
+            };
+            let links = link::list(socket).map_err(look)?;
+            let names: Names = links
+                .iter()
+                .map(|link| (link.index, link.name.clone()))
+                .collect();
+            let wanted: BTreeSet<Route> = gateways
+                .iter()
+                .map(|gateway| Route {
+                    table: entry::MAIN_TABLE,
+                    to: default_prefix(*gateway),
+                    via: Some(*gateway),
+                    dev: ifname.to_owned(),
+                    source: None,
+                })
+                .collect();
+            let is_default =
+                |route: &&Route| route.table == entry::MAIN_TABLE && route.to.prefix_len() == 0;
+            let seen = entry::our_routes(socket, &names).map_err(look)?;
+            let index = |dev: &str| {
+                links
+                    .iter()
+                    .find(|link| link.name == dev)
+                    .map(|link| link.index)
+            };
+            for route in seen
+                .iter()
+                .filter(is_default)
+                .filter(|route| !wanted.contains(*route))
+            {
+                let Some(index) = index(&route.dev) else {
+                    continue;
+                };
+                match socket.request(entry::delete_route(index, route)) {
+                    Err(error) if error.errno != libc::ESRCH => {
+                        let object = format!("{route} in {key}");
+                        return Err(NetError::Kernel {
+                            action: "delete",
+                            object,
+                            source: error,
+                        });
+                    }
+                    _ => {}
+                }
+            }
+            for route in wanted.difference(&seen) {
+                let object = format!("{route} in {key}");
+                let index = index(ifname).ok_or_else(|| NetError::NotFound {
+                    object: format!("link `{ifname}` in {key}"),
+                })?;
+                socket
+                    .request(entry::set_route(index, route))
+                    .map_err(|source| NetError::Kernel {
+                        action: "set",
+                        object,
+                        source,
+                    })?;
+            }
+            Ok(())
+        })
     }
 
     /// The counters of every interface in a namespace but the loopback, by name.
     pub fn counters(&self, netns: &Path) -> Result<Vec<InterfaceCounters>, NetError> {
-        Netns::open(netns)?;
-        Ok(Vec::new())
+        let key = NsKey::File(netns.to_owned());
+        self.ground.with_socket(&key, |socket| {
+            link::counters(socket).map_err(|source| NetError::Kernel {
+                action: "read",
+                object: format!("counters in {key}"),
+                source,
+            })
+        })
     }
 
     /// The subnets this host has routes to (default routes left out): a new
     /// network's subnet should not overlap them.
     pub fn routed_subnets(&self) -> Result<Vec<IpNet>, NetError> {
-        Ok(Vec::new())
+        self.look(|socket, names| {
+            let routes = entry::main_routes(socket, names)?;
+            let is_subnet = |net: &IpNet| {
+                let is_link_local =
+                    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local());
+                net.prefix_len() > 0 && !is_link_local
+            };
+            let subnets: BTreeSet<IpNet> = routes
+                .into_iter()
+                .map(|route| route.to)
+                .filter(is_subnet)
+                .collect();
+            Ok(subnets.into_iter().collect())
+        })
     }
 
     /// This host's addresses with the name of their interface, loopback and
     /// link-local ones left out.
     pub fn addresses(&self) -> Result<Vec<(String, IpNet)>, NetError> {
-        Ok(Vec::new())
+        self.look(|socket, names| {
+            let is_public = |(dev, net): &(String, IpNet)| {
+                let is_link_local = match net {
+                    IpNet::V4(net) => net.addr().is_link_local(),
+                    IpNet::V6(net) => net.addr().is_unicast_link_local(),
+                };
+                dev != "lo" && !is_link_local && !net.addr().is_loopback()
+            };
+            Ok(entry::addresses(socket, names)?
+                .into_iter()
+                .filter(is_public)
+                .collect())
+        })
     }
 
     /// The address this host would use towards another one, and the MTU of the
     /// interface on the way.
     pub fn route_to(&self, peer: IpAddr) -> Result<(IpAddr, u32), NetError> {
-        Err(NetError::NotFound {
-            object: format!("route to {peer}"),
+        self.look(|socket, _| {
+            let (index, source) = entry::lookup(socket, peer)?;
+            let links = link::list(socket)?;
+            let mtu = links
+                .iter()
+                .find(|link| link.index == index)
+                .map_or(1500, |link| link.mtu);
+            Ok((source, mtu))
         })
     }
+
+    /// Looks at the root namespace.
+    pub(crate) fn look<T: Send>(
+        &self,
+        f: impl FnOnce(&mut Socket, &Names) -> Result<T, KernelError> + Send,
+    ) -> Result<T, NetError> {
+        self.ground.with_socket(&NsKey::Root, |socket| {
+            let links = link::list(socket);
+            let looked = links.and_then(|links| {
+                let names = links
+                    .into_iter()
+                    .map(|link| (link.index, link.name))
+                    .collect();
+                f(socket, &names)
+            });
+            looked.map_err(|source| NetError::Kernel {
+                action: "look at",
+                object: NsKey::Root.to_string(),
+                source,
+            })
+        })
+    }
+
+    /// Takes a pinned namespace off every network and removes it: links first, so
+    /// that a process left inside cannot answer any more.
+    pub(crate) fn remove_namespace(&self, name: &str) -> Result<Vec<String>, NetError> {
+        if self.ground.namespaces.exists(name) {
+            self.ground
+                .with_socket(&NsKey::Pinned(name.to_owned()), delete_our_kinds)?;
+        }
+        self.ground.namespaces.delete(name)?;
+        Ok(vec![format!("delete namespace `{name}`")])
+    }
+
+    /// The veths of `ends` (name here → where and how its far end is called)
+    /// whose far end is missing.
+    pub(crate) fn lost_peers<'a>(
+        &self,
+        ends: impl IntoIterator<Item = (&'a NsKey, &'a str, String)>,
+    ) -> BTreeSet<String> {
+        let mut seen: BTreeMap<NsKey, BTreeSet<String>> = BTreeMap::new();
+        let mut lost = BTreeSet::new();
+        for (key, ifname, name) in ends {
+            let names = seen.entry(key.clone()).or_insert_with(|| {
+                let links = self.ground.with_socket(key, |socket| {
+                    link::list(socket).map_err(|source| NetError::Kernel {
+                        action: "list",
+                        object: format!("links of {key}"),
+                        source,
+                    })
+                });
+                links
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|link| link.name)
+                    .collect()
+            });
+            if !names.contains(ifname) {
+                lost.insert(name);
+            }
+        }
+        lost
+    }
+}
+
+/// Deletes every virtual link of kinds we give to namespaces.
+fn delete_our_kinds(socket: &mut Socket) -> Result<(), NetError> {
+    let failed = |object: String| {
+        move |source| NetError::Kernel {
+            action: "delete",
+            object,
+            source,
+        }
+    };
+    let links = link::list(socket).map_err(failed("links".into()))?;
+    for found in links {
+        let ours = ["veth", "vxlan", "bridge", "macvlan", "ipvlan"];
+        if !ours.contains(&found.kind.as_str()) {
+            continue;
+        }
+        match socket.request(link::delete(found.index)) {
+            Err(error) if error.errno != libc::ENODEV => {
+                return Err(failed(format!("link `{}`", found.name))(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

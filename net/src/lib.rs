@@ -1,15 +1,24 @@
 #![doc = include_str!("../README.md")]
 
 mod addr;
+mod apply;
+mod bridges;
+mod cluster;
 pub mod desired;
+mod diff;
 mod error;
+mod flows;
 mod host;
 pub mod names;
 mod netlink;
 mod netns;
+mod nft;
+mod plan;
+mod ports;
 mod probe;
 mod report;
 mod sysctl;
+mod view;
 
 pub use addr::{Mac, MacParseError, Proto};
 pub use desired::bridge::{

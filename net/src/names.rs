@@ -3,8 +3,6 @@
 //! What bears one of these names is ours and may be changed or deleted; nothing
 //! else ever is.
 
-use std::net::Ipv4Addr;
-
 /// FNV-1a. Names must be the same on every run and build, which the standard
 /// library's hashers do not promise.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
@@ -87,7 +85,6 @@ pub(crate) const MESH_RULE_PREFERENCE: u32 = 1000;
 pub(crate) const MESH_ROUTE_TABLE: u32 = 20_000;
 /// The address of a neighbour nobody is: frames to it are re-addressed on egress.
 pub(crate) const NOBODY_MAC: crate::Mac = crate::Mac([0x02, 0x42, 0x0a, 0xff, 0xff, 0xfe]);
-/// The one address every gateway veth has on the root namespace's side.
+/// The IPv6 address every gateway veth has on the root namespace's side.
 pub(crate) const LINK_LOCAL_GATEWAY: std::net::Ipv6Addr =
     std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-pub(crate) const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;

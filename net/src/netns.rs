@@ -144,6 +144,16 @@ impl Netns {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
+    /// The same namespace, held once more.
+    pub(crate) fn open_same(other: &Self) -> Result<Self, NetError> {
+        let file = other.as_fd().try_clone_to_owned();
+        let file = file.map_err(|source| io_error("open", &other.name, source))?;
+        Ok(Self {
+            file,
+            name: other.name.clone(),
+        })
+    }
+
     /// Runs `f` on a thread of its own inside the namespace and waits for it.
     /// Sockets it makes stay in the namespace for life. A panic in `f` goes on
     /// in the caller.
@@ -171,10 +181,6 @@ impl Netns {
     /// Reads a sysctl below `net.` in this namespace.
     pub fn sysctl(&self, key: &str) -> Result<Option<String>, NetError> {
         self.run(|| Ok(crate::sysctl::get(key)))?
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
     }
 }
 
@@ -215,6 +221,15 @@ fn on_own_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Resul
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Runs `f` in a new namespace that ends with it.
+pub(crate) fn in_fresh<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, NetError> {
+    on_own_thread(|| {
+        unshare_network()?;
+        Ok(f())
+    })
+    .map_err(|source| io_error("create", "", source))
 }
 
 fn is_namespace(path: &Path) -> bool {

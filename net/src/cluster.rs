@@ -1,0 +1,440 @@
+//! The cluster's half: overlays, sandboxes, service addresses, routing mesh.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::apply::{Outcome, open_socket};
+use crate::desired::bridge::BoundPort;
+use crate::flows::{MeshTargets, TaskTargets};
+use crate::host::lock;
+use crate::names;
+use crate::netlink::conntrack::{self, Flow};
+use crate::netlink::entry;
+use crate::nft;
+use crate::plan::mesh::{self, Served};
+use crate::plan::{overlay, services, task};
+use crate::ports::{self, Refused};
+use crate::view::{LinkKind, NsKey, Scope, Wanted};
+use crate::{Host, HostState, NetError, Netns, Overlay, Proto, Report, TaskSandbox, Vip};
+
+/// The owner of cluster-wide ports in the table of held ports.
+const MESH_OWNER: &str = "routing mesh";
+
+/// What is remembered between calls. Losing it (a restart) costs one look at all
+/// tracked flows, nothing else.
+#[derive(Default)]
+pub(crate) struct Cluster {
+    /// What the last call wanted of this node.
+    state: Option<HostState>,
+    /// What flows could lead to, by namespace.
+    tasks: BTreeMap<String, TaskTargets>,
+    mesh: Option<MeshTargets>,
+}
+
+impl Host {
+    /// Makes everything of the cluster's half as desired: level-triggered, the
+    /// whole truth. Sandboxes and overlays that are not in `desired` are removed,
+    /// so a caller that prepares sandboxes includes them here from then on.
+    /// Goes on past failures.
+    pub fn apply(&self, desired: &HostState) -> Report {
+        let mut cluster = lock(&self.cluster);
+        let mut report = Report::default();
+        let overlays: Vec<&Overlay> = desired
+            .overlays
+            .iter()
+            .filter(|wanted| match overlay::check(wanted) {
+                Ok(()) => true,
+                Err(error) => {
+                    report.fail(format!("overlay {}", wanted.id), error);
+                    false
+                }
+            })
+            .collect();
+
+        self.remove_unwanted(desired, &overlays, &mut report);
+        for sandbox in &desired.sandboxes {
+            let made = self.ground.namespaces.create(&sandbox.netns).map(drop);
+            if let Err(error) = made {
+                report.fail(format!("sandbox {}", sandbox.id), error);
+            }
+        }
+
+        // The root first: its table guards the overlays' frames.
+        let served = self.reserve(desired, &mut report);
+        let root = mesh::root(&self.config, desired, &served);
+        absorb(
+            &mut report,
+            "mesh",
+            self.reconcile_ends(&NsKey::Root, &root, Scope::Mesh),
+        );
+
+        let mut local = overlay::by_network(&desired.sandboxes);
+        for wanted in overlays {
+            let endpoints = local.remove(wanted.id.as_str()).unwrap_or_default();
+            let object = format!("overlay {}", wanted.id);
+            absorb(
+                &mut report,
+                &object,
+                self.overlay(desired, wanted, &endpoints),
+            );
+        }
+        for (network, endpoints) in local {
+            for (netns, endpoint) in endpoints {
+                let missing = NetError::NotFound {
+                    object: format!("overlay network `{network}`"),
+                };
+                report.fail(format!("endpoint {} of {netns}", endpoint.id), missing);
+            }
+        }
+        for sandbox in &desired.sandboxes {
+            let object = format!("sandbox {}", sandbox.id);
+            absorb(&mut report, &object, self.inside(sandbox));
+        }
+
+        self.cut_stale_flows(&mut cluster, desired, &served, &mut report);
+        cluster.state = Some(desired.clone());
+        report
+    }
+
+    /// Makes one task's namespace and wires it up, at once, without touching
+    /// anything else. `overlays` holds at least the networks of its endpoints;
+    /// those this node has not yet are made. Returns where the namespace is
+    /// pinned. Calling it again repairs. Needs an `apply` before (it tells who
+    /// this node is); the next `apply` opens the task's published ports.
+    pub fn prepare_sandbox(
+        &self,
+        sandbox: &TaskSandbox,
+        overlays: &[Overlay],
+    ) -> Result<PathBuf, NetError> {
+        let mut cluster = lock(&self.cluster);
+        let object = || format!("sandbox `{}`", sandbox.id);
+        let Some(state) = cluster.state.as_mut() else {
+            let reason = "the state of this node has not been applied yet".into();
+            return Err(NetError::Invalid {
+                object: object(),
+                reason,
+            });
+        };
+        self.ground.namespaces.create(&sandbox.netns)?;
+        let mut outcome = Outcome::default();
+        for (id, endpoints) in overlay::by_network([sandbox]) {
+            let Some(network) = overlays.iter().find(|overlay| overlay.id == id) else {
+                return Err(NetError::NotFound {
+                    object: format!("overlay network `{id}`"),
+                });
+            };
+            overlay::check(network)?;
+            if self.ground.namespaces.exists(&names::overlay_netns(id)) {
+                outcome.absorb(self.attach(state, network, &endpoints));
+            } else {
+                outcome.absorb(self.overlay(state, network, &endpoints));
+            }
+        }
+        if let Some(leg) = &sandbox.gateway {
+            let mut root = Wanted::default();
+            task::outside(&mut root, self.config.gateway_subnet, &sandbox.netns, leg);
+            outcome.absorb(self.reconcile_ends(&NsKey::Root, &root, Scope::Partial));
+        }
+        outcome.absorb(self.inside(sandbox));
+        outcome.into_result()?;
+        state.sandboxes.retain(|known| known.netns != sandbox.netns);
+        state.sandboxes.push(sandbox.clone());
+        Ok(self.ground.namespaces.path(&sandbox.netns))
+    }
+
+    /// Takes one task off the network and removes its namespace (by its name
+    /// under `<run>/netns`): links first, so that a process left inside cannot
+    /// answer any more. Unknown is fine. Overlays stay until an `apply` without
+    /// them.
+    pub fn remove_sandbox(&self, netns: &str) -> Result<(), NetError> {
+        let mut cluster = lock(&self.cluster);
+        self.remove_namespace(netns)?;
+        cluster.tasks.remove(netns);
+        if let Some(state) = cluster.state.as_mut() {
+            state.sandboxes.retain(|known| known.netns != netns);
+        }
+        Ok(())
+    }
+
+    /// Replaces the service addresses as seen from one task, by the name of its
+    /// namespace. Flows of removed backends are cut by the next `apply`.
+    pub fn set_services(&self, netns: &str, wanted: &[Vip]) -> Result<(), NetError> {
+        let table = services::services(netns, wanted);
+        self.ground.namespaces.open(netns)?.run(|| {
+            let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
+            nft::reconcile(&mut socket, &[table], |_, _| false).map(drop)
+        })?
+    }
+
+    /// Removes the cluster's half of this host.
+    pub(crate) fn remove_cluster(&self) -> Report {
+        let mut cluster = lock(&self.cluster);
+        let mut report = Report::default();
+        lock(&self.ports).release(MESH_OWNER);
+        match self.ground.namespaces.list() {
+            Ok(names) => {
+                for name in names.iter().filter(|name| is_cluster_namespace(name)) {
+                    report.part(format!("namespace {name}"), self.remove_namespace(name));
+                }
+            }
+            Err(error) => report.fail("namespaces", error),
+        }
+        let nothing = Wanted::default();
+        let outcome = self
+            .ground
+            .reconcile(&NsKey::Root, &nothing, Scope::Mesh, &BTreeSet::new());
+        absorb(&mut report, "mesh", outcome);
+        *cluster = Cluster::default();
+        report
+    }
+
+    fn remove_unwanted(&self, desired: &HostState, overlays: &[&Overlay], report: &mut Report) {
+        let wanted: BTreeSet<String> = desired
+            .sandboxes
+            .iter()
+            .map(|sandbox| sandbox.netns.clone())
+            .chain(
+                overlays
+                    .iter()
+                    .map(|overlay| names::overlay_netns(&overlay.id)),
+            )
+            .collect();
+        match self.ground.namespaces.list() {
+            Ok(present) => {
+                for name in present {
+                    if is_cluster_namespace(&name) && !wanted.contains(&name) {
+                        report.part(format!("namespace {name}"), self.remove_namespace(&name));
+                    }
+                }
+            }
+            Err(error) => report.fail("namespaces", error),
+        }
+    }
+
+    /// A whole overlay network.
+    fn overlay(
+        &self,
+        state: &HostState,
+        network: &Overlay,
+        local: &[(&str, &crate::LocalEndpoint)],
+    ) -> Outcome {
+        let name = names::overlay_netns(&network.id);
+        if let Err(error) = self.ground.namespaces.create(&name) {
+            return Outcome {
+                changes: Vec::new(),
+                failures: vec![error],
+            };
+        }
+        let wanted = overlay::namespace(
+            state.node.vtep,
+            self.config.data_port,
+            network,
+            local.iter().copied(),
+        );
+        self.reconcile_ends(&NsKey::Pinned(name), &wanted, Scope::Overlay)
+    }
+
+    /// A new endpoint on an overlay network that is there.
+    fn attach(
+        &self,
+        state: &HostState,
+        network: &Overlay,
+        local: &[(&str, &crate::LocalEndpoint)],
+    ) -> Outcome {
+        let mut wanted = overlay::namespace(
+            state.node.vtep,
+            self.config.data_port,
+            network,
+            local.iter().copied(),
+        );
+        wanted.forwarding.clear();
+        wanted.neighbours.clear();
+        let key = NsKey::Pinned(names::overlay_netns(&network.id));
+        // It may have come here from another node whose entries are still there.
+        let moved = self.ground.with_socket(&key, |socket| {
+            let links = crate::netlink::link::list(socket).unwrap_or_default();
+            let device = links.iter().find(|link| link.name == names::OVERLAY_VXLAN);
+            let Some(index) = device.map(|link| link.index) else {
+                return Ok(());
+            };
+            let stale = local.iter().flat_map(|(_, endpoint)| {
+                let neighbours = endpoint
+                    .ips
+                    .iter()
+                    .map(move |net| entry::delete_neighbour(index, net.addr()));
+                let mac = overlay::mac_of(endpoint);
+                neighbours.chain(mac.map(|mac| entry::forget_forwarding(index, mac)))
+            });
+            // Mostly there is nothing to forget, and the kernel says so.
+            let _ = socket.batch(stale.collect());
+            Ok(())
+        });
+        let mut outcome = self.reconcile_ends(&key, &wanted, Scope::Partial);
+        outcome.failures.extend(moved.err());
+        outcome
+    }
+
+    /// A task's own namespace.
+    fn inside(&self, sandbox: &TaskSandbox) -> Outcome {
+        let wanted = task::namespace(self.config.gateway_subnet, sandbox);
+        let key = NsKey::Pinned(sandbox.netns.clone());
+        self.ground
+            .reconcile(&key, &wanted, Scope::Container, &BTreeSet::new())
+    }
+
+    /// Reconciles a namespace that holds the near ends of veths.
+    pub(crate) fn reconcile_ends(&self, key: &NsKey, wanted: &Wanted, scope: Scope) -> Outcome {
+        let ends = wanted
+            .links
+            .iter()
+            .filter_map(|(name, link)| match &link.kind {
+                LinkKind::Veth { peer } => Some((&peer.netns, peer.ifname.as_str(), name.clone())),
+                _ => None,
+            });
+        let lost = self.lost_peers(ends);
+        self.ground.reconcile(key, wanted, scope, &lost)
+    }
+
+    /// Holds the node's published ports; those that cannot be held are not
+    /// served here, as another program of this host has them.
+    fn reserve(&self, desired: &HostState, report: &mut Report) -> Served {
+        let mut served = Served::of(desired);
+        let all = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+        let bound = |(proto, port): (Proto, u16), host_ip| BoundPort {
+            proto,
+            target: port,
+            host_ip,
+            host_port: port,
+        };
+        let mut guard = lock(&self.ports);
+        // A guard stays with its thread; what it guards may be lent to another.
+        let table = &mut *guard;
+        table.retain(MESH_OWNER, |held| {
+            served.ports.contains_key(&(held.proto, held.host_port))
+        });
+        let wanted: Vec<(Proto, u16)> = served.ports.keys().copied().collect();
+        let held = self.ground.root.run(|| {
+            let mut refused = Vec::new();
+            for key in wanted {
+                for host_ip in all {
+                    match table.hold(MESH_OWNER, &bound(key, host_ip)) {
+                        Ok(()) => {}
+                        // IPv6 may be switched off.
+                        Err(Refused::System(error))
+                            if host_ip.is_ipv6()
+                                && error.kind() != std::io::ErrorKind::AddrInUse => {}
+                        Err(error) => {
+                            refused.push((key, error));
+                            break;
+                        }
+                    }
+                }
+            }
+            for (key, _) in &refused {
+                table.retain(MESH_OWNER, |held| (held.proto, held.host_port) != *key);
+            }
+            refused
+        });
+        match held {
+            Err(error) => report.fail("published ports", error),
+            Ok(refused) => {
+                for ((proto, port), why) in refused {
+                    served.ports.remove(&(proto, port));
+                    let reason = match why {
+                        Refused::Held => "port is already allocated".into(),
+                        Refused::System(error) => ports::reason(&error),
+                    };
+                    let error = NetError::PublishedPort {
+                        port,
+                        proto,
+                        reason,
+                    };
+                    report.fail(format!("port {port}/{proto}"), error);
+                }
+            }
+        }
+        served
+    }
+
+    fn cut_stale_flows(
+        &self,
+        cluster: &mut Cluster,
+        desired: &HostState,
+        served: &Served,
+        report: &mut Report,
+    ) {
+        let first = cluster.state.is_none();
+        let mut tasks = BTreeMap::new();
+        for sandbox in &desired.sandboxes {
+            let targets = TaskTargets::of(desired, sandbox);
+            let lost = match cluster.tasks.get(&sandbox.netns) {
+                Some(before) => targets.lost_something(before),
+                None => first,
+            };
+            if lost {
+                let key = NsKey::Pinned(sandbox.netns.clone());
+                let cut = self.cut(&key, |flow| targets.is_stale(flow));
+                report.part(format!("flows of sandbox {}", sandbox.id), cut);
+            }
+            tasks.insert(sandbox.netns.clone(), targets);
+        }
+        cluster.tasks = tasks;
+
+        let subnet = IpNet::V4(self.config.gateway_subnet);
+        let targets = MeshTargets::of(subnet, desired, served);
+        if cluster
+            .mesh
+            .as_ref()
+            .is_none_or(|before| targets.changed_for_flows(before))
+        {
+            let own = self.look(|socket, names| entry::addresses(socket, names));
+            let own: BTreeSet<IpAddr> = own
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(_, net)| net.addr())
+                .collect();
+            let cut = self.cut(&NsKey::Root, |flow| targets.is_stale(flow, &own));
+            report.part("flows of the mesh", cut);
+        }
+        cluster.mesh = Some(targets);
+    }
+
+    /// Cuts the flows of a namespace that `stale` says yes to.
+    pub(crate) fn cut(
+        &self,
+        key: &NsKey,
+        stale: impl FnMut(&Flow) -> bool + Send,
+    ) -> Result<Vec<String>, NetError> {
+        let failed = |source| NetError::Kernel {
+            action: "cut",
+            object: format!("flows of {key}"),
+            source,
+        };
+        self.ground.open(key).and_then(|netns: Netns| {
+            netns.run(|| {
+                let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
+                let flows = conntrack::flows(&mut socket, stale).map_err(failed)?;
+                if flows.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let count = conntrack::cut(&mut socket, &flows).map_err(failed)?;
+                Ok(vec![format!("cut {count} flows of {key}")])
+            })?
+        })
+    }
+}
+
+/// Task and overlay namespaces; those of plain containers (`c-`) are the engine's.
+fn is_cluster_namespace(name: &str) -> bool {
+    name.starts_with("t-") || name.starts_with("n-")
+}
+
+fn absorb(report: &mut Report, object: &str, outcome: Outcome) {
+    report.changes.extend(outcome.changes);
+    for error in outcome.failures {
+        report.fail(object, error);
+    }
+}

@@ -1,0 +1,253 @@
+//! Which tracked flows have outlived what they lead to.
+//!
+//! A UDP flow is bound to a backend for as long as packets come; it is cut as soon
+//! as the backend leaves its service. A TCP connection may end in peace on a
+//! backend that drains; it is cut when the backend's endpoint is gone, so that the
+//! client hears of it at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::Proto;
+use crate::desired::cluster::{HostState, TaskSandbox};
+use crate::netlink::conntrack::Flow;
+use crate::plan::mesh::Served;
+
+/// What the flows of one task's namespace may lead to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TaskTargets {
+    subnets: BTreeSet<IpNet>,
+    /// Every endpoint of the task's networks.
+    live: BTreeSet<IpAddr>,
+    services: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
+}
+
+impl TaskTargets {
+    pub fn of(state: &HostState, sandbox: &TaskSandbox) -> Self {
+        let mut targets = Self::default();
+        let networks: BTreeSet<&str> = sandbox
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.network.as_str())
+            .collect();
+        for overlay in state
+            .overlays
+            .iter()
+            .filter(|overlay| networks.contains(overlay.id.as_str()))
+        {
+            targets
+                .subnets
+                .extend(overlay.subnets.iter().map(IpNet::trunc));
+            targets
+                .live
+                .extend(overlay.remote.iter().flat_map(|endpoint| &endpoint.ips));
+        }
+        for endpoint in state
+            .sandboxes
+            .iter()
+            .flat_map(|sandbox| &sandbox.endpoints)
+        {
+            if networks.contains(endpoint.network.as_str()) {
+                targets
+                    .live
+                    .extend(endpoint.ips.iter().map(|net| net.addr()));
+            }
+        }
+        for service in &sandbox.services {
+            targets
+                .services
+                .entry(service.vip)
+                .or_default()
+                .extend(&service.backends);
+        }
+        targets
+    }
+
+    /// Whether something that flows could lead to is gone since `before`.
+    pub fn lost_something(&self, before: &Self) -> bool {
+        !before.live.is_subset(&self.live)
+            || before.services.iter().any(|(vip, backends)| {
+                self.services
+                    .get(vip)
+                    .is_none_or(|now| !backends.is_subset(now))
+            })
+    }
+
+    pub fn is_stale(&self, flow: &Flow) -> bool {
+        let ours = flow.is_redirected
+            && flow.to != flow.answered_by
+            && self.subnets.iter().any(|net| net.contains(&flow.to));
+        if !ours {
+            return false;
+        }
+        if flow.protocol == Proto::Udp.number() {
+            let backends = self.services.get(&flow.to);
+            return backends.is_none_or(|backends| !backends.contains(&flow.answered_by));
+        }
+        !self.live.contains(&flow.answered_by)
+    }
+}
+
+/// What the flows of the root namespace that we redirect may lead to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MeshTargets {
+    /// Where our redirections lead: ingress network and gateway legs.
+    subnets: BTreeSet<IpNet>,
+    live: BTreeSet<IpAddr>,
+    served: Served,
+}
+
+impl MeshTargets {
+    pub fn of(gateway_subnet: IpNet, state: &HostState, served: &Served) -> Self {
+        let mut targets = Self {
+            served: served.clone(),
+            ..Self::default()
+        };
+        targets.subnets.insert(gateway_subnet);
+        if let Some(ingress) = &state.node.ingress {
+            targets.subnets.insert(IpNet::V4(ingress.ip4.trunc()));
+            targets
+                .subnets
+                .extend(ingress.ip6.map(|net| IpNet::V6(net.trunc())));
+        }
+        targets.live.extend(
+            state
+                .ingress_endpoints
+                .iter()
+                .flat_map(|endpoint| &endpoint.ips),
+        );
+        for leg in state
+            .sandboxes
+            .iter()
+            .filter_map(|sandbox| sandbox.gateway.as_ref())
+        {
+            targets.live.insert(leg.ip4.into());
+            targets.live.extend(leg.ip6.map(IpAddr::V6));
+            targets.live.extend(&leg.ingress);
+        }
+        targets
+    }
+
+    /// Whether something is gone that flows could lead to, or a port is served
+    /// anew (flows of the time before bypass it).
+    pub fn changed_for_flows(&self, before: &Self) -> bool {
+        !before.live.is_subset(&self.live)
+            || before.served.ports.iter().any(|(key, backends)| {
+                self.served
+                    .ports
+                    .get(key)
+                    .is_none_or(|now| !backends.is_subset(now))
+            })
+            || self.served.ports.iter().any(|(key, backends)| {
+                !backends.is_empty() && before.served.ports.get(key).is_none_or(BTreeSet::is_empty)
+            })
+    }
+
+    /// `own`: this host's addresses.
+    pub fn is_stale(&self, flow: &Flow, own: &BTreeSet<IpAddr>) -> bool {
+        let proto = [Proto::Tcp, Proto::Udp, Proto::Sctp]
+            .into_iter()
+            .find(|proto| proto.number() == flow.protocol);
+        let Some(proto) = proto else { return false };
+        let backends = self.served.ports.get(&(proto, flow.to_port));
+        if !flow.is_redirected {
+            // From before the port was served; UDP never starts anew by itself.
+            return proto == Proto::Udp
+                && own.contains(&flow.to)
+                && backends.is_some_and(|backends| !backends.is_empty());
+        }
+        if flow.to == flow.answered_by
+            || !self
+                .subnets
+                .iter()
+                .any(|net| net.contains(&flow.answered_by))
+        {
+            return false;
+        }
+        if proto == Proto::Udp {
+            let answers = (flow.answered_by, flow.answered_by_port);
+            return backends.is_none_or(|backends| !backends.contains(&answers));
+        }
+        !self.live.contains(&flow.answered_by)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(proto: Proto, to: &str, answered_by: &str) -> Flow {
+        Flow::sample(
+            proto.number(),
+            (to.parse().unwrap(), 80),
+            (answered_by.parse().unwrap(), 80),
+        )
+    }
+
+    fn targets(live: &[&str], backends: &[&str]) -> TaskTargets {
+        let set = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        TaskTargets {
+            subnets: BTreeSet::from(["10.0.1.0/24".parse().unwrap()]),
+            live: set(live),
+            services: BTreeMap::from([("10.0.1.2".parse().unwrap(), set(backends))]),
+        }
+    }
+
+    #[test]
+    fn draining_keeps_tcp_and_cuts_udp() {
+        let draining = targets(&["10.0.1.5", "10.0.1.6"], &["10.0.1.6"]);
+        assert!(draining.is_stale(&flow(Proto::Udp, "10.0.1.2", "10.0.1.5")));
+        assert!(!draining.is_stale(&flow(Proto::Udp, "10.0.1.2", "10.0.1.6")));
+        assert!(!draining.is_stale(&flow(Proto::Tcp, "10.0.1.2", "10.0.1.5")));
+        let gone = targets(&["10.0.1.6"], &["10.0.1.6"]);
+        assert!(gone.is_stale(&flow(Proto::Tcp, "10.0.1.2", "10.0.1.5")));
+        assert!(gone.lost_something(&draining));
+        assert!(!draining.lost_something(&gone));
+    }
+
+    #[test]
+    fn a_deleted_service_is_cut_and_strangers_are_left_alone() {
+        let none = TaskTargets {
+            services: BTreeMap::new(),
+            ..targets(&["10.0.1.5"], &[])
+        };
+        assert!(none.is_stale(&flow(Proto::Udp, "10.0.1.2", "10.0.1.5")));
+        assert!(!none.is_stale(&flow(Proto::Tcp, "10.0.1.2", "10.0.1.5")));
+        assert!(!none.is_stale(&flow(Proto::Udp, "8.8.8.8", "10.0.1.5")));
+        assert!(!none.is_stale(&flow(Proto::Udp, "10.0.1.9", "10.0.1.9")));
+    }
+
+    #[test]
+    fn mesh_flows_follow_their_port() {
+        let key = (Proto::Udp, 80);
+        let backend = ("10.255.1.5".parse().unwrap(), 80);
+        let served = Served {
+            ports: BTreeMap::from([(key, BTreeSet::from([backend]))]),
+        };
+        let mesh = MeshTargets {
+            subnets: BTreeSet::from(["10.255.0.0/16".parse().unwrap()]),
+            live: BTreeSet::from([backend.0]),
+            served,
+        };
+        let own = BTreeSet::from(["10.77.0.1".parse().unwrap()]);
+        assert!(!mesh.is_stale(&flow(Proto::Udp, "10.77.0.1", "10.255.1.5"), &own));
+        assert!(mesh.is_stale(&flow(Proto::Udp, "10.77.0.1", "10.255.1.6"), &own));
+        assert!(
+            mesh.is_stale(&flow(Proto::Udp, "10.77.0.1", "10.77.0.1"), &own),
+            "from before"
+        );
+        assert!(
+            !mesh.is_stale(&flow(Proto::Udp, "10.77.0.9", "10.77.0.9"), &own),
+            "passing by"
+        );
+        assert!(mesh.is_stale(&flow(Proto::Tcp, "10.77.0.1", "10.255.1.6"), &own));
+        assert!(
+            !mesh.is_stale(&flow(Proto::Tcp, "10.77.0.1", "192.0.2.1"), &own),
+            "not ours"
+        );
+        assert!(mesh.changed_for_flows(&MeshTargets::default()));
+        assert!(!mesh.changed_for_flows(&mesh));
+    }
+}

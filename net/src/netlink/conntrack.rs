@@ -1,0 +1,158 @@
+//! Connection tracking entries: found by what they lead to, and cut.
+
+use std::net::IpAddr;
+
+use super::socket::Socket;
+use super::wire::{self, Message};
+use crate::KernelError;
+
+const SUBSYSTEM: u16 = 1 << 8;
+const GET: u16 = SUBSYSTEM | 1;
+const DELETE: u16 = SUBSYSTEM | 2;
+
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+
+const STATUS_DNAT: u32 = 1 << 5;
+
+/// One tracked flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    /// IP protocol number.
+    pub protocol: u8,
+    pub from: IpAddr,
+    /// Where the client meant to go.
+    pub to: IpAddr,
+    pub to_port: u16,
+    /// Who answers; differs from `to` when the destination was rewritten.
+    pub answered_by: IpAddr,
+    pub answered_by_port: u16,
+    pub is_redirected: bool,
+    key: Key,
+}
+
+/// What names the entry when it is deleted, as the kernel spelled it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    family: u8,
+    original: Vec<u8>,
+    zone: Option<Vec<u8>>,
+    id: Option<Vec<u8>>,
+}
+
+/// All tracked flows of the socket's namespace that `keep` says yes to.
+pub(crate) fn flows(
+    socket: &mut Socket,
+    mut keep: impl FnMut(&Flow) -> bool,
+) -> Result<Vec<Flow>, KernelError> {
+    let mut all = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let request = Message::new(GET, 0, &[family, 0, 0, 0]);
+        all.extend(socket.dump(&request, |payload| flow(payload).filter(&mut keep))?);
+    }
+    Ok(all)
+}
+
+/// Forgets flows; the next packet of each is treated as a first one.
+pub(crate) fn cut(socket: &mut Socket, flows: &[Flow]) -> Result<usize, KernelError> {
+    let requests = flows
+        .iter()
+        .map(|flow| {
+            let key = &flow.key;
+            Message::new(DELETE, 0, &[key.family, 0, 0, 0])
+                .nest(TUPLE_ORIGINAL, |m| m.raw(&key.original))
+                .with(key.zone.as_deref(), |m, zone| m.attr(ZONE, zone))
+                .with(key.id.as_deref(), |m, id| m.attr(ID, id))
+        })
+        .collect();
+    // A flow that ended by itself meanwhile is as good as cut.
+    let failed = socket.batch(requests)?;
+    match failed
+        .into_iter()
+        .find(|(_, error)| error.errno != libc::ENOENT)
+    {
+        Some((_, error)) => Err(error),
+        None => Ok(flows.len()),
+    }
+}
+
+struct Tuple {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    source_port: u16,
+    destination_port: u16,
+}
+
+fn tuple(bytes: &[u8]) -> Option<Tuple> {
+    let addresses = wire::find(bytes, 1)?;
+    let transport = wire::find(bytes, 2)?;
+    let ip = |v4, v6| {
+        wire::find(addresses, v4)
+            .or_else(|| wire::find(addresses, v6))
+            .and_then(wire::ip_of)
+    };
+    let port = |kind| {
+        wire::find(transport, kind)
+            .and_then(wire::be16_of)
+            .unwrap_or(0)
+    };
+    Some(Tuple {
+        source: ip(1, 3)?,
+        destination: ip(2, 4)?,
+        protocol: *wire::find(transport, 1)?.first()?,
+        source_port: port(2),
+        destination_port: port(3),
+    })
+}
+
+fn flow(payload: &[u8]) -> Option<Flow> {
+    let attributes = payload.get(4..)?;
+    let original_bytes = wire::find(attributes, TUPLE_ORIGINAL)?;
+    let original = tuple(original_bytes)?;
+    let reply = tuple(wire::find(attributes, TUPLE_REPLY)?)?;
+    let status = wire::find(attributes, STATUS)
+        .and_then(wire::be32_of)
+        .unwrap_or(0);
+    let own = |kind| wire::find(attributes, kind).map(<[u8]>::to_vec);
+    Some(Flow {
+        protocol: original.protocol,
+        from: original.source,
+        to: original.destination,
+        to_port: original.destination_port,
+        answered_by: reply.source,
+        answered_by_port: reply.source_port,
+        is_redirected: status & STATUS_DNAT != 0,
+        key: Key {
+            family: *payload.first()?,
+            original: original_bytes.to_vec(),
+            zone: own(ZONE),
+            id: own(ID),
+        },
+    })
+}
+
+#[cfg(test)]
+impl Flow {
+    /// A flow that was redirected when it is answered by another than asked.
+    pub fn sample(protocol: u8, to: (IpAddr, u16), answered_by: (IpAddr, u16)) -> Self {
+        Self {
+            protocol,
+            from: IpAddr::from([192, 0, 2, 7]),
+            to: to.0,
+            to_port: to.1,
+            answered_by: answered_by.0,
+            answered_by_port: answered_by.1,
+            is_redirected: to != answered_by,
+            key: Key {
+                family: 2,
+                original: Vec::new(),
+                zone: None,
+                id: None,
+            },
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! One task's namespace, and the root namespace's end of its gateway leg.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use crate::desired::cluster::{GatewayLeg, TaskSandbox};
+use crate::names::{self, GATEWAY_GROUP, LINK_LOCAL_GATEWAY};
+use crate::netlink::entry::MAIN_TABLE;
+use crate::plan::{default_prefix, host_prefix, services};
+use crate::view::{Link, LinkKind, NsKey, Route, Sysctl, VethPeer, Wanted};
+
+/// The gateway's address: the first host of the subnet.
+pub(crate) fn gateway_address(subnet: Ipv4Net) -> Ipv4Addr {
+    subnet.hosts().next().unwrap_or(subnet.addr())
+}
+
+/// What the task's own namespace should hold of ours.
+pub(crate) fn namespace(subnet: Ipv4Net, sandbox: &TaskSandbox) -> Wanted {
+    let mut wanted = Wanted::default();
+    for endpoint in &sandbox.endpoints {
+        wanted
+            .links
+            .insert(endpoint.ifname.clone(), Link::new(LinkKind::Given));
+        for net in &endpoint.ips {
+            wanted.addresses.insert((endpoint.ifname.clone(), *net));
+        }
+    }
+    if let Some(leg) = &sandbox.gateway {
+        inside(&mut wanted, subnet, leg);
+    }
+    wanted
+        .tables
+        .push(services::services(&sandbox.netns, &sandbox.services));
+    if let Some((udp, tcp)) = sandbox.dns_ports {
+        wanted.tables.push(services::resolver(udp, tcp));
+    }
+    wanted
+}
+
+fn addresses(leg: &GatewayLeg) -> impl Iterator<Item = IpAddr> {
+    let own = [Some(IpAddr::V4(leg.ip4)), leg.ip6.map(IpAddr::V6)];
+    own.into_iter().flatten().chain(leg.ingress.iter().copied())
+}
+
+fn inside(wanted: &mut Wanted, subnet: Ipv4Net, leg: &GatewayLeg) {
+    let dev = || leg.ifname.clone();
+    wanted.links.insert(dev(), Link::new(LinkKind::Given));
+    for ip in addresses(leg) {
+        wanted.addresses.insert((dev(), host_prefix(ip)));
+    }
+    let gateway = IpAddr::V4(gateway_address(subnet));
+    let route = |to, via, source| Route {
+        table: MAIN_TABLE,
+        to,
+        via,
+        dev: dev(),
+        source,
+    };
+    wanted
+        .routes
+        .insert(route(host_prefix(gateway), None, None));
+    wanted.routes.insert(route(
+        default_prefix(gateway),
+        Some(gateway),
+        Some(leg.ip4.into()),
+    ));
+    if addresses(leg).any(|ip| ip.is_ipv6()) {
+        let gateway = IpAddr::V6(LINK_LOCAL_GATEWAY);
+        let source = leg.ip6.map(IpAddr::V6);
+        wanted
+            .routes
+            .insert(route(default_prefix(gateway), Some(gateway), source));
+    }
+}
+
+/// Adds the root namespace's end of a task's leg to what is wanted there.
+pub(crate) fn outside(wanted: &mut Wanted, subnet: Ipv4Net, netns: &str, leg: &GatewayLeg) {
+    let name = names::gateway_port(&leg.id);
+    let peer = VethPeer {
+        netns: NsKey::Pinned(netns.into()),
+        ifname: leg.ifname.clone(),
+        mac: None,
+        mtu: None,
+    };
+    let link = Link {
+        group: GATEWAY_GROUP,
+        ..Link::new(LinkKind::Veth { peer })
+    };
+    wanted.links.insert(name.clone(), link);
+    wanted
+        .addresses
+        .insert((name.clone(), host_prefix(gateway_address(subnet).into())));
+    if let Ok(net) = ipnet::Ipv6Net::new(LINK_LOCAL_GATEWAY, 64) {
+        wanted.addresses.insert((name.clone(), net.into()));
+    }
+    for ip in addresses(leg) {
+        wanted.routes.insert(Route {
+            table: MAIN_TABLE,
+            to: host_prefix(ip),
+            via: None,
+            dev: name.clone(),
+            source: None,
+        });
+    }
+    // 127.0.0.1 of the host reaches the task's ports (guarded in the mesh table).
+    wanted.sysctls.push(Sysctl::new(
+        format!("net/ipv4/conf/{name}/route_localnet"),
+        "1",
+    ));
+}
