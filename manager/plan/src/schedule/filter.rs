@@ -1,0 +1,243 @@
+//! Which nodes a task may run on, and how to say that there is none.
+
+use skep_model::constraint::normal_architecture;
+use skep_model::placement::Platform;
+use skep_model::resources::Resources;
+use skep_model::{Constraint, PublishMode, ServiceId, Task};
+
+use super::NoNode;
+use super::table::{Entry, HostPort, Load};
+
+/// Why a node is refused, in the order of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Refusal {
+    Unavailable,
+    Resources,
+    Plugin,
+    Constraints,
+    Platform,
+    HostPort,
+    MaxReplicas,
+}
+
+const REFUSALS: [Refusal; 7] = [
+    Refusal::Unavailable,
+    Refusal::Resources,
+    Refusal::Plugin,
+    Refusal::Constraints,
+    Refusal::Platform,
+    Refusal::HostPort,
+    Refusal::MaxReplicas,
+];
+
+impl Refusal {
+    fn explain(self, nodes: usize) -> String {
+        let on = match nodes {
+            1 => "on 1 node".to_owned(),
+            n => format!("on {n} nodes"),
+        };
+        match self {
+            Self::Unavailable if nodes == 1 => "1 node not available for new tasks".to_owned(),
+            Self::Unavailable => format!("{nodes} nodes not available for new tasks"),
+            Self::Resources => format!("insufficient resources {on}"),
+            Self::Plugin => format!("missing plugin {on}"),
+            Self::Constraints => format!("scheduling constraints not satisfied {on}"),
+            Self::Platform => format!("unsupported platform {on}"),
+            Self::HostPort => format!("host-mode port already in use {on}"),
+            Self::MaxReplicas => "max replicas per node limit exceed".to_owned(),
+        }
+    }
+}
+
+/// How many nodes were refused for which reason.
+#[derive(Debug, Default)]
+pub(super) struct Refusals([usize; 7]);
+
+impl Refusals {
+    pub(super) fn add(&mut self, refusal: Refusal) {
+        self.0[refusal as usize] += 1;
+    }
+
+    /// `no suitable node (…)`, the most frequent reason first.
+    pub(super) fn explain(&self) -> NoNode {
+        let mut reasons: Vec<(usize, Refusal)> = REFUSALS
+            .into_iter()
+            .map(|refusal| (self.0[refusal as usize], refusal))
+            .filter(|(nodes, _)| *nodes > 0)
+            .collect();
+        reasons.sort_by_key(|(nodes, refusal)| (usize::MAX - nodes, *refusal));
+        let parts: Vec<String> = reasons
+            .into_iter()
+            .map(|(nodes, refusal)| refusal.explain(nodes))
+            .collect();
+        let explanation = match parts.as_slice() {
+            [] => "no suitable node".to_owned(),
+            parts => format!("no suitable node ({})", parts.join("; ")),
+        };
+        NoNode { explanation }
+    }
+}
+
+/// What the tasks of one group ask of a node, parsed once.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub service: ServiceId,
+    pub spec_version: u64,
+    /// Spread preferences, outermost first.
+    pub spread: Vec<String>,
+    reservations: Resources,
+    /// None when a constraint cannot be read: then no node will do.
+    constraints: Option<Vec<Constraint>>,
+    platforms: Vec<Platform>,
+    host_ports: Vec<HostPort>,
+    max_replicas: u64,
+    plugins: Vec<(&'static str, String)>,
+}
+
+impl Request {
+    pub(super) fn of(task: &Task) -> Self {
+        let placement = task.spec.placement.clone().unwrap_or_default();
+        let constraints = placement
+            .constraints
+            .iter()
+            .map(|text| text.parse().ok())
+            .collect();
+        Self {
+            service: task.service_id.clone(),
+            spec_version: task.spec_version.index,
+            spread: placement
+                .preferences
+                .iter()
+                .map(|preference| preference.spread.spread_descriptor.clone())
+                .collect(),
+            reservations: task
+                .spec
+                .resources
+                .as_ref()
+                .and_then(|resources| resources.reservations.clone())
+                .unwrap_or_default(),
+            constraints,
+            platforms: placement.platforms,
+            host_ports: Load::host_ports(task),
+            max_replicas: placement.max_replicas,
+            plugins: plugins(task),
+        }
+    }
+
+    /// Whether the node will do now.
+    pub(super) fn check(&self, entry: &Entry) -> Result<(), Refusal> {
+        if !entry.node.takes_tasks() {
+            return Err(Refusal::Unavailable);
+        }
+        self.check_room(entry)?;
+        if !self
+            .plugins
+            .iter()
+            .all(|(kind, name)| has_plugin(entry, kind, name))
+        {
+            return Err(Refusal::Plugin);
+        }
+        let meets = self.constraints.as_ref().is_some_and(|constraints| {
+            constraints
+                .iter()
+                .all(|constraint| constraint.matches(&entry.node))
+        });
+        if !meets {
+            return Err(Refusal::Constraints);
+        }
+        let platform = &entry.node.description.platform;
+        let runs = self.platforms.is_empty()
+            || self.platforms.iter().any(|wanted| suits(wanted, platform));
+        if !runs {
+            return Err(Refusal::Platform);
+        }
+        self.check_shared(entry)
+    }
+
+    /// The part of [`Request::check`] that placing a task can change.
+    pub(super) fn check_again(&self, entry: &Entry) -> bool {
+        self.check_room(entry).is_ok() && self.check_shared(entry).is_ok()
+    }
+
+    fn check_room(&self, entry: &Entry) -> Result<(), Refusal> {
+        let wanted = &self.reservations;
+        let fits = (wanted.nano_cpus.0 == 0 || wanted.nano_cpus.0 <= entry.free_cpus())
+            && (wanted.memory_bytes.0 == 0 || wanted.memory_bytes.0 <= entry.free_memory())
+            && entry.generic.grant(&wanted.generic_resources).is_some();
+        if fits {
+            Ok(())
+        } else {
+            Err(Refusal::Resources)
+        }
+    }
+
+    fn check_shared(&self, entry: &Entry) -> Result<(), Refusal> {
+        if self.host_ports.iter().any(|port| entry.has_port(port)) {
+            return Err(Refusal::HostPort);
+        }
+        let here = u64::from(entry.active_of(&self.service));
+        if self.max_replicas > 0 && here >= self.max_replicas {
+            return Err(Refusal::MaxReplicas);
+        }
+        Ok(())
+    }
+}
+
+fn suits(wanted: &Platform, has: &Platform) -> bool {
+    let same = |a: &str, b: &str| a.is_empty() || a.eq_ignore_ascii_case(b);
+    same(&wanted.os, &has.os)
+        && same(
+            normal_architecture(&wanted.architecture),
+            normal_architecture(&has.architecture),
+        )
+}
+
+/// Plugins a task needs besides the built-in ones.
+fn plugins(task: &Task) -> Vec<(&'static str, String)> {
+    let mut needed = Vec::new();
+    if let Some(driver) = &task.spec.log_driver
+        && !matches!(driver.name.as_str(), "" | "none")
+    {
+        needed.push(("Log", driver.name.clone()));
+    }
+    let mounts = task.spec.container().map(|container| &container.mounts);
+    for mount in mounts.into_iter().flatten() {
+        let driver = mount
+            .volume_options
+            .as_ref()
+            .and_then(|options| options.driver_config.as_ref());
+        if let Some(driver) = driver
+            && !matches!(driver.name.as_str(), "" | "local")
+        {
+            needed.push(("Volume", driver.name.clone()));
+        }
+    }
+    needed
+}
+
+/// A node that lists no plugin of a kind has not told about that kind.
+fn has_plugin(entry: &Entry, kind: &str, name: &str) -> bool {
+    let mut of_kind = entry
+        .node
+        .description
+        .engine
+        .plugins
+        .iter()
+        .filter(|plugin| plugin.kind == kind)
+        .peekable();
+    of_kind.peek().is_none() || of_kind.any(|plugin| plugin.name == name)
+}
+
+impl Load {
+    /// The ports that a task takes on its node for itself.
+    pub(super) fn host_ports(task: &Task) -> Vec<HostPort> {
+        let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        ports
+            .filter(|port| port.publish_mode == PublishMode::Host && port.published_port != 0)
+            .map(|port| HostPort {
+                number: port.published_port,
+                protocol: port.protocol,
+            })
+            .collect()
+    }
+}

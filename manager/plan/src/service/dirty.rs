@@ -1,0 +1,98 @@
+//! Whether a task still is what its service asks for.
+//!
+//! Specs are compared by meaning: an absent block equals one full of defaults, and nothing depends
+//! on the order of maps. What must restart tasks and what must not is Swarm's (labels, replicas,
+//! update settings, placement that the node still meets, and fresh credentials do not).
+
+use skep_model::placement::Placement;
+use skep_model::service::EndpointSpec;
+use skep_model::task::{NetworkAttachmentConfig, RestartPolicy};
+use skep_model::{Constraint, Nanos, Node, Service, Task, TaskSpec, TaskState};
+
+/// Whether `task` has to be replaced to match its service. `node` is where it runs.
+pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
+    if task.spec_version == service.spec_version {
+        return false;
+    }
+    let wanted = &service.spec.task_template;
+    if !same_template(&task.spec, wanted, task.status.state >= TaskState::Ready) {
+        return true;
+    }
+    if endpoint_changed(task, service) {
+        return true;
+    }
+    let placement_changed = placement(&task.spec) != placement(wanted);
+    placement_changed && node.is_some_and(|node| !meets_constraints(wanted, node))
+}
+
+/// Whether `node` meets every constraint of a task spec. A constraint that cannot be read is met
+/// by no node.
+pub fn meets_constraints(spec: &TaskSpec, node: &Node) -> bool {
+    spec.placement.as_ref().is_none_or(|placement| {
+        placement.constraints.iter().all(|text| {
+            text.parse::<Constraint>()
+                .is_ok_and(|constraint| constraint.matches(node))
+        })
+    })
+}
+
+fn same_template(had: &TaskSpec, wanted: &TaskSpec, pulled: bool) -> bool {
+    had.container_spec == wanted.container_spec
+        && had.resources.clone().unwrap_or_default() == wanted.resources.clone().unwrap_or_default()
+        && restart(had) == restart(wanted)
+        && same_networks(&had.networks, &wanted.networks)
+        // The task's copy holds the cluster's default, which may change without restarting anything.
+        && wanted
+            .log_driver
+            .as_ref()
+            .is_none_or(|driver| had.log_driver.as_ref() == Some(driver))
+        && had.force_update == wanted.force_update
+        && runtime(had) == runtime(wanted)
+        && (pulled || had.pull_credentials == wanted.pull_credentials)
+}
+
+fn placement(spec: &TaskSpec) -> Placement {
+    spec.placement.clone().unwrap_or_default()
+}
+
+fn runtime(spec: &TaskSpec) -> &str {
+    match spec.runtime.as_str() {
+        "" => "container",
+        other => other,
+    }
+}
+
+fn restart(spec: &TaskSpec) -> RestartPolicy {
+    let policy = spec.restart_policy.clone().unwrap_or_default();
+    RestartPolicy {
+        condition: policy.condition,
+        delay: Some(policy.delay.unwrap_or(super::restart::DELAY_DEFAULT)),
+        max_attempts: Some(policy.max_attempts.unwrap_or(0)),
+        window: Some(policy.window.unwrap_or(Nanos(0))),
+    }
+}
+
+fn same_networks(had: &[NetworkAttachmentConfig], wanted: &[NetworkAttachmentConfig]) -> bool {
+    let sorted = |networks: &[NetworkAttachmentConfig]| {
+        let mut networks = networks.to_vec();
+        for network in &mut networks {
+            network.aliases.sort();
+        }
+        networks.sort_by(|a, b| a.target.cmp(&b.target));
+        networks
+    };
+    had == wanted || sorted(had) == sorted(wanted)
+}
+
+fn endpoint_changed(task: &Task, service: &Service) -> bool {
+    let Some(had) = &task.endpoint else {
+        return false;
+    };
+    let sorted = |endpoint: &EndpointSpec| {
+        let mut endpoint = endpoint.clone();
+        endpoint.ports.sort();
+        endpoint
+    };
+    let wanted = service.spec.endpoint_spec.clone().unwrap_or_default();
+    sorted(&had.spec) != sorted(&wanted)
+}

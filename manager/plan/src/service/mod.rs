@@ -1,0 +1,172 @@
+//! One service's next step: which tasks to make, which to stop, which to let run.
+//!
+//! Everything is read off the stored tasks, so a new leader goes on where the old one stopped.
+
+use std::sync::Arc;
+
+use skep_model::service::UpdateOrder;
+use skep_model::{
+    Cluster, Node, NodeId, Service, ServiceMode, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    Version,
+};
+
+use crate::schedule::NodeTable;
+
+pub mod dirty;
+mod global;
+mod job;
+mod replicated;
+pub mod restart;
+mod slot;
+mod update;
+
+/// What a decision about one service looks at.
+#[derive(Clone, Copy)]
+pub struct ServiceView<'a> {
+    pub service: &'a Service,
+    /// Every stored task of the service.
+    pub tasks: &'a [Arc<Task>],
+    pub nodes: &'a NodeTable,
+    pub now: Timestamp,
+    /// Most tasks to make in this step; the rest waits for the next one.
+    pub budget: usize,
+}
+
+/// A task to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTask {
+    /// 0 for global services.
+    pub slot: u64,
+    /// The node of a task of a global service.
+    pub node: Option<NodeId>,
+    /// `Running`, or `Ready` when it has to wait for its turn.
+    pub desired: TaskState,
+    /// When desired `Ready` may become `Running`; zero for no delay.
+    pub start_not_before: Timestamp,
+    /// Whether the updater makes it.
+    pub by_update: bool,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Create(NewTask),
+    /// Raise the desired state.
+    Raise {
+        task: TaskId,
+        to: TaskState,
+    },
+}
+
+/// What to do for one service.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    /// The service as it should be stored, when that changes: update status, rollback.
+    pub service: Option<Box<Service>>,
+    /// When to look again although nothing has changed.
+    pub wake_at: Option<Timestamp>,
+    /// The budget did not suffice: look again at once.
+    pub unfinished: bool,
+    /// What is being waited for, one sentence each.
+    pub notes: Vec<String>,
+    /// Tasks made so far, against the budget.
+    made: usize,
+}
+
+impl Plan {
+    pub(crate) fn raise(&mut self, task: &Task, to: TaskState) {
+        if task.desired_state < to {
+            self.actions.push(Action::Raise {
+                task: task.id.clone(),
+                to,
+            });
+        }
+    }
+
+    pub(crate) fn create(&mut self, view: &ServiceView<'_>, task: NewTask) {
+        if self.made >= view.budget {
+            self.unfinished = true;
+        } else {
+            self.made += 1;
+            self.actions.push(Action::Create(task));
+        }
+    }
+
+    /// Asks to be woken at `at`, or earlier.
+    pub(crate) fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+/// Decides the next step of one service.
+pub fn plan_service(view: &ServiceView<'_>) -> Plan {
+    match &view.service.spec.mode {
+        ServiceMode::Replicated(replicated) => replicated::plan(view, replicated.count()),
+        ServiceMode::Global(_) => global::plan(view),
+        ServiceMode::ReplicatedJob(job) => job::plan_replicated(view, job),
+        ServiceMode::GlobalJob(_) => job::plan_global(view),
+    }
+}
+
+/// The task that `wanted` describes, as stored.
+pub fn new_task(
+    service: &Service,
+    cluster: Option<&Cluster>,
+    id: TaskId,
+    wanted: &NewTask,
+    now: Timestamp,
+) -> Task {
+    let mut spec = service.spec.task_template.clone();
+    if spec.log_driver.is_none() {
+        spec.log_driver = cluster.and_then(|cluster| cluster.spec.task_defaults.log_driver.clone());
+    }
+    Task {
+        id,
+        labels: service.spec.labels.clone(),
+        spec,
+        service_id: service.id.clone(),
+        service_name: service.spec.name.clone(),
+        slot: wanted.slot,
+        node_id: wanted.node.clone().unwrap_or_default(),
+        status: TaskStatus {
+            timestamp: now,
+            state: TaskState::New,
+            message: "created".to_owned(),
+            applied_at: now,
+            ..TaskStatus::default()
+        },
+        desired_state: wanted.desired,
+        job_iteration: service.job_status.as_ref().map(|job| job.job_iteration),
+        spec_version: service.spec_version,
+        start_not_before: wanted.start_not_before,
+        by_update: wanted.by_update,
+        ..Task::default()
+    }
+}
+
+/// Whether tasks must leave this node: it is gone, down, or drained.
+pub(crate) fn is_lost(node: Option<&Node>) -> bool {
+    use skep_model::{Availability, NodeState};
+    node.is_none_or(|node| {
+        node.status.state == NodeState::Down || node.spec.availability == Availability::Drain
+    })
+}
+
+/// Whether nothing can be heard from this node.
+pub(crate) fn is_silent(node: Option<&Node>) -> bool {
+    node.is_none_or(|node| node.status.state == skep_model::NodeState::Down)
+}
+
+/// How tasks of the service are replaced at present.
+pub(crate) fn update_order(service: &Service) -> UpdateOrder {
+    update::config(service).order
+}
+
+/// The job iteration the service is in.
+pub(crate) fn iteration(service: &Service) -> Version {
+    service
+        .job_status
+        .as_ref()
+        .map_or(Version::default(), |job| job.job_iteration)
+}

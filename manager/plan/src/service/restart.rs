@@ -1,0 +1,97 @@
+//! Whether and when a task that ended is replaced.
+
+use skep_model::task::{RestartCondition, RestartPolicy};
+use skep_model::{Nanos, Task, TaskState, Timestamp};
+
+/// Delay between an end and the next start when the policy names none.
+pub const DELAY_DEFAULT: Nanos = Nanos::from_secs(5);
+
+/// What becomes of a slot whose last task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// The slot stays empty.
+    Never,
+    /// A new task is made at `make_at`, to run from `start_at` on.
+    At {
+        make_at: Timestamp,
+        start_at: Timestamp,
+    },
+}
+
+/// Whether a task ended by itself, and not because it was told to or its node was lost.
+pub fn ended_by_itself(task: &Task) -> bool {
+    match task.status.state {
+        TaskState::Complete | TaskState::Failed => true,
+        // A task that ran and is rejected was evicted by the enforcer.
+        TaskState::Rejected => task.running_since.is_zero(),
+        TaskState::New
+        | TaskState::Pending
+        | TaskState::Assigned
+        | TaskState::Accepted
+        | TaskState::Preparing
+        | TaskState::Ready
+        | TaskState::Starting
+        | TaskState::Running
+        | TaskState::Shutdown
+        | TaskState::Remove
+        | TaskState::Orphaned => false,
+    }
+}
+
+/// Decides about the slot of `ended`, its last task.
+///
+/// `history` are the stored tasks of the slot, in any order. `hasty` skips the delay: the node is
+/// lost, so there is no crash to wait out. Jobs treat `any` as `on-failure`.
+pub fn decide<'a>(
+    ended: &Task,
+    policy: &RestartPolicy,
+    history: impl IntoIterator<Item = &'a Task>,
+    hasty: bool,
+    is_job: bool,
+) -> Restart {
+    let delay = match hasty {
+        true => Nanos(0),
+        false => policy.delay.unwrap_or(DELAY_DEFAULT),
+    };
+    let completed = ended.status.state == TaskState::Complete;
+    let wanted = match policy.condition {
+        RestartCondition::None => false,
+        RestartCondition::OnFailure => !completed,
+        RestartCondition::Any => !(is_job && completed),
+    };
+    if !wanted {
+        return Restart::Never;
+    }
+    if !ended_by_itself(ended) {
+        return Restart::At {
+            make_at: Timestamp::ZERO,
+            start_at: Timestamp::ZERO,
+        };
+    }
+    let limit = policy.max_attempts.unwrap_or(0);
+    if limit > 0 {
+        let window = policy.window.unwrap_or(Nanos(0));
+        let ended_at = ended.status.applied_at;
+        let earlier = history
+            .into_iter()
+            .filter(|task| task.id != ended.id && task.spec_version == ended.spec_version)
+            .filter(|task| ended_by_itself(task))
+            .filter(|task| {
+                window.0 <= 0 || ended_at.since(task.status.applied_at) <= window.duration()
+            })
+            .count();
+        if earlier as u64 >= limit {
+            return Restart::Never;
+        }
+    }
+    // A task that failed while it was waiting for its own delay does not shorten it.
+    let in_delay = ended.start_not_before > ended.status.applied_at && !hasty;
+    let make_at = match in_delay {
+        true => ended.start_not_before,
+        false => Timestamp::ZERO,
+    };
+    Restart::At {
+        make_at,
+        start_at: ended.status.applied_at.max(make_at).plus(delay.duration()),
+    }
+}

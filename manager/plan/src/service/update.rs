@@ -1,0 +1,272 @@
+//! Rolling updates and rollbacks: which outdated slots are replaced now, and what failures mean.
+//!
+//! Nothing is remembered but what is stored: tasks made by an update carry a mark and the version
+//! of the spec they were made for, and the service carries the update's status.
+
+use skep_model::service::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
+use skep_model::{Nanos, Service, Task, TaskState, Timestamp};
+
+use super::restart::ended_by_itself;
+use super::slot::{Slot, SlotState};
+use super::{NewTask, Plan, ServiceView};
+
+/// How long a new task is watched for failure when the configuration names no time.
+const MONITOR_DEFAULT: Nanos = Nanos::from_secs(5);
+
+/// The configuration in force: a rollback has its own.
+pub(super) fn config(service: &Service) -> UpdateConfig {
+    let config = match rolls_back(service) {
+        true => &service.spec.rollback_config,
+        false => &service.spec.update_config,
+    };
+    config.clone().unwrap_or_default()
+}
+
+fn rolls_back(service: &Service) -> bool {
+    matches!(
+        state(service),
+        Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused)
+    )
+}
+
+fn state(service: &Service) -> Option<UpdateState> {
+    service.update_status.as_ref().map(|status| status.state)
+}
+
+/// Goes on with the service's update, if there is one to make.
+pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &mut Plan) {
+    let service = view.service;
+    let config = config(service);
+    let monitor = match config.monitor.0 {
+        0 => MONITOR_DEFAULT.duration(),
+        _ => config.monitor.duration(),
+    };
+    let tried = |slot: &Slot| slot.tasks_of_update(view).next().is_some();
+    let outdated: Vec<&Slot> = slots
+        .iter()
+        .filter(|(slot, state)| {
+            let dirty = !state.dirty.is_empty() || state.dead_and_dirty;
+            dirty && state.clean.is_none() && !tried(slot)
+        })
+        .map(|(slot, _)| *slot)
+        .collect();
+
+    if matches!(
+        state(service),
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    ) {
+        return;
+    }
+    if let Some(failed) = too_many_failures(view, slots, outdated.len(), &config, monitor, plan)
+        && react(view, &config, failed, plan)
+    {
+        return;
+    }
+    if outdated.is_empty() {
+        return finish(view, slots, monitor, plan);
+    }
+    if state(service).is_none() {
+        let mut started = service.clone();
+        started.update_status = Some(UpdateStatus {
+            state: UpdateState::Updating,
+            started_at: Some(view.now),
+            completed_at: None,
+            message: "update in progress".to_owned(),
+        });
+        plan.service = Some(Box::new(started));
+    }
+    let busy = slots
+        .iter()
+        .filter(|(slot, state)| is_busy(view, slot, state, &config, plan))
+        .count();
+    let workers = match config.parallelism {
+        0 => usize::MAX,
+        parallelism => usize::try_from(parallelism).unwrap_or(usize::MAX),
+    };
+    for slot in outdated.into_iter().take(workers.saturating_sub(busy)) {
+        replace(view, slot, &config, plan);
+    }
+}
+
+/// Makes the task that is to take an outdated slot over.
+fn replace(view: &ServiceView<'_>, slot: &Slot, config: &UpdateConfig, plan: &mut Plan) {
+    let serving = slot
+        .best()
+        .is_some_and(|task| task.desired_state == TaskState::Running);
+    let desired = match (serving, config.order) {
+        (true, UpdateOrder::StartFirst) => TaskState::Running,
+        (true, UpdateOrder::StopFirst) => TaskState::Ready,
+        (false, _) => slot.first_desired(view, Timestamp::ZERO),
+    };
+    plan.create(
+        view,
+        NewTask {
+            by_update: true,
+            ..slot.new_task(desired, Timestamp::ZERO)
+        },
+    );
+}
+
+/// Whether one of the update's workers is still occupied with this slot.
+fn is_busy(
+    view: &ServiceView<'_>,
+    slot: &Slot,
+    state: &SlotState,
+    config: &UpdateConfig,
+    plan: &mut Plan,
+) -> bool {
+    let Some(done_at) = slot
+        .tasks_of_update(view)
+        .map(|task| done_at(task))
+        .max_by_key(|at| at.unwrap_or(Timestamp(i64::MAX)))
+    else {
+        return false;
+    };
+    let Some(done_at) = done_at else {
+        return true;
+    };
+    let taken_over = state.clean.is_none() || state.dirty.is_empty();
+    let free_at = done_at.plus(config.delay.duration());
+    if free_at > view.now {
+        plan.wake(free_at);
+    }
+    free_at > view.now || !taken_over
+}
+
+/// When the updater had done with a task it made: it runs, or has ended.
+fn done_at(task: &Task) -> Option<Timestamp> {
+    let runs = !task.running_since.is_zero();
+    match (runs, task.status.state.is_terminal()) {
+        (true, _) => Some(task.running_since),
+        (false, true) => Some(task.status.applied_at),
+        // One that was told to stop before it ran is nobody's business any more.
+        (false, false) if task.desired_state > TaskState::Running => Some(task.draining_since),
+        (false, false) => None,
+    }
+}
+
+/// Whether a task made by the update ended by itself before it had run for `monitor`.
+fn has_failed(task: &Task, monitor: std::time::Duration) -> bool {
+    let ran = !task.running_since.is_zero();
+    let lived = task.status.applied_at.since(task.running_since);
+    ended_by_itself(task) && !(ran && lived > monitor)
+}
+
+/// A failed task of this update, when there are more of them than the configuration accepts.
+fn too_many_failures<'a>(
+    view: &ServiceView<'a>,
+    slots: &[(&'a Slot, SlotState)],
+    outdated: usize,
+    config: &UpdateConfig,
+    monitor: std::time::Duration,
+    plan: &Plan,
+) -> Option<&'a Task> {
+    let active = state(view.service).is_some_and(UpdateState::is_active);
+    if !active || plan.service.is_some() {
+        return None;
+    }
+    let mut total = outdated;
+    let mut failed = Vec::new();
+    for (slot, _) in slots {
+        let mut made = slot.tasks_of_update(view).peekable();
+        total += usize::from(made.peek().is_some());
+        failed.extend(made.filter(|task| has_failed(task, monitor)));
+    }
+    let ratio = failed.len() as f32 / total.max(1) as f32;
+    let latest = failed
+        .into_iter()
+        .max_by_key(|task| task.status.applied_at)?;
+    (ratio > config.max_failure_ratio).then_some(&**latest)
+}
+
+/// Acts on too many failures. Tells whether the update stops here.
+fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mut Plan) -> bool {
+    let service = view.service;
+    let rolls_back = rolls_back(service);
+    let can_roll_back = !rolls_back && service.previous_spec.is_some();
+    let mut changed = service.clone();
+    let message = |what: &str| {
+        format!(
+            "{what} due to failure or early termination of task {}",
+            failed.id
+        )
+    };
+    let started_at = service
+        .update_status
+        .as_ref()
+        .and_then(|status| status.started_at);
+    match config.failure_action {
+        FailureAction::Continue => return false,
+        FailureAction::Rollback if can_roll_back => {
+            if let Some(previous) = changed.previous_spec.take() {
+                changed.spec = *previous;
+            }
+            changed.previous_spec_version = None;
+            changed.spec_version.index += 1;
+            changed.update_status = Some(UpdateStatus {
+                state: UpdateState::RollbackStarted,
+                started_at: Some(view.now),
+                completed_at: None,
+                message: message("update rolled back"),
+            });
+        }
+        FailureAction::Pause | FailureAction::Rollback => {
+            let (state, what) = match rolls_back {
+                true => (UpdateState::RollbackPaused, "rollback paused"),
+                false => (UpdateState::Paused, "update paused"),
+            };
+            changed.update_status = Some(UpdateStatus {
+                state,
+                started_at,
+                completed_at: None,
+                message: message(what),
+            });
+        }
+    }
+    plan.service = Some(Box::new(changed));
+    true
+}
+
+/// Declares the update completed once its last task has been watched for long enough.
+fn finish(
+    view: &ServiceView<'_>,
+    slots: &[(&Slot, SlotState)],
+    monitor: std::time::Duration,
+    plan: &mut Plan,
+) {
+    let service = view.service;
+    let Some(status) = &service.update_status else {
+        return;
+    };
+    if !status.state.is_active() || plan.service.is_some() {
+        return;
+    }
+    let mut watched_until = Timestamp::ZERO;
+    for (slot, state) in slots {
+        for task in slot.tasks_of_update(view) {
+            match done_at(task) {
+                None => return,
+                Some(at) => watched_until = watched_until.max(at.plus(monitor)),
+            }
+        }
+        if state.clean.is_some() && !state.dirty.is_empty() {
+            return;
+        }
+    }
+    if watched_until > view.now {
+        plan.wake(watched_until);
+        return;
+    }
+    let (done, message) = match status.state {
+        UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed"),
+        _ => (UpdateState::Completed, "update completed"),
+    };
+    let mut changed = service.clone();
+    changed.update_status = Some(UpdateStatus {
+        state: done,
+        started_at: status.started_at,
+        completed_at: Some(view.now),
+        message: message.to_owned(),
+    });
+    plan.service = Some(Box::new(changed));
+}
