@@ -18,6 +18,9 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// The key given is not the one the directory was made with.
+    #[error("the key does not open the replicated log in `{}`", directory.display())]
+    WrongKey { directory: PathBuf },
     /// Another process has the directory open.
     #[error("`{}` is in use by another process", directory.display())]
     InUse { directory: PathBuf },

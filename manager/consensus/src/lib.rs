@@ -1,12 +1,29 @@
 #![doc = include_str!("../README.md")]
 
+mod applier;
+mod backend;
+mod barrier;
+mod batcher;
 mod consensus;
+mod contact;
+mod election;
 mod error;
+mod journal;
+mod log_store;
 mod machine;
+mod mark;
 mod member;
+mod membership;
 mod metrics;
+mod network;
 mod options;
+mod raft;
+mod snapshot;
+mod standing;
 mod transport;
+mod vault;
+mod wire;
+mod writer;
 
 pub use consensus::Consensus;
 pub use error::{MembershipError, OpenError, ProposeError, ReadError};

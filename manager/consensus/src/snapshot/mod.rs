@@ -1,0 +1,11 @@
+//! Snapshots are files: written aside, synced, renamed into place, verified before they are used.
+
+mod file;
+mod receive;
+mod shelf;
+mod stream;
+
+pub(crate) use file::{Content, Piece, SnapshotFile, SnapshotSource, SnapshotWriter};
+pub(crate) use receive::receive;
+pub(crate) use shelf::Shelf;
+pub(crate) use stream::stream;
