@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod assigned;
+pub mod journal;
+mod logs;
+pub mod network;
+pub mod session;
+pub mod status;
+pub mod task;
+pub mod worker;
+
+pub use session::{AgentEvent, Session};
+pub use worker::Worker;

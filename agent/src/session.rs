@@ -1,0 +1,243 @@
+//! The session with a manager: says what this node is and how its tasks fare, hears what it
+//! should run. Any manager will do, and a lost one is replaced by the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::NodeId;
+use skep_model::node::NodeDescription;
+use skep_proto::connect::Connector;
+use skep_proto::v1::dispatcher_client::DispatcherClient;
+use skep_proto::v1::{
+    AgentMessage, Applied, Assignments, Empty, Hello, ManagerPeer, StatusBatch, TaskStatusReport,
+    agent_message, manager_message,
+};
+use skep_proto::{MESSAGE_BYTES_MAX, encode};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+use tracing::{debug, info, warn};
+
+use crate::logs::Subscriptions;
+use crate::worker::Worker;
+
+/// Messages to the manager that may wait.
+const OUTGOING: usize = 64;
+/// Statuses in one message.
+const STATUSES_PER_BATCH_MAX: usize = 1024;
+/// Pause before the next manager is tried, doubled with each failure.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// A manager that neither welcomes nor assigns for this long is given up.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the node must act on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AgentEvent {
+    /// The certificate is to be renewed: the node's role has changed.
+    Renew,
+    /// The node was removed from the cluster.
+    Removed,
+    /// The managers as of now.
+    Managers(Vec<ManagerPeer>),
+}
+
+/// What a session needs.
+pub struct Session {
+    pub node: NodeId,
+    pub connector: Arc<Connector>,
+    /// `address:port` of managers, the one to prefer first.
+    pub managers: watch::Receiver<Vec<String>>,
+    pub description: watch::Receiver<NodeDescription>,
+    pub worker: Arc<Worker>,
+    pub events: mpsc::Sender<AgentEvent>,
+}
+
+enum Ended {
+    /// Try the next manager.
+    Lost(Status),
+    /// The node was removed: no manager will talk to it again.
+    Removed,
+}
+
+impl Session {
+    /// Keeps a session with some manager until the node is removed or the future is dropped.
+    pub async fn run(mut self) {
+        let (mut turn, mut pause) = (0usize, RETRY.0);
+        loop {
+            let addresses = self.managers.borrow().clone();
+            if let Some(address) = addresses.get(turn % addresses.len().max(1)).cloned() {
+                let began = tokio::time::Instant::now();
+                match self.hold(&address).await {
+                    Ended::Removed => {
+                        let _ = self.events.send(AgentEvent::Removed).await;
+                        return;
+                    }
+                    Ended::Lost(status) => {
+                        debug!(manager = address, %status, "session ended");
+                    }
+                }
+                // A session that lasted proves the manager is good; begin anew without delay.
+                if began.elapsed() > WELCOME_TIMEOUT {
+                    pause = RETRY.0;
+                }
+            }
+            turn = turn.wrapping_add(1);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
+                _ = self.managers.changed() => (),
+            }
+        }
+    }
+
+    async fn hold(&mut self, address: &str) -> Ended {
+        let (out, outgoing) = mpsc::channel(OUTGOING);
+        let description = self.description.borrow_and_update().clone();
+        let hello = agent_message::Content::Hello(Hello {
+            description: encode(&description),
+        });
+        if out.send(message(hello)).await.is_err() {
+            return Ended::Lost(Status::internal("the outgoing queue is closed"));
+        }
+        let mut client = DispatcherClient::new(self.connector.channel(address))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let opening = client.session(ReceiverStream::new(outgoing));
+        let mut incoming = match tokio::time::timeout(WELCOME_TIMEOUT, opening).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => return ended(status),
+            Err(_) => return Ended::Lost(Status::deadline_exceeded("no answer to the session")),
+        };
+        let mut logs = Subscriptions::new(Arc::clone(&self.worker), out.clone());
+        // Until the welcome names the period, beat often enough for any.
+        let mut beat = tokio::time::interval(Duration::from_secs(1));
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // A manager that leads a different life now must hear everything again.
+        let mut complete = false;
+        let deadline = tokio::time::sleep(WELCOME_TIMEOUT);
+        tokio::pin!(deadline);
+        loop {
+            let content = tokio::select! {
+                received = incoming.message() => match received {
+                    Ok(Some(received)) => received.content,
+                    Ok(None) => return Ended::Lost(Status::unavailable("the manager ended the session")),
+                    Err(status) => return ended(status),
+                },
+                _ = beat.tick() => {
+                    let sent = out.try_send(message(agent_message::Content::Heartbeat(Empty {})));
+                    if sent.is_err() {
+                        return Ended::Lost(Status::unavailable("the manager takes no messages"));
+                    }
+                    continue;
+                }
+                () = self.worker.statuses.changed(), if complete => {
+                    if !self.send_statuses(&out).await {
+                        return Ended::Lost(Status::unavailable("the manager takes no messages"));
+                    }
+                    continue;
+                }
+                Ok(()) = self.description.changed() => {
+                    let bytes = encode(&*self.description.borrow_and_update());
+                    let _ = out.send(message(agent_message::Content::Description(bytes))).await;
+                    continue;
+                }
+                () = &mut deadline, if !complete => {
+                    return Ended::Lost(Status::deadline_exceeded("no assignments came"));
+                }
+            };
+            match content {
+                Some(manager_message::Content::Welcome(welcome)) => {
+                    info!(
+                        manager = address,
+                        session = welcome.session_id,
+                        "session opened"
+                    );
+                    let period = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100)));
+                    beat = tokio::time::interval(period);
+                    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                }
+                Some(manager_message::Content::Assignments(change)) => {
+                    if let Err(status) = self.take(&change, complete).await {
+                        return Ended::Lost(status);
+                    }
+                    if !complete {
+                        complete = true;
+                        self.worker.statuses.send_all_again();
+                    }
+                    let applied = Applied {
+                        version: change.version,
+                    };
+                    let _ = out
+                        .send(message(agent_message::Content::Applied(applied)))
+                        .await;
+                }
+                Some(manager_message::Content::Managers(managers)) => {
+                    let _ = self
+                        .events
+                        .send(AgentEvent::Managers(managers.managers))
+                        .await;
+                }
+                Some(manager_message::Content::LogSubscribe(wanted)) => logs.open(wanted),
+                Some(manager_message::Content::LogCancel(cancel)) => {
+                    logs.close(cancel.subscription)
+                }
+                Some(manager_message::Content::Renew(_)) => {
+                    let _ = self.events.send(AgentEvent::Renew).await;
+                }
+                Some(manager_message::Content::Removed(_)) => return Ended::Removed,
+                // A newer manager may say things that this agent does not know.
+                None => (),
+            }
+        }
+    }
+
+    async fn take(&self, change: &Assignments, had_complete: bool) -> Result<(), Status> {
+        if !had_complete && !change.complete {
+            return Err(Status::failed_precondition(
+                "a session begins with a complete set",
+            ));
+        }
+        let next = self.worker.assigned().apply(change).map_err(|error| {
+            warn!(%error, "assignments were not taken");
+            Status::failed_precondition(error.to_string())
+        })?;
+        self.worker.assign(Arc::new(next)).await;
+        Ok(())
+    }
+
+    /// Sends what was not sent yet. False when the manager does not listen any more.
+    async fn send_statuses(&self, out: &mpsc::Sender<AgentMessage>) -> bool {
+        loop {
+            let batch = self.worker.statuses.take(STATUSES_PER_BATCH_MAX);
+            if batch.is_empty() {
+                return true;
+            }
+            let statuses = batch
+                .iter()
+                .map(|(task, status)| TaskStatusReport {
+                    node_id: self.node.to_string(),
+                    task_id: task.to_string(),
+                    status: encode(status),
+                })
+                .collect();
+            let content = agent_message::Content::Statuses(StatusBatch { statuses });
+            if out.send(message(content)).await.is_err() {
+                return false;
+            }
+        }
+    }
+}
+
+pub(crate) fn message(content: agent_message::Content) -> AgentMessage {
+    AgentMessage {
+        content: Some(content),
+    }
+}
+
+fn ended(status: Status) -> Ended {
+    // `NotFound` is what a manager says to a node that was removed.
+    if status.code() == Code::NotFound {
+        Ended::Removed
+    } else {
+        Ended::Lost(status)
+    }
+}

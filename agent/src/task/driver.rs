@@ -1,0 +1,505 @@
+//! Drives one task: looks, asks `step` what to do, does it, and looks again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use skep_engine::types::EndpointSettings;
+use skep_engine::{
+    EngineError, Kind, Progress as PullProgress, PullOptions, RegistryAuth, RemoveOptions,
+    StartExtras, StopOptions,
+};
+use skep_model::task::{ContainerStatus, PortStatus};
+use skep_model::{PortConfig, PublishMode, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use skep_net::NetError;
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info, warn};
+
+use crate::network::{self, SandboxChoice};
+use crate::task::spec::{self, SpecError};
+use crate::task::step::{Health, Observed, Op, Progress, step};
+use crate::worker::Worker;
+
+/// How long endpoints drain before the stop signal, so that every balancer has forgotten them.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Grace between stop signal and kill when the spec says none.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A task is looked at again this often even when nothing was heard.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Pause after an operation that failed without ending the task.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+enum DriveError {
+    #[error("{0}")]
+    Engine(#[from] EngineError),
+    #[error("{}", .0.chain())]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("{0}")]
+    Exhausted(&'static str),
+}
+
+/// One task under this agent's care.
+pub(crate) struct Driver {
+    worker: Arc<Worker>,
+    id: TaskId,
+    /// Name or id of the container.
+    container: String,
+    /// The newest assignment; `None` when the task is no longer assigned.
+    task: Option<Arc<Task>>,
+    status: TaskStatus,
+    stop_since: Option<Timestamp>,
+    image_ready: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        worker: Arc<Worker>,
+        id: TaskId,
+        container: String,
+        task: Option<Arc<Task>>,
+        remembered: Option<TaskStatus>,
+    ) -> Self {
+        let given = task
+            .as_ref()
+            .map(|task| task.status.clone())
+            .unwrap_or_default();
+        // Whichever is further: a report may have been lost with the session.
+        let status = match remembered {
+            Some(own) if own.state > given.state => own,
+            Some(_) | None => given,
+        };
+        Self {
+            worker,
+            id,
+            container,
+            task,
+            status,
+            stop_since: None,
+            image_ready: false,
+        }
+    }
+
+    /// Runs until the task is gone from this node.
+    pub(crate) async fn run(
+        mut self,
+        mut desired: watch::Receiver<Option<Arc<Task>>>,
+        wake: Arc<Notify>,
+    ) {
+        if self.status.state > TaskState::Assigned {
+            self.worker.statuses.put(&self.id, self.status.clone());
+        }
+        loop {
+            self.task = desired.borrow_and_update().clone();
+            let stopping = self.task.as_ref().is_none_or(|task| {
+                task.desired_state > TaskState::Running && task.desired_state != TaskState::Complete
+            });
+            if stopping && self.stop_since.is_none() {
+                self.stop_since = Some(now());
+            }
+            let progress = match self.look().await {
+                Ok(progress) => progress,
+                Err(error) => {
+                    warn!(task = %self.id, %error, "a task's container cannot be looked at");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            let op = step(&progress, now());
+            debug!(task = %self.id, ?op, "next");
+            if op == Op::Forget {
+                match self.forget().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        warn!(task = %self.id, %error, "a task's remains cannot be removed yet");
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                }
+            }
+            if let Op::Wait { until } = op {
+                let pause = until.map_or(LOOK_AGAIN, |until| until.since(now()).min(LOOK_AGAIN));
+                tokio::select! {
+                    _ = desired.changed() => (),
+                    () = wake.notified() => (),
+                    () = tokio::time::sleep(pause) => (),
+                }
+                continue;
+            }
+            let outcome = if op == Op::PullImage {
+                // A pull may take long; a change of mind must not wait for it.
+                let pull = self.pull();
+                tokio::select! {
+                    outcome = pull => outcome.map(|()| self.image_ready = true),
+                    _ = desired.changed() => continue,
+                }
+            } else {
+                self.perform(op, &progress).await
+            };
+            if let Err(error) = outcome {
+                self.fail(&error).await;
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Progress, EngineError> {
+        let observed = match self
+            .worker
+            .engine
+            .container_inspect(&self.container, false)
+            .await
+        {
+            Ok(found) => {
+                let state = &found.state;
+                match state.status.as_str() {
+                    "created" => Observed::Created,
+                    "running" | "paused" | "restarting" => Observed::Running {
+                        health: match state.health.as_ref().map(|health| health.status.as_str()) {
+                            None | Some("none" | "") => Health::None,
+                            Some("starting") => Health::Starting,
+                            Some("unhealthy") => Health::Unhealthy,
+                            Some(_) => Health::Healthy,
+                        },
+                    },
+                    _ => Observed::Exited {
+                        code: state.exit_code,
+                        oom_killed: state.oom_killed,
+                        error: state.error.clone(),
+                    },
+                }
+            }
+            Err(error) if error.kind() == Kind::NotFound => Observed::Absent,
+            Err(error) => return Err(error),
+        };
+        let attached = self
+            .task
+            .as_ref()
+            .is_some_and(|task| !task.attachments.is_empty());
+        Ok(Progress {
+            desired: self.task.as_ref().map(|task| task.desired_state),
+            state: self.status.state,
+            observed,
+            image_ready: self.image_ready,
+            sandbox_ready: self.needs_no_sandbox() || self.worker.has_sandbox(&self.id),
+            has_endpoints: attached && self.status.state == TaskState::Running,
+            stop_since: self.stop_since,
+            drain: DRAIN,
+        })
+    }
+
+    /// Tasks in the node's own network namespace have none of their own. One that has ended
+    /// counts as having none either, once it was taken down.
+    fn needs_no_sandbox(&self) -> bool {
+        let host = self
+            .task
+            .as_ref()
+            .is_some_and(|task| spec::uses_host_network(task));
+        host && !self.worker.has_sandbox(&self.id) && !self.status.state.is_terminal()
+    }
+
+    async fn perform(&mut self, op: Op, progress: &Progress) -> Result<(), DriveError> {
+        match op {
+            Op::Report {
+                state,
+                message,
+                err,
+            } => {
+                self.report(state, message, err).await;
+                Ok(())
+            }
+            Op::PrepareNetwork => self.prepare_network().await,
+            Op::CreateContainer => self.create().await,
+            Op::StartContainer => self.start().await,
+            Op::StopContainer => self.stop(progress).await,
+            Op::RemoveSandbox => Ok(self.worker.remove_sandbox(&self.id).await?),
+            Op::PullImage | Op::Forget | Op::Wait { .. } => Ok(()),
+        }
+    }
+
+    async fn pull(&self) -> Result<(), DriveError> {
+        let Some(task) = &self.task else {
+            return Ok(());
+        };
+        let (engine, image) = (&self.worker.engine, task.spec.image());
+        let local = engine.image_inspect(image).await.ok();
+        // An image that never came from a registry, or one pinned by its digest, is what it is.
+        let is_settled = |found: &skep_engine::types::ImageInspect| {
+            image.contains('@') || found.repo_digests.is_empty()
+        };
+        if local.as_ref().is_some_and(is_settled) {
+            return Ok(());
+        }
+        let options = PullOptions {
+            platform: None,
+            auth: credentials(&task.spec.pull_credentials),
+        };
+        match engine
+            .image_pull(image, options, PullProgress::default())
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if local.is_some() => {
+                warn!(task = %self.id, image, %error, "pull failed; the image on this node is used");
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::NotFound => {
+                Err(EngineError::not_found(format!("No such image: {image}")).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn prepare_network(&mut self) -> Result<(), DriveError> {
+        let Some(task) = self.task.clone() else {
+            return Ok(());
+        };
+        if spec::uses_host_network(&task) {
+            return Ok(());
+        }
+        self.worker
+            .prepare_sandbox(&task)
+            .await
+            .map_err(|error| match error {
+                crate::worker::SandboxError::Net(error) => DriveError::Net(error),
+                crate::worker::SandboxError::NoGatewayAddress => {
+                    DriveError::Exhausted("no free address is left for the task's gateway leg")
+                }
+            })
+    }
+
+    async fn create(&mut self) -> Result<(), DriveError> {
+        let Some(task) = self.task.clone() else {
+            return Ok(());
+        };
+        let assigned = self.worker.assigned();
+        let config = spec::container_config(&task, &spec::template_context(&task, &assigned))?;
+        // Found out now rather than at the start: whether everything it refers to is here.
+        drop(spec::files(&task, &assigned)?);
+        let networks = network::named_networks(&task, &assigned);
+        let zones = networks
+            .iter()
+            .map(|network| self.worker.zone_path(&network.id))
+            .collect();
+        let netns = (!spec::uses_host_network(&task)).then(|| self.worker.netns_path(&task.id));
+        let resolv = tokio::fs::read_to_string("/etc/resolv.conf")
+            .await
+            .unwrap_or_default();
+        let shown = shown_networks(&task, &assigned);
+        let extras = spec::extras(&task, netns, zones, &resolv, shown);
+        match self
+            .worker
+            .engine
+            .container_create(Some(&task.container_name()), config, extras)
+            .await
+        {
+            Ok(created) => {
+                self.container = created.id;
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::Conflict => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), DriveError> {
+        let Some(task) = self.task.clone() else {
+            return Ok(());
+        };
+        let assigned = self.worker.assigned();
+        let files = spec::files(&task, &assigned)?;
+        let engine = &self.worker.engine;
+        let prepared = engine
+            .container_prepare(&self.container, StartExtras { files })
+            .await?;
+        if let Some(ports) = prepared.dns {
+            self.worker
+                .redirect_dns(&task.id, (ports.udp, ports.tcp))
+                .await?;
+        }
+        match engine
+            .container_start(&self.container, StartExtras::default())
+            .await
+        {
+            Ok(()) => {
+                info!(task = %self.id, service = %task.service_name, "task started");
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::NotModified => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn stop(&mut self, progress: &Progress) -> Result<(), DriveError> {
+        let unhealthy = progress.observed
+            == Observed::Running {
+                health: Health::Unhealthy,
+            };
+        let asked = self.stop_since.is_some();
+        let grace = self
+            .task
+            .as_ref()
+            .and_then(|task| task.spec.container()?.stop_grace_period)
+            .map_or(STOP_GRACE, |grace| grace.duration());
+        let options = StopOptions {
+            signal: None,
+            timeout: Some(grace.as_secs_f64().ceil() as i64),
+        };
+        match self
+            .worker
+            .engine
+            .container_stop(&self.container, options)
+            .await
+        {
+            Ok(()) => (),
+            Err(error) if matches!(error.kind(), Kind::NotModified | Kind::NotFound) => (),
+            Err(error) => return Err(error.into()),
+        }
+        if unhealthy && !asked && !self.status.state.is_terminal() {
+            self.report(
+                TaskState::Failed,
+                "started",
+                "task: unhealthy container".to_owned(),
+            )
+            .await;
+        }
+        Ok(())
+    }
+
+    /// Removes container, namespace, journal entry and statuses.
+    async fn forget(&mut self) -> Result<(), DriveError> {
+        self.worker.remove_sandbox(&self.id).await?;
+        let options = RemoveOptions {
+            force: true,
+            volumes: true,
+        };
+        match self
+            .worker
+            .engine
+            .container_remove(&self.container, options)
+            .await
+        {
+            Ok(()) => (),
+            Err(error) if error.kind() == Kind::NotFound => (),
+            Err(error) => return Err(error.into()),
+        }
+        self.worker.forget(&self.id);
+        Ok(())
+    }
+
+    /// An operation failed. Before the process runs that ends the task as rejected, later as
+    /// failed; when the task is to stop anyway, it is tried again.
+    async fn fail(&mut self, error: &DriveError) {
+        let err = error.to_string();
+        warn!(task = %self.id, error = %err, "an operation of a task failed");
+        if self.status.state.is_terminal() || self.stop_since.is_some() {
+            tokio::time::sleep(RETRY).await;
+            return;
+        }
+        let state = if self.status.state < TaskState::Starting {
+            TaskState::Rejected
+        } else {
+            TaskState::Failed
+        };
+        self.report(state, "preparing", err).await;
+    }
+
+    async fn report(&mut self, state: TaskState, message: &str, err: String) {
+        let container = self
+            .worker
+            .engine
+            .container_inspect(&self.container, false)
+            .await
+            .ok();
+        let container_status = container.map(|found| ContainerStatus {
+            container_id: found.id,
+            pid: found.state.pid,
+            exit_code: found.state.exit_code,
+        });
+        self.status = TaskStatus {
+            timestamp: now(),
+            state,
+            message: message.to_owned(),
+            err,
+            container_status,
+            port_status: self.port_status(),
+            applied_at: Timestamp::ZERO,
+        };
+        if let Err(error) = self.worker.remember(&self.id, &self.status).await {
+            // Reported all the same: the container itself tells the same story after a restart.
+            warn!(task = %self.id, %error, "a status could not be journalled");
+        }
+        self.worker.statuses.put(&self.id, self.status.clone());
+    }
+
+    /// Host-mode ports as bound on this node.
+    fn port_status(&self) -> Option<PortStatus> {
+        let task = self.task.as_ref()?;
+        let choice: SandboxChoice = self.worker.sandbox_choice(&self.id)?;
+        let ports: Vec<PortConfig> = task
+            .endpoint
+            .iter()
+            .flat_map(|endpoint| &endpoint.ports)
+            .filter(|port| port.publish_mode == PublishMode::Host)
+            .map(|port| {
+                let bound = choice.host_ports.iter().find(|bound| {
+                    bound.target == port.target_port && bound.proto == network::proto(port.protocol)
+                });
+                let published_port = bound.map_or(port.published_port, |bound| bound.published);
+                PortConfig {
+                    published_port,
+                    ..port.clone()
+                }
+            })
+            .collect();
+        (!ports.is_empty()).then_some(PortStatus { ports })
+    }
+}
+
+/// What `inspect` of the container shows under its networks.
+fn shown_networks(
+    task: &Task,
+    assigned: &crate::assigned::Assigned,
+) -> BTreeMap<String, EndpointSettings> {
+    let mut shown = BTreeMap::new();
+    for attachment in &task.attachments {
+        let Some(network) = assigned.networks.get(&attachment.network_id) else {
+            continue;
+        };
+        let first = network::parse_all(&attachment.addresses).into_iter().next();
+        let settings = EndpointSettings {
+            network_id: network.id.to_string(),
+            aliases: Some(attachment.aliases.clone()),
+            ip_address: first.map(|net| net.addr().to_string()).unwrap_or_default(),
+            ip_prefix_len: first.map_or(0, |net| i64::from(net.prefix_len())),
+            mac_address: first
+                .map(|net| skep_net::Mac::of(net.addr()).to_string())
+                .unwrap_or_default(),
+            ..Default::default()
+        };
+        shown.insert(network.spec.name.clone(), settings);
+    }
+    shown
+}
+
+/// Credentials as the client sent them: base64 of JSON, either alphabet. None that can be read
+/// means an anonymous pull.
+fn credentials(text: &str) -> RegistryAuth {
+    let bytes = URL_SAFE
+        .decode(text)
+        .or_else(|_| STANDARD.decode(text))
+        .unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

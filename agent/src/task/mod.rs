@@ -1,0 +1,6 @@
+//! One task: what to do next (`step`), doing it (`driver`), and what its container is (`spec`).
+
+pub mod driver;
+pub mod spec;
+pub mod step;
+pub mod template;

@@ -1,0 +1,357 @@
+//! Decides the next thing to do for one task, from what is wanted and what is there.
+//!
+//! Called again after each operation, each change of the assignment, each event of the
+//! container and each daemon restart: the same look at the same state, so all of them lead to
+//! the same road.
+
+use std::time::Duration;
+
+use skep_model::{TaskState, Timestamp};
+
+/// The task's container as the engine shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// There is none.
+    Absent,
+    /// Made, never started.
+    Created,
+    Running {
+        health: Health,
+    },
+    Exited {
+        code: i64,
+        oom_killed: bool,
+        error: String,
+    },
+}
+
+/// What the health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// There is no check.
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// Everything that counts for the decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What the manager wants; `None` when the task is no longer assigned.
+    pub desired: Option<TaskState>,
+    /// What was last reported.
+    pub state: TaskState,
+    pub observed: Observed,
+    /// The image is on this node.
+    pub image_ready: bool,
+    /// The network namespace exists.
+    pub sandbox_ready: bool,
+    /// The task takes part in balancers or names: its stop must wait until they know.
+    pub has_endpoints: bool,
+    /// When this agent learned that the task is to stop.
+    pub stop_since: Option<Timestamp>,
+    /// How long endpoints drain before the stop signal.
+    pub drain: Duration,
+}
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Tell the manager a new state.
+    Report {
+        state: TaskState,
+        message: &'static str,
+        err: String,
+    },
+    PullImage,
+    PrepareNetwork,
+    CreateContainer,
+    StartContainer,
+    /// Send the stop signal, then kill after the grace period.
+    StopContainer,
+    /// Take the namespace down; the container stays for its logs.
+    RemoveSandbox,
+    /// Remove all traces and forget the task.
+    Forget,
+    /// Nothing until something changes, or until this moment.
+    Wait {
+        until: Option<Timestamp>,
+    },
+}
+
+fn report(state: TaskState, message: &'static str) -> Op {
+    Op::Report {
+        state,
+        message,
+        err: String::new(),
+    }
+}
+
+fn failed(err: impl Into<String>) -> Op {
+    Op::Report {
+        state: TaskState::Failed,
+        message: "started",
+        err: err.into(),
+    }
+}
+
+/// The next operation for a task.
+pub fn step(progress: &Progress, now: Timestamp) -> Op {
+    use TaskState::*;
+
+    let Some(desired) = progress.desired else {
+        return match progress.observed {
+            Observed::Running { .. } => stop(progress, now),
+            Observed::Absent | Observed::Created | Observed::Exited { .. } => Op::Forget,
+        };
+    };
+    if progress.state.is_terminal() {
+        return match (&progress.observed, progress.sandbox_ready) {
+            (Observed::Running { .. }, _) => Op::StopContainer,
+            (_, true) => Op::RemoveSandbox,
+            (_, false) => Op::Wait { until: None },
+        };
+    }
+    // A job's task is desired to complete: it runs like any other.
+    let wanted = if desired == Complete {
+        Running
+    } else {
+        desired
+    };
+    if wanted > Running {
+        return match progress.observed {
+            Observed::Running { .. } => stop(progress, now),
+            Observed::Absent | Observed::Created | Observed::Exited { .. } => {
+                report(Shutdown, "shutdown")
+            }
+        };
+    }
+    match &progress.observed {
+        Observed::Absent if progress.state >= Starting => {
+            failed("the container is gone from this node")
+        }
+        Observed::Absent => before_create(progress),
+        Observed::Created if progress.state < Ready => report(Ready, "prepared"),
+        Observed::Created if wanted < Running => Op::Wait { until: None },
+        Observed::Created if !progress.sandbox_ready => Op::PrepareNetwork,
+        Observed::Created => Op::StartContainer,
+        Observed::Running { health } => match health {
+            Health::Starting if progress.state < Starting => report(Starting, "starting"),
+            // A check that starts over (after a daemon restart) does not undo `Running`.
+            Health::Starting => Op::Wait { until: None },
+            Health::None | Health::Healthy if progress.state < Running => {
+                report(Running, "started")
+            }
+            Health::None | Health::Healthy => Op::Wait { until: None },
+            Health::Unhealthy => Op::StopContainer,
+        },
+        Observed::Exited { code: 0, .. } => report(Complete, "finished"),
+        Observed::Exited {
+            code,
+            oom_killed,
+            error,
+        } => failed(match (error.as_str(), oom_killed) {
+            ("", false) => format!("task: non-zero exit ({code})"),
+            ("", true) => format!("task: non-zero exit ({code}): out of memory"),
+            (error, _) => format!("task: non-zero exit ({code}): {error}"),
+        }),
+    }
+}
+
+fn before_create(progress: &Progress) -> Op {
+    use TaskState::*;
+
+    if progress.state < Accepted {
+        report(Accepted, "accepted")
+    } else if progress.state < Preparing {
+        report(Preparing, "preparing")
+    } else if !progress.image_ready {
+        Op::PullImage
+    } else if !progress.sandbox_ready {
+        Op::PrepareNetwork
+    } else {
+        Op::CreateContainer
+    }
+}
+
+/// Stops a running container once its endpoints have had time to leave balancers and names.
+fn stop(progress: &Progress, now: Timestamp) -> Op {
+    let drained = match progress.stop_since {
+        Some(since) if progress.has_endpoints => since.plus(progress.drain),
+        Some(_) | None => now,
+    };
+    if now < drained {
+        Op::Wait {
+            until: Some(drained),
+        }
+    } else {
+        Op::StopContainer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TaskState::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(100);
+
+    fn progress(desired: TaskState, state: TaskState, observed: Observed) -> Progress {
+        Progress {
+            desired: Some(desired),
+            state,
+            observed,
+            image_ready: true,
+            sandbox_ready: true,
+            has_endpoints: false,
+            stop_since: None,
+            drain: Duration::from_secs(2),
+        }
+    }
+
+    fn running(health: Health) -> Observed {
+        Observed::Running { health }
+    }
+
+    fn exited(code: i64) -> Observed {
+        Observed::Exited {
+            code,
+            oom_killed: false,
+            error: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_new_task_walks_to_running() {
+        let mut now = progress(Running, Assigned, Observed::Absent);
+        now.image_ready = false;
+        now.sandbox_ready = false;
+        assert_eq!(step(&now, NOW), report(Accepted, "accepted"));
+        now.state = Accepted;
+        assert_eq!(step(&now, NOW), report(Preparing, "preparing"));
+        now.state = Preparing;
+        assert_eq!(step(&now, NOW), Op::PullImage);
+        now.image_ready = true;
+        assert_eq!(step(&now, NOW), Op::PrepareNetwork);
+        now.sandbox_ready = true;
+        assert_eq!(step(&now, NOW), Op::CreateContainer);
+        now.observed = Observed::Created;
+        assert_eq!(step(&now, NOW), report(Ready, "prepared"));
+        now.state = Ready;
+        assert_eq!(step(&now, NOW), Op::StartContainer);
+        now.observed = running(Health::None);
+        assert_eq!(step(&now, NOW), report(Running, "started"));
+        now.state = Running;
+        assert_eq!(step(&now, NOW), Op::Wait { until: None });
+    }
+
+    #[test]
+    fn a_replacement_waits_ready_for_its_turn() {
+        let waiting = progress(Ready, Ready, Observed::Created);
+        assert_eq!(step(&waiting, NOW), Op::Wait { until: None });
+    }
+
+    #[test]
+    fn running_means_healthy() {
+        assert_eq!(
+            step(&progress(Running, Ready, running(Health::Starting)), NOW),
+            report(Starting, "starting")
+        );
+        assert_eq!(
+            step(&progress(Running, Starting, running(Health::Starting)), NOW),
+            Op::Wait { until: None }
+        );
+        assert_eq!(
+            step(&progress(Running, Starting, running(Health::Healthy)), NOW),
+            report(Running, "started")
+        );
+        assert_eq!(
+            step(&progress(Running, Running, running(Health::Unhealthy)), NOW),
+            Op::StopContainer
+        );
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        assert_eq!(
+            step(&progress(Running, Running, exited(0)), NOW),
+            report(Complete, "finished")
+        );
+        assert_eq!(
+            step(&progress(Running, Running, exited(3)), NOW),
+            failed("task: non-zero exit (3)")
+        );
+        assert_eq!(
+            step(&progress(Running, Running, Observed::Absent), NOW),
+            failed("the container is gone from this node")
+        );
+        assert_eq!(
+            step(&progress(Shutdown, Running, exited(143)), NOW),
+            report(Shutdown, "shutdown")
+        );
+    }
+
+    #[test]
+    fn endpoints_drain_before_the_stop_signal() {
+        let mut stopping = progress(Shutdown, Running, running(Health::None));
+        stopping.stop_since = Some(NOW);
+        assert_eq!(
+            step(&stopping, NOW),
+            Op::StopContainer,
+            "nobody is led here"
+        );
+        stopping.has_endpoints = true;
+        let until = NOW.plus(stopping.drain);
+        assert_eq!(step(&stopping, NOW), Op::Wait { until: Some(until) });
+        assert_eq!(step(&stopping, until), Op::StopContainer);
+    }
+
+    #[test]
+    fn a_task_that_is_no_longer_assigned_leaves_nothing() {
+        let mut gone = progress(Running, Running, running(Health::None));
+        gone.desired = None;
+        assert_eq!(step(&gone, NOW), Op::StopContainer);
+        for observed in [Observed::Absent, Observed::Created, exited(0)] {
+            gone.observed = observed;
+            assert_eq!(step(&gone, NOW), Op::Forget);
+        }
+    }
+
+    /// Each operation changes what the next decision sees, so no walk may go round in circles.
+    #[test]
+    fn every_state_leads_to_an_operation_that_the_law_allows() {
+        let observations = [
+            Observed::Absent,
+            Observed::Created,
+            running(Health::None),
+            running(Health::Starting),
+            running(Health::Healthy),
+            running(Health::Unhealthy),
+            exited(0),
+            exited(1),
+        ];
+        for desired in skep_model::state::ALL_STATES {
+            for state in skep_model::state::ALL_STATES
+                .into_iter()
+                .filter(|s| *s >= Assigned)
+            {
+                for observed in &observations {
+                    for (image_ready, sandbox_ready) in
+                        [(true, true), (true, false), (false, false)]
+                    {
+                        let mut now = progress(desired, state, observed.clone());
+                        now.image_ready = image_ready;
+                        now.sandbox_ready = sandbox_ready;
+                        if let Op::Report { state: next, .. } = step(&now, NOW) {
+                            assert!(
+                                state.may_become(next, skep_model::Actor::Agent),
+                                "{state} -> {next} for {now:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! Keeps this node as assigned: one driver per task, and the host's network as a whole.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use skep_engine::{Engine, EventQuery, Filters, ListOptions};
+use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
+use skep_net::{Host, HostPort, NetError, names, next_gateway_address};
+use tokio::sync::{Notify, watch};
+use tracing::{debug, warn};
+
+use crate::assigned::Assigned;
+use crate::journal::{Entry, Journal, JournalError};
+use crate::network::{self, SandboxChoice};
+use crate::status::Statuses;
+use crate::task::driver::Driver;
+use crate::task::spec::TASK_ID_LABEL;
+
+/// Changes of the network are collected this long before they are put into effect.
+const SETTLE: Duration = Duration::from_millis(10);
+/// The host's network is compared with what it should be this often even when nothing changed:
+/// somebody else may have changed it.
+const REPAIR: Duration = Duration::from_secs(2);
+
+/// Why a task's namespace cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SandboxError {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("no free address is left for the task's gateway leg")]
+    NoGatewayAddress,
+}
+
+/// What all drivers share.
+pub struct Worker {
+    pub(crate) engine: Arc<Engine>,
+    host: Arc<Host>,
+    run_dir: PathBuf,
+    underlay_mtu: u32,
+    journal: Journal,
+    pub(crate) statuses: Statuses,
+    assigned: watch::Sender<Arc<Assigned>>,
+    /// Namespaces that exist or are being made, with the choices for them.
+    sandboxes: Mutex<BTreeMap<TaskId, SandboxChoice>>,
+    /// Held while the host's network is changed, so that a whole comparison never takes down a
+    /// namespace that is just being made.
+    network: tokio::sync::Mutex<()>,
+    network_changed: Notify,
+    drivers: Mutex<HashMap<TaskId, Handle>>,
+    remembered: Mutex<BTreeMap<TaskId, Entry>>,
+}
+
+struct Handle {
+    desired: watch::Sender<Option<Arc<Task>>>,
+    wake: Arc<Notify>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Worker {
+    /// Opens the journal. Touches no container yet: that waits for the first assignments.
+    pub fn open(
+        engine: Arc<Engine>,
+        host: Arc<Host>,
+        state_dir: &Path,
+        run_dir: &Path,
+        underlay_mtu: u32,
+    ) -> Result<Arc<Self>, JournalError> {
+        let journal = Journal::open(&state_dir.join("journal"))?;
+        let remembered: BTreeMap<TaskId, Entry> = journal.entries().into_iter().collect();
+        Ok(Arc::new(Self {
+            engine,
+            host,
+            run_dir: run_dir.to_owned(),
+            underlay_mtu,
+            journal,
+            statuses: Statuses::default(),
+            assigned: watch::Sender::new(Arc::new(Assigned::default())),
+            sandboxes: Mutex::default(),
+            network: tokio::sync::Mutex::default(),
+            network_changed: Notify::new(),
+            drivers: Mutex::default(),
+            remembered: Mutex::new(remembered),
+        }))
+    }
+
+    /// What is assigned now.
+    pub fn assigned(&self) -> Arc<Assigned> {
+        Arc::clone(&self.assigned.borrow())
+    }
+
+    /// Puts new assignments into effect. The first ones after a start adopt what runs already:
+    /// containers of assigned tasks go on, others are removed.
+    pub async fn assign(self: &Arc<Self>, next: Arc<Assigned>) {
+        let first = self.assigned().local.is_none();
+        self.assigned.send_replace(Arc::clone(&next));
+        if first {
+            self.adopt(&next).await;
+            // The host must know who it is before namespaces can be made on it.
+            self.apply_network().await;
+        }
+        let mut drivers = lock(&self.drivers);
+        for (id, task) in &next.tasks {
+            match drivers.get(id) {
+                Some(handle) => {
+                    handle.desired.send_if_modified(|current| {
+                        let changed = current.as_ref().is_none_or(|current| current != task);
+                        *current = Some(Arc::clone(task));
+                        changed
+                    });
+                }
+                None => {
+                    let handle = self.spawn(id, task.container_name(), Some(Arc::clone(task)));
+                    drivers.insert(id.clone(), handle);
+                }
+            }
+        }
+        for (id, handle) in drivers.iter() {
+            if !next.tasks.contains_key(id) {
+                handle.desired.send_replace(None);
+            }
+        }
+        drop(drivers);
+        self.network_changed.notify_one();
+    }
+
+    /// Starts drivers for the containers of tasks that are no longer assigned, and takes over
+    /// the namespaces of those that are.
+    async fn adopt(self: &Arc<Self>, next: &Assigned) {
+        let options = ListOptions {
+            all: true,
+            filters: Filters::none().with("label", TASK_ID_LABEL),
+            ..Default::default()
+        };
+        let found = match self.engine.container_list(options).await {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%error, "containers of earlier tasks cannot be listed");
+                return;
+            }
+        };
+        let mut drivers = lock(&self.drivers);
+        for container in found {
+            let Some(id) = container.labels.get(TASK_ID_LABEL).map(TaskId::new) else {
+                continue;
+            };
+            if let Some(choice) = lock(&self.remembered)
+                .get(&id)
+                .and_then(|entry| entry.sandbox.clone())
+            {
+                lock(&self.sandboxes).insert(id.clone(), choice);
+            }
+            if !next.tasks.contains_key(&id) {
+                let handle = self.spawn(&id, container.id.clone(), None);
+                drivers.insert(id, handle);
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, id: &TaskId, container: String, task: Option<Arc<Task>>) -> Handle {
+        let (desired, receiver) = watch::channel(task.clone());
+        let wake = Arc::new(Notify::new());
+        let remembered = lock(&self.remembered)
+            .get(id)
+            .map(|entry| entry.status.clone());
+        let driver = Driver::new(Arc::clone(self), id.clone(), container, task, remembered);
+        tokio::spawn(driver.run(receiver, Arc::clone(&wake)));
+        Handle { desired, wake }
+    }
+
+    /// Tells the drivers when something happened to their containers. Runs until the engine
+    /// closes.
+    pub async fn watch_containers(self: Arc<Self>) {
+        loop {
+            let query = EventQuery {
+                filters: Filters::none().with("type", "container"),
+                ..Default::default()
+            };
+            let mut events = match self.engine.events(query) {
+                Ok(events) => events,
+                Err(error) => {
+                    warn!(%error, "container events cannot be watched");
+                    return;
+                }
+            };
+            // Whatever happened before the subscription: everyone looks once.
+            for handle in lock(&self.drivers).values() {
+                handle.wake.notify_one();
+            }
+            while let Some(event) = events.next().await {
+                let Some(id) = event.actor.attributes.get(TASK_ID_LABEL) else {
+                    continue;
+                };
+                if let Some(handle) = lock(&self.drivers).get(id.as_str()) {
+                    handle.wake.notify_one();
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Keeps the host's network as assigned: after each change, and every two seconds against
+    /// changes by others.
+    pub async fn keep_network(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.network_changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(REPAIR) => (),
+            }
+            self.apply_network().await;
+        }
+    }
+
+    async fn apply_network(self: &Arc<Self>) {
+        let _changing = self.network.lock().await;
+        let assigned = self.assigned();
+        let sandboxes = lock(&self.sandboxes).clone();
+        let Some(state) = network::host_state(&assigned, &sandboxes, self.underlay_mtu) else {
+            return;
+        };
+        let worker = Arc::clone(self);
+        let report = tokio::task::spawn_blocking(move || {
+            worker.write_zones(&assigned);
+            worker.host.apply(&state)
+        })
+        .await;
+        match report {
+            Ok(report) => {
+                for change in &report.changes {
+                    debug!(change, "network");
+                }
+                for failure in &report.failures {
+                    warn!(object = failure.object, error = %failure.error.chain(), "network");
+                }
+            }
+            Err(error) => warn!(%error, "the host's network could not be compared"),
+        }
+    }
+
+    fn write_zones(&self, assigned: &Assigned) {
+        let directory = self.run_dir.join("dns");
+        if let Err(error) = std::fs::create_dir_all(&directory) {
+            warn!(%error, directory = %directory.display(), "zone files cannot be written");
+            return;
+        }
+        let mut wanted = BTreeSet::new();
+        for network in assigned
+            .networks
+            .values()
+            .filter(|network| !network.spec.ingress)
+        {
+            let path = self.zone_path(&network.id);
+            if let Err(error) = network::zone(network, assigned).write_if_changed(&path) {
+                warn!(%error, network = %network.spec.name, "a zone file could not be written");
+            }
+            wanted.insert(path);
+        }
+        // Zones of networks that are gone. Other files here belong to others.
+        for entry in std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = entry.path();
+            let is_ours = path
+                .extension()
+                .is_some_and(|extension| extension == "zone")
+                && path
+                    .file_stem()
+                    .is_some_and(|stem| stem.len() == skep_model::id::ID_LEN);
+            if is_ours && !wanted.contains(&path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    pub(crate) fn zone_path(&self, network: &NetworkId) -> PathBuf {
+        network::zone_path(&self.run_dir, network)
+    }
+
+    pub(crate) fn netns_path(&self, task: &TaskId) -> PathBuf {
+        self.host
+            .namespaces()
+            .path(&names::task_netns(task.as_str()))
+    }
+
+    pub(crate) fn has_sandbox(&self, task: &TaskId) -> bool {
+        lock(&self.sandboxes).contains_key(task)
+    }
+
+    pub(crate) fn sandbox_choice(&self, task: &TaskId) -> Option<SandboxChoice> {
+        lock(&self.sandboxes).get(task).cloned()
+    }
+
+    /// Makes a task's namespace and wires it up.
+    pub(crate) async fn prepare_sandbox(
+        self: &Arc<Self>,
+        task: &Arc<Task>,
+    ) -> Result<(), SandboxError> {
+        let _changing = self.network.lock().await;
+        let assigned = self.assigned();
+        let choice = self.choose(task, &assigned)?;
+        self.keep_choice(&task.id, &choice);
+        lock(&self.sandboxes).insert(task.id.clone(), choice.clone());
+        let (worker, made_for) = (Arc::clone(self), Arc::clone(task));
+        let made = tokio::task::spawn_blocking(move || {
+            worker.write_zones(&assigned);
+            let sandbox = network::sandbox(&made_for, &choice, &assigned);
+            let overlays = network::overlays_of(&made_for, &assigned);
+            worker.host.prepare_sandbox(&sandbox, &overlays).map(drop)
+        })
+        .await;
+        let outcome = made.unwrap_or_else(|error| {
+            Err(NetError::Invalid {
+                object: "sandbox".to_owned(),
+                reason: error.to_string(),
+            })
+        });
+        if outcome.is_err() {
+            lock(&self.sandboxes).remove(&task.id);
+        }
+        self.network_changed.notify_one();
+        Ok(outcome?)
+    }
+
+    fn choose(&self, task: &Task, assigned: &Assigned) -> Result<SandboxChoice, SandboxError> {
+        let used: BTreeSet<Ipv4Addr> = lock(&self.sandboxes)
+            .values()
+            .filter_map(|choice| choice.gateway)
+            .collect();
+        let gateway = match network::needs_gateway(task, assigned) {
+            false => None,
+            true => Some(
+                next_gateway_address(self.host.config().gateway_subnet, &used)
+                    .ok_or(SandboxError::NoGatewayAddress)?,
+            ),
+        };
+        let host_ports = task
+            .endpoint
+            .iter()
+            .flat_map(|endpoint| &endpoint.ports)
+            .filter(|port| port.publish_mode == PublishMode::Host)
+            .map(|port| HostPort {
+                proto: network::proto(port.protocol),
+                published: if port.published_port == 0 {
+                    free_port(port.protocol)
+                } else {
+                    port.published_port
+                },
+                target: port.target_port,
+            })
+            .collect();
+        Ok(SandboxChoice {
+            gateway,
+            dns_ports: None,
+            host_ports,
+        })
+    }
+
+    /// Leads the namespace's name queries to where the task's resolver listens.
+    pub(crate) async fn redirect_dns(
+        self: &Arc<Self>,
+        task: &TaskId,
+        ports: (u16, u16),
+    ) -> Result<(), NetError> {
+        let choice = {
+            let mut sandboxes = lock(&self.sandboxes);
+            let Some(choice) = sandboxes.get_mut(task) else {
+                return Ok(());
+            };
+            choice.dns_ports = Some(ports);
+            choice.clone()
+        };
+        self.keep_choice(task, &choice);
+        let (worker, netns) = (Arc::clone(self), self.netns_path(task));
+        let _changing = self.network.lock().await;
+        tokio::task::spawn_blocking(move || worker.host.redirect_dns(&netns, ports.0, ports.1))
+            .await
+            .unwrap_or_else(|error| {
+                Err(NetError::Invalid {
+                    object: "resolver".to_owned(),
+                    reason: error.to_string(),
+                })
+            })
+    }
+
+    /// Takes a task's namespace down. Unknown is fine.
+    pub(crate) async fn remove_sandbox(self: &Arc<Self>, task: &TaskId) -> Result<(), NetError> {
+        if !self.has_sandbox(task) {
+            return Ok(());
+        }
+        let _changing = self.network.lock().await;
+        let (worker, netns) = (Arc::clone(self), names::task_netns(task.as_str()));
+        tokio::task::spawn_blocking(move || worker.host.remove_sandbox(&netns))
+            .await
+            .unwrap_or_else(|error| {
+                Err(NetError::Invalid {
+                    object: "sandbox".to_owned(),
+                    reason: error.to_string(),
+                })
+            })?;
+        lock(&self.sandboxes).remove(task);
+        self.network_changed.notify_one();
+        Ok(())
+    }
+
+    fn keep_choice(&self, task: &TaskId, choice: &SandboxChoice) {
+        let mut remembered = lock(&self.remembered);
+        let entry = remembered.entry(task.clone()).or_default();
+        entry.sandbox = Some(choice.clone());
+        let entry = entry.clone();
+        drop(remembered);
+        if let Err(error) = self.journal.put(task, &entry) {
+            warn!(%task, %error, "a task's network choices could not be journalled");
+        }
+    }
+
+    /// Writes a status down before it is reported.
+    pub(crate) async fn remember(
+        self: &Arc<Self>,
+        task: &TaskId,
+        status: &TaskStatus,
+    ) -> Result<(), JournalError> {
+        let entry = {
+            let mut remembered = lock(&self.remembered);
+            let entry = remembered.entry(task.clone()).or_default();
+            entry.status = status.clone();
+            entry.clone()
+        };
+        let (worker, task) = (Arc::clone(self), task.clone());
+        tokio::task::spawn_blocking(move || worker.journal.put(&task, &entry))
+            .await
+            .unwrap_or(Ok(()))
+    }
+
+    /// Drops everything known of a task that has left no trace.
+    pub(crate) fn forget(&self, task: &TaskId) {
+        lock(&self.drivers).remove(task);
+        lock(&self.remembered).remove(task);
+        self.statuses.forget(task);
+        if let Err(error) = self.journal.remove(task) {
+            warn!(%task, %error, "a task could not be taken out of the journal");
+        }
+    }
+
+    /// Stops and removes every task: the node leaves its cluster. Resolves when none is left, at
+    /// the latest after `within`.
+    pub async fn stop_all(self: &Arc<Self>, within: Duration) {
+        let mut none = Assigned::clone(&self.assigned());
+        none.tasks.clear();
+        self.assign(Arc::new(none)).await;
+        let deadline = tokio::time::Instant::now() + within;
+        while !lock(&self.drivers).is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.apply_network().await;
+    }
+}
+
+/// A port of this node that nobody listens on; 0 when there is none to be had.
+fn free_port(protocol: Protocol) -> u16 {
+    let any = (Ipv4Addr::UNSPECIFIED, 0);
+    let address = match protocol {
+        Protocol::Udp => UdpSocket::bind(any).and_then(|socket| socket.local_addr()),
+        Protocol::Tcp | Protocol::Sctp => {
+            TcpListener::bind(any).and_then(|socket| socket.local_addr())
+        }
+    };
+    address.map_or(0, |address| address.port())
+}
