@@ -142,5 +142,6 @@ pub trait Cluster: Send + Sync + 'static {
     async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError>;
 
     /// Log lines of a service's tasks or of one task, from whichever nodes run them.
-    async fn logs(&self, source: LogSource, options: LogOptions) -> Result<LogStream, ControlError>;
+    async fn logs(&self, source: LogSource, options: LogOptions)
+    -> Result<LogStream, ControlError>;
 }

@@ -1,1 +1,42 @@
+#![doc = include_str!("../README.md")]
+
 pub mod cluster;
+pub mod texts;
+
+mod cluster_events;
+mod cluster_logs;
+mod cluster_network;
+mod container_io;
+mod containers;
+mod defaults;
+mod exec;
+mod frames;
+mod hijack;
+mod host;
+mod image_transfer;
+mod images;
+mod info;
+mod networks;
+mod nodes;
+mod platform;
+mod query;
+mod redact;
+mod reply;
+mod route;
+mod secrets;
+mod server;
+mod service_status;
+mod services;
+mod stacks;
+mod state;
+mod status;
+mod swarm;
+mod system;
+mod tasks;
+mod version;
+mod volumes;
+
+pub use cluster::Cluster;
+pub use server::{Listener, serve};
+pub use state::{About, ApiState};
+pub use version::ApiVersion;

@@ -1,0 +1,154 @@
+//! Moving images: pull, push, load, save, import. Progress is a stream of JSON lines.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use skep_engine::types::ProgressEvent;
+use skep_engine::{ByteStream, EngineError, ImportOptions, Progress, PullOptions};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::images::reference;
+use crate::platform;
+use crate::reply::{self, BodyError};
+use crate::state::Call;
+use crate::status::{ApiError, Outcome};
+
+/// `POST /images/create`: a pull, or an import when `fromSrc` is there.
+pub(crate) async fn create(call: Call) -> Outcome {
+    if call.query.has("fromImage") {
+        pull(call).await
+    } else {
+        import(call).await
+    }
+}
+
+async fn pull(call: Call) -> Outcome {
+    let image = call.query.text("fromImage");
+    let wanted = reference(image, call.query.text("tag"))?;
+    let named = wanted.contains('@')
+        || wanted
+            .rsplit('/')
+            .next()
+            .is_some_and(|last| last.contains(':'));
+    if !named {
+        return Err(ApiError::not_implemented(format!(
+            "pulling all tags of {image} is not supported: name a tag or a digest"
+        )));
+    }
+    let options = PullOptions {
+        platform: platform::parse(call.query.text("platform"))?,
+        auth: call.registry_auth()?,
+    };
+    let (progress, lines) = Progress::channel();
+    let engine = call.engine().clone();
+    let work = async move {
+        engine
+            .image_pull(&wanted, options, progress)
+            .await
+            .map(drop)
+    };
+    follow(work, lines).await
+}
+
+/// `POST /images/{name}/push`
+pub(crate) async fn push(call: Call, name: String) -> Outcome {
+    let image = reference(&name, call.query.text("tag"))?;
+    let auth = call.registry_auth()?;
+    let (progress, lines) = Progress::channel();
+    let engine = call.engine().clone();
+    let work = async move { engine.image_push(&image, auth, progress).await };
+    follow(work, lines).await
+}
+
+/// `POST /images/load`
+pub(crate) async fn load(mut call: Call) -> Outcome {
+    let archive = call.reader();
+    let (progress, lines) = Progress::channel();
+    let engine = call.engine().clone();
+    let work = async move { engine.image_load(archive, progress).await };
+    follow(work, lines).await
+}
+
+async fn import(mut call: Call) -> Outcome {
+    match call.query.text("fromSrc") {
+        "-" => (),
+        "" => {
+            return Err(ApiError::invalid(
+                "either fromImage or fromSrc must be given",
+            ));
+        }
+        _ => {
+            return Err(ApiError::not_implemented(
+                "importing from a URL is not supported: download the archive and import it with '-'",
+            ));
+        }
+    }
+    let archive = call.reader();
+    let options = ImportOptions {
+        repo: call.query.text("repo").to_owned(),
+        tag: call.query.text("tag").to_owned(),
+        message: call.query.text("message").to_owned(),
+        changes: call.query.all("changes"),
+        platform: platform::parse(call.query.text("platform"))?,
+    };
+    let engine = call.engine().clone();
+    let id = engine.image_import(archive, options).await?;
+    let line = progress_line(&ProgressEvent::status(id));
+    let lines = futures_util::stream::once(async move { Ok::<_, BodyError>(line) });
+    Ok(reply::stream(reply::JSON, lines))
+}
+
+/// `GET /images/{name}/get` and `GET /images/get`
+pub(crate) async fn save(call: Call, name: Option<String>) -> Outcome {
+    let names = match name {
+        Some(name) => vec![name],
+        None => call.query.all("names"),
+    };
+    if names.is_empty() {
+        return Err(ApiError::invalid("no image was named to save"));
+    }
+    let archive: ByteStream = call.engine().image_save(&names).await?;
+    Ok(reply::stream("application/x-tar", archive))
+}
+
+/// Streams progress while `work` runs. A failure before the first line is an answer of its own,
+/// a later one the last line. The work is abandoned when the client goes.
+async fn follow<F>(work: F, mut lines: mpsc::Receiver<ProgressEvent>) -> Outcome
+where
+    F: Future<Output = Result<(), EngineError>> + Send + 'static,
+{
+    let mut work = AbortOnDropHandle::new(tokio::spawn(work));
+    let Some(first) = lines.recv().await else {
+        return match (&mut work).await {
+            Ok(Ok(())) => Ok(reply::stream(
+                reply::JSON,
+                futures_util::stream::empty::<Result<Bytes, BodyError>>(),
+            )),
+            Ok(Err(error)) => Err(ApiError::transfer(&error)),
+            Err(_) => Err(ApiError::unavailable("the transfer was broken off")),
+        };
+    };
+    let started = futures_util::stream::iter([progress_line(&first)]);
+    let rest = futures_util::stream::unfold(Some((work, lines)), |state| async move {
+        let (mut work, mut lines) = state?;
+        if let Some(event) = lines.recv().await {
+            return Some((progress_line(&event), Some((work, lines))));
+        }
+        let failure = match (&mut work).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the transfer was broken off".to_owned(),
+        };
+        Some((progress_line(&ProgressEvent::error(failure)), None))
+    });
+    let chunks = started.chain(rest).map(Ok::<_, BodyError>);
+    Ok(reply::stream(reply::JSON, chunks))
+}
+
+fn progress_line(event: &ProgressEvent) -> Bytes {
+    let mut text = serde_json::to_vec(event).unwrap_or_default();
+    text.extend_from_slice(b"\r\n");
+    Bytes::from(text)
+}

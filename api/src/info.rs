@@ -1,0 +1,217 @@
+//! `GET /info`: everything about this daemon and its host on one page.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use skep_model::{Nanos, Node, NodeRole, Timestamp};
+
+use crate::cluster::LocalCluster;
+use crate::host::Host;
+use crate::reply;
+use crate::state::Call;
+use crate::status::Outcome;
+use crate::swarm::ClusterInfo;
+
+/// `GET /info`
+pub(crate) async fn info(call: Call) -> Outcome {
+    let engine = call.engine().info();
+    let host = Host::read();
+    let about = &call.state.about;
+    let (swarm, mut warnings) = swarm(&call).await;
+    warnings.splice(0..0, engine.warnings.iter().cloned());
+    if !host.forwards_ipv4 {
+        warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
+    }
+    let mirrors: Vec<&String> = engine.mirrors.iter().collect();
+    let cidrs: Vec<&str> = engine
+        .insecure_registries
+        .iter()
+        .map(String::as_str)
+        .filter(|entry| entry.contains('/'))
+        .chain(["::1/128", "127.0.0.0/8"])
+        .collect();
+    let mut indexes = serde_json::Map::new();
+    indexes.insert(
+        "docker.io".to_owned(),
+        json!({ "Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true }),
+    );
+    for registry in engine
+        .insecure_registries
+        .iter()
+        .filter(|entry| !entry.contains('/'))
+    {
+        indexes.insert(
+            registry.clone(),
+            json!({ "Name": registry, "Mirrors": [], "Secure": false, "Official": false }),
+        );
+    }
+    let driver_status: Vec<[&String; 2]> = engine
+        .driver_status
+        .iter()
+        .map(|(key, value)| [key, value])
+        .collect();
+    let runtime = json!({ "skep": { "path": "skep" } });
+    let mut page = json!({
+        "ID": about.daemon_id,
+        "Containers": engine.containers,
+        "ContainersRunning": engine.containers_running,
+        "ContainersPaused": engine.containers_paused,
+        "ContainersStopped": engine.containers_stopped,
+        "Images": engine.images,
+        "Driver": engine.driver,
+        "DriverStatus": driver_status,
+        "DockerRootDir": engine.data_root,
+        "Plugins": {
+            "Volume": engine.volume_drivers,
+            "Network": engine.network_drivers,
+            "Authorization": null,
+            "Log": engine.log_drivers,
+        },
+        "MemoryLimit": true,
+        "SwapLimit": true,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": true,
+        "CPUSet": true,
+        "PidsLimit": true,
+        "OomKillDisable": engine.cgroup_version != "2",
+    });
+    let rest = json!({
+        "IPv4Forwarding": host.forwards_ipv4,
+        "Debug": about.debug,
+        "NFd": host.open_files,
+        "NGoroutines": 0,
+        "SystemTime": now(),
+        "LoggingDriver": engine.default_log_driver,
+        "CgroupDriver": engine.cgroup_driver,
+        "CgroupVersion": engine.cgroup_version,
+        "NEventsListener": engine.events_listeners,
+        "KernelVersion": host.kernel,
+        "OperatingSystem": host.system,
+        "OSVersion": host.system_version,
+        "OSType": "linux",
+        "Architecture": host.machine,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "IndexConfigs": indexes,
+            "InsecureRegistryCIDRs": cidrs,
+            "Mirrors": mirrors,
+        },
+        "NCPU": host.processors,
+        "MemTotal": host.memory,
+        "GenericResources": null,
+        "HttpProxy": without_password(&about.http_proxy),
+        "HttpsProxy": without_password(&about.https_proxy),
+        "NoProxy": about.no_proxy,
+        "Name": host.name,
+        "Labels": engine.labels,
+        "ExperimentalBuild": false,
+        "ServerVersion": about.version,
+        "Runtimes": runtime,
+        "DefaultRuntime": "skep",
+        "Swarm": swarm,
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "skep",
+        "ContainerdCommit": { "ID": "" },
+        "RuncCommit": { "ID": "" },
+        "InitCommit": { "ID": "" },
+        "SecurityOptions": engine.security_options,
+        "FirewallBackend": { "Driver": "nftables" },
+        "CDISpecDirs": [],
+        "Warnings": warnings,
+    });
+    if let (Some(page), Value::Object(rest)) = (page.as_object_mut(), rest) {
+        page.extend(rest);
+    }
+    if let (Some(page), false) = (page.as_object_mut(), engine.extra.is_empty()) {
+        let rows: Vec<[&String; 2]> = engine
+            .extra
+            .iter()
+            .map(|(key, value)| [key, value])
+            .collect();
+        page.insert("SystemStatus".to_owned(), json!(rows));
+    }
+    reply::json(&page)
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(Nanos::from(since).0)
+}
+
+/// `scheme://user:password@host` without what is between.
+fn without_password(proxy: &str) -> String {
+    match (proxy.split_once("://"), proxy.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://xxxxx:xxxxx@{host}"),
+        _ => proxy.to_owned(),
+    }
+}
+
+/// The block about the cluster, and what is to be warned of. Works without a leader.
+async fn swarm(call: &Call) -> (Value, Vec<String>) {
+    let local = call.cluster().local();
+    let mut block = local_block(&local);
+    let mut warnings = Vec::new();
+    if !local.is_manager {
+        return (block, warnings);
+    }
+    let snapshot = match call.cluster().snapshot(true).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            if let (Some(block), true) = (block.as_object_mut(), local.error.is_empty()) {
+                block.insert("Error".to_owned(), json!(error.message));
+            }
+            return (block, warnings);
+        }
+    };
+    let managers: Vec<&Node> = snapshot
+        .nodes()
+        .map(AsRef::as_ref)
+        .filter(|node| node.spec.role == NodeRole::Manager)
+        .collect();
+    if let Some(block) = block.as_object_mut() {
+        block.insert("Nodes".to_owned(), json!(snapshot.nodes().count()));
+        block.insert("Managers".to_owned(), json!(managers.len()));
+        if let Some(cluster) = snapshot.cluster() {
+            block.insert("Cluster".to_owned(), json!(ClusterInfo::of(cluster)));
+        }
+    }
+    if managers.len() == 2 {
+        warnings.push("WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.".to_owned());
+    }
+    (block, warnings)
+}
+
+fn local_block(local: &LocalCluster) -> Value {
+    let remote: Vec<Value> = local
+        .remote_managers
+        .iter()
+        .map(|(node, address)| json!({ "NodeID": node, "Addr": address }))
+        .collect();
+    json!({
+        "NodeID": local.node_id,
+        "NodeAddr": local.node_addr,
+        "LocalNodeState": local.state,
+        "ControlAvailable": local.is_manager,
+        "Error": local.error,
+        "RemoteManagers": (!remote.is_empty()).then_some(remote),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_lose_their_passwords() {
+        assert_eq!(
+            without_password("http://me:secret@proxy:3128"),
+            "http://xxxxx:xxxxx@proxy:3128"
+        );
+        assert_eq!(without_password("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(without_password(""), "");
+    }
+}

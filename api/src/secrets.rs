@@ -1,0 +1,124 @@
+//! `/secrets` and `/configs`: the same verbs, but a secret's payload never comes back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+use skep_engine::Filters;
+use skep_model::{Config, ConfigSpec, ControlRequest, Secret, SecretSpec};
+
+use crate::nodes::{labels_match, starts_with};
+use crate::redact;
+use crate::reply;
+use crate::state::Call;
+use crate::status::Outcome;
+
+const KEYS: [&str; 4] = ["id", "label", "name", "names"];
+
+fn matches(filters: &Filters, id: &str, name: &str, labels: &BTreeMap<String, String>) -> bool {
+    filters.any("id", |prefix| id.starts_with(prefix))
+        && filters.any("name", |prefix| starts_with(name, prefix))
+        && filters.any("names", |wanted| name.eq_ignore_ascii_case(wanted))
+        && labels_match(filters, "label", labels)
+}
+
+/// `GET /secrets`
+pub(crate) async fn secret_list(call: Call) -> Outcome {
+    let filters = call.filters_of(&KEYS)?;
+    let snapshot = call.snapshot().await?;
+    let secrets: Vec<Secret> = snapshot
+        .secrets()
+        .filter(|secret| {
+            let spec = &secret.spec;
+            matches(&filters, secret.id.as_str(), &spec.name, &spec.labels)
+        })
+        .map(|secret| redact::secret(secret))
+        .collect();
+    reply::json(&secrets)
+}
+
+/// `POST /secrets/create`
+pub(crate) async fn secret_create(mut call: Call) -> Outcome {
+    let spec: SecretSpec = call.json().await?;
+    let request = ControlRequest::CreateSecret { spec };
+    let made = call.cluster().submit(request).await?;
+    reply::created(&json!({ "ID": made.id }))
+}
+
+async fn secret(call: &Call, given: &str) -> Outcome<Arc<Secret>> {
+    Ok(call.snapshot().await?.find::<Secret>(given)?.clone())
+}
+
+/// `GET /secrets/{id}`
+pub(crate) async fn secret_inspect(call: Call, given: String) -> Outcome {
+    reply::json(&redact::secret(&*secret(&call, &given).await?))
+}
+
+/// `POST /secrets/{id}/update`
+pub(crate) async fn secret_update(mut call: Call, given: String) -> Outcome {
+    let spec: SecretSpec = call.json().await?;
+    let version = call.query.version("secret")?;
+    let id = secret(&call, &given).await?.id.clone();
+    let request = ControlRequest::UpdateSecret { id, version, spec };
+    call.cluster().submit(request).await?;
+    reply::ok()
+}
+
+/// `DELETE /secrets/{id}`
+pub(crate) async fn secret_remove(call: Call, given: String) -> Outcome {
+    let id = secret(&call, &given).await?.id.clone();
+    call.cluster()
+        .submit(ControlRequest::RemoveSecret { id })
+        .await?;
+    reply::no_content()
+}
+
+/// `GET /configs`
+pub(crate) async fn config_list(call: Call) -> Outcome {
+    let filters = call.filters_of(&KEYS)?;
+    let snapshot = call.snapshot().await?;
+    let configs: Vec<&Arc<Config>> = snapshot
+        .configs()
+        .filter(|config| {
+            let spec = &config.spec;
+            matches(&filters, config.id.as_str(), &spec.name, &spec.labels)
+        })
+        .collect();
+    reply::json(&configs)
+}
+
+/// `POST /configs/create`
+pub(crate) async fn config_create(mut call: Call) -> Outcome {
+    let spec: ConfigSpec = call.json().await?;
+    let request = ControlRequest::CreateConfig { spec };
+    let made = call.cluster().submit(request).await?;
+    reply::created(&json!({ "ID": made.id }))
+}
+
+async fn config(call: &Call, given: &str) -> Outcome<Arc<Config>> {
+    Ok(call.snapshot().await?.find::<Config>(given)?.clone())
+}
+
+/// `GET /configs/{id}`
+pub(crate) async fn config_inspect(call: Call, given: String) -> Outcome {
+    reply::json(&config(&call, &given).await?)
+}
+
+/// `POST /configs/{id}/update`
+pub(crate) async fn config_update(mut call: Call, given: String) -> Outcome {
+    let spec: ConfigSpec = call.json().await?;
+    let version = call.query.version("config")?;
+    let id = config(&call, &given).await?.id.clone();
+    let request = ControlRequest::UpdateConfig { id, version, spec };
+    call.cluster().submit(request).await?;
+    reply::ok()
+}
+
+/// `DELETE /configs/{id}`
+pub(crate) async fn config_remove(call: Call, given: String) -> Outcome {
+    let id = config(&call, &given).await?.id.clone();
+    call.cluster()
+        .submit(ControlRequest::RemoveConfig { id })
+        .await?;
+    reply::no_content()
+}

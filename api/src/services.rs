@@ -1,0 +1,142 @@
+//! `/services`
+
+use std::sync::Arc;
+
+use serde_json::json;
+use skep_engine::Filters;
+use skep_model::control::RegistryAuthFrom;
+use skep_model::{ControlRequest, Service, ServiceMode, ServiceSpec};
+use skep_store::Snapshot;
+
+use crate::defaults;
+use crate::networks;
+use crate::nodes::{labels_match, starts_with};
+use crate::redact;
+use crate::reply;
+use crate::service_status;
+use crate::state::Call;
+use crate::status::{ApiError, Outcome};
+
+/// `GET /services`
+pub(crate) async fn list(call: Call) -> Outcome {
+    let filters = call.filters_of(&["id", "label", "mode", "name", "runtime"])?;
+    let snapshot = call.snapshot().await?;
+    let with_status = call.query.flag("status");
+    let services: Vec<Service> = snapshot
+        .services()
+        .filter(|service| matches(service, &filters))
+        .map(|service| {
+            let mut public = redact::service(service);
+            public.service_status = with_status.then(|| service_status::count(&snapshot, service));
+            public
+        })
+        .collect();
+    reply::json(&services)
+}
+
+fn matches(service: &Service, filters: &Filters) -> bool {
+    let mode = match service.spec.mode {
+        ServiceMode::Replicated(_) => "replicated",
+        ServiceMode::Global(_) => "global",
+        ServiceMode::ReplicatedJob(_) => "replicated-job",
+        ServiceMode::GlobalJob(_) => "global-job",
+    };
+    filters.any("id", |id| service.id.as_str().starts_with(id))
+        && filters.any("name", |name| starts_with(&service.spec.name, name))
+        && filters.any("mode", |wanted| wanted == mode)
+        && filters.any("runtime", |wanted| wanted == "container")
+        && labels_match(filters, "label", &service.spec.labels)
+}
+
+/// A service by id, name or start of an id.
+pub(crate) fn find(snapshot: &Snapshot, given: &str) -> Outcome<Arc<Service>> {
+    Ok(snapshot.find::<Service>(given)?.clone())
+}
+
+/// `GET /services/{id}`
+pub(crate) async fn inspect(call: Call, given: String) -> Outcome {
+    let snapshot = call.snapshot().await?;
+    let mut service = redact::service(&*find(&snapshot, &given)?);
+    if call.query.flag("insertDefaults") {
+        defaults::fill_in(&mut service.spec);
+    }
+    reply::json(&service)
+}
+
+/// `POST /services/create`
+pub(crate) async fn create(mut call: Call) -> Outcome {
+    let spec: ServiceSpec = call.json().await?;
+    let spec = prepared(&call, spec).await?;
+    let made = call
+        .cluster()
+        .submit(ControlRequest::CreateService {
+            spec: Box::new(spec),
+        })
+        .await?;
+    reply::created(&json!({ "ID": made.id, "Warnings": made.warnings }))
+}
+
+/// `POST /services/{id}/update`
+pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
+    let rollback = match call.query.text("rollback") {
+        "" | "none" => false,
+        "previous" => true,
+        other => {
+            return Err(ApiError::invalid(format!(
+                "unrecognized rollback option {other}"
+            )));
+        }
+    };
+    let registry_auth_from = match call.query.text("registryAuthFrom") {
+        "" | "spec" => RegistryAuthFrom::Spec,
+        "previous-spec" => RegistryAuthFrom::PreviousSpec,
+        other => {
+            return Err(ApiError::invalid(format!(
+                "unsupported registryAuthFrom value: {other}"
+            )));
+        }
+    };
+    let version = call.query.version("service")?;
+    let spec: ServiceSpec = match rollback {
+        true => call.json_or_default().await?,
+        false => {
+            let spec = call.json().await?;
+            prepared(&call, spec).await?
+        }
+    };
+    let snapshot = call.snapshot().await?;
+    let request = ControlRequest::UpdateService {
+        id: find(&snapshot, &given)?.id.clone(),
+        version,
+        spec: Box::new(spec),
+        registry_auth_from,
+        rollback,
+    };
+    let done = call.cluster().submit(request).await?;
+    reply::json(&json!({ "Warnings": done.warnings }))
+}
+
+/// A spec as the manager takes it: networks in their place and by id, credentials inside.
+async fn prepared(call: &Call, mut spec: ServiceSpec) -> Outcome<ServiceSpec> {
+    if spec.task_template.networks.is_empty() {
+        spec.task_template.networks = std::mem::take(&mut spec.networks);
+    }
+    spec.networks.clear();
+    networks::resolve(call, &mut spec.task_template.networks).await?;
+    let auth = call.encoded_auth();
+    if !auth.is_empty() {
+        call.registry_auth()?;
+        spec.task_template.pull_credentials = auth.to_owned();
+    }
+    Ok(spec)
+}
+
+/// `DELETE /services/{id}`
+pub(crate) async fn remove(call: Call, given: String) -> Outcome {
+    let snapshot = call.snapshot().await?;
+    let id = find(&snapshot, &given)?.id.clone();
+    call.cluster()
+        .submit(ControlRequest::RemoveService { id })
+        .await?;
+    reply::ok()
+}

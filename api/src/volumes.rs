@@ -1,0 +1,60 @@
+//! Volumes of this host.
+
+use skep_engine::types::VolumeCreate;
+
+use crate::reply;
+use crate::state::Call;
+use crate::status::{ApiError, Outcome};
+
+/// `GET /volumes`
+pub(crate) async fn list(call: Call) -> Outcome {
+    let volumes = call.engine().volume_list(&call.filters()?).await?;
+    reply::json(&serde_json::json!({ "Volumes": volumes, "Warnings": null }))
+}
+
+/// `POST /volumes/create`
+pub(crate) async fn create(mut call: Call) -> Outcome {
+    let bytes: serde_json::Value = call.json_or_default().await?;
+    if bytes
+        .get("ClusterVolumeSpec")
+        .is_some_and(|spec| !spec.is_null())
+    {
+        return Err(ApiError::not_implemented(
+            "cluster volumes are not supported",
+        ));
+    }
+    let volume: VolumeCreate = match bytes {
+        serde_json::Value::Null => VolumeCreate::default(),
+        given => crate::state::from_json(given.to_string().as_bytes())?,
+    };
+    reply::created(&call.engine().volume_create(volume).await?)
+}
+
+/// `GET /volumes/{name}`
+pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
+    reply::json(&call.engine().volume_inspect(&name).await?)
+}
+
+/// `PUT /volumes/{name}`: only cluster volumes can be changed, and there are none.
+pub(crate) async fn update(call: Call, name: String) -> Outcome {
+    call.engine().volume_inspect(&name).await?;
+    Err(ApiError::not_implemented(
+        "cluster volumes are not supported, and others cannot be updated",
+    ))
+}
+
+/// `DELETE /volumes/{name}`
+pub(crate) async fn remove(call: Call, name: String) -> Outcome {
+    let force = call.query.flag("force");
+    call.engine().volume_remove(&name, force).await?;
+    reply::no_content()
+}
+
+/// `POST /volumes/prune`
+pub(crate) async fn prune(call: Call) -> Outcome {
+    let pruned = call.engine().volume_prune(&call.filters()?).await?;
+    reply::json(&serde_json::json!({
+        "VolumesDeleted": pruned.removed,
+        "SpaceReclaimed": pruned.space_reclaimed,
+    }))
+}
