@@ -1,1 +1,16 @@
+#![doc = include_str!("../README.md")]
 
+mod allocate;
+pub mod control;
+mod initial;
+mod memory;
+mod nodes;
+mod place;
+mod reports;
+mod step;
+
+pub use initial::{InitialCluster, initial_cluster};
+pub use memory::Memory;
+pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states};
+pub use reports::record_statuses;
+pub use step::{Step, reconcile};

@@ -101,6 +101,11 @@ impl Transaction {
         self.touched.len()
     }
 
+    /// Whether this object was written.
+    pub fn is_touched(&self, key: &Key) -> bool {
+        self.touched.contains_key(key)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.touched.is_empty()
     }

@@ -38,7 +38,7 @@ impl AddressPool {
             pool.last = pool.last.min(highest.saturating_sub(1));
         }
         if let Some(gateway) = gateway {
-            pool.taken.insert(number(gateway));
+            pool.reserve(gateway);
         }
         pool
     }
@@ -49,6 +49,13 @@ impl AddressPool {
             let address = number(address);
             self.taken.insert(address);
             self.highest = self.highest.max(address);
+        }
+    }
+
+    /// Keeps an address from being handed out, without moving on to the ones after it.
+    pub fn reserve(&mut self, address: IpAddr) {
+        if self.subnet.contains(&address) {
+            self.taken.insert(number(address));
         }
     }
 

@@ -1,0 +1,139 @@
+//! What users ask for: each request is checked against the state and becomes one commit.
+//!
+//! Nothing here waits. A commit that is refused as a conflict means that the state has moved on:
+//! execute the request again on the new snapshot (`Kind::OutOfSequence` then tells the user).
+
+use skep_model::{ControlError, ControlRequest, ControlResponse, Kind, Random, Timestamp, Version};
+use skep_store::{Commit, FindError, Snapshot, Transaction};
+
+mod cluster;
+mod network;
+mod node;
+mod payload;
+mod service;
+mod stack;
+
+/// Checks a request and decides what it changes. The commit is empty when nothing has to change.
+///
+/// `random` makes ids and, for rotations, join tokens and unlock keys: give a cryptographic source.
+pub fn execute(
+    request: &ControlRequest,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    random: &mut dyn Random,
+) -> Result<(Commit, ControlResponse), ControlError> {
+    let mut door = Door {
+        tx: Transaction::new(snapshot, now),
+        now,
+        random,
+        response: ControlResponse::default(),
+    };
+    door.execute(request)?;
+    Ok((door.tx.commit().unwrap_or_default(), door.response))
+}
+
+/// A request under way.
+struct Door<'a> {
+    tx: Transaction,
+    now: Timestamp,
+    random: &'a mut dyn Random,
+    response: ControlResponse,
+}
+
+type Done = Result<(), ControlError>;
+
+impl Door<'_> {
+    fn execute(&mut self, request: &ControlRequest) -> Done {
+        if self.tx.cluster().is_none() {
+            return Err(ControlError::new(
+                Kind::Unavailable,
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+            ));
+        }
+        match request {
+            ControlRequest::CreateService { spec } => {
+                let id = self.create_service(spec)?;
+                self.response.id = id.to_string();
+                Ok(())
+            }
+            ControlRequest::UpdateService {
+                id,
+                version,
+                spec,
+                registry_auth_from,
+                rollback,
+            } => match rollback {
+                true => self.roll_back_service(id, *version),
+                false => self.update_service(id, *version, spec, *registry_auth_from),
+            },
+            ControlRequest::RemoveService { id } => self.remove_service(id),
+            ControlRequest::CreateNetwork { spec } => {
+                let id = self.create_network(spec)?;
+                self.response.id = id.to_string();
+                Ok(())
+            }
+            ControlRequest::RemoveNetwork { id } => self.remove_network(id),
+            ControlRequest::CreateSecret { spec } => {
+                let id = self.create_secret(spec)?;
+                self.response.id = id.to_string();
+                Ok(())
+            }
+            ControlRequest::UpdateSecret { id, version, spec } => {
+                self.update_secret(id, Some(*version), spec)
+            }
+            ControlRequest::RemoveSecret { id } => self.remove_secret(id),
+            ControlRequest::CreateConfig { spec } => {
+                let id = self.create_config(spec)?;
+                self.response.id = id.to_string();
+                Ok(())
+            }
+            ControlRequest::UpdateConfig { id, version, spec } => {
+                self.update_config(id, Some(*version), spec)
+            }
+            ControlRequest::RemoveConfig { id } => self.remove_config(id),
+            ControlRequest::UpdateNode { id, version, spec } => {
+                self.update_node(id, *version, spec)
+            }
+            ControlRequest::RemoveNode { id, force } => self.remove_node(id, *force),
+            ControlRequest::UpdateCluster {
+                version,
+                spec,
+                rotate_worker_token,
+                rotate_manager_token,
+                rotate_unlock_key,
+            } => self.update_cluster(
+                *version,
+                spec,
+                cluster::Rotate {
+                    worker_token: *rotate_worker_token,
+                    manager_token: *rotate_manager_token,
+                    unlock_key: *rotate_unlock_key,
+                },
+            ),
+            ControlRequest::DeployStack { spec, prune } => self.deploy_stack(spec, *prune),
+            ControlRequest::RemoveStack { name } => self.remove_stack(name),
+        }
+    }
+
+    fn put<R: skep_store::Record>(&mut self, record: R) -> Done {
+        self.tx.put(record).map_err(ControlError::from)
+    }
+}
+
+fn check_version(given: Version, present: Version) -> Done {
+    match given == present {
+        true => Ok(()),
+        false => Err(ControlError::new(
+            Kind::OutOfSequence,
+            "update out of sequence",
+        )),
+    }
+}
+
+fn not_found(error: FindError) -> ControlError {
+    let kind = match &error {
+        FindError::NotFound { .. } => Kind::NotFound,
+        FindError::Ambiguous { .. } => Kind::Invalid,
+    };
+    ControlError::new(kind, error.to_string())
+}

@@ -1,0 +1,249 @@
+//! Services: create, update, roll back, remove.
+
+use skep_model::control::RegistryAuthFrom;
+use skep_model::service::{JobStatus, UpdateState, UpdateStatus};
+use skep_model::stack::STACK_LABEL;
+use skep_model::validate::check_service;
+use skep_model::{
+    Config, ControlError, Kind, Network, NetworkId, PublishMode, Secret, Service, ServiceId,
+    ServiceMode, ServiceSpec, Version,
+};
+use skep_plan::allocate::ports::PortsInUse;
+use skep_store::Key;
+
+use super::{Done, Door, check_version, not_found};
+use crate::allocate::NODE_LOCAL;
+
+impl Door<'_> {
+    pub(super) fn create_service(&mut self, spec: &ServiceSpec) -> Result<ServiceId, ControlError> {
+        let spec = self.settled(spec)?;
+        let id = ServiceId::random(self.random);
+        self.check_ports(&id, &spec)?;
+        let service = Service {
+            id: id.clone(),
+            stack: spec.labels.get(STACK_LABEL).cloned().unwrap_or_default(),
+            job_status: spec.mode.is_job().then(|| JobStatus {
+                job_iteration: Version::default(),
+                last_execution: Some(self.now),
+            }),
+            spec_version: Version::at(1),
+            spec,
+            ..Service::default()
+        };
+        self.put(service)?;
+        Ok(id)
+    }
+
+    pub(super) fn update_service(
+        &mut self,
+        id: &ServiceId,
+        version: Version,
+        spec: &ServiceSpec,
+        credentials: RegistryAuthFrom,
+    ) -> Done {
+        let service = self.service(id)?;
+        check_version(version, service.version)?;
+        let mut spec = self.settled(spec)?;
+        if spec.name != service.spec.name {
+            return unsupported("renaming services is not supported");
+        }
+        if std::mem::discriminant(&spec.mode) != std::mem::discriminant(&service.spec.mode) {
+            return unsupported("service mode change is not allowed");
+        }
+        if spec.task_template.pull_credentials.is_empty() {
+            let from = match credentials {
+                RegistryAuthFrom::Spec => Some(&service.spec),
+                RegistryAuthFrom::PreviousSpec => service.previous_spec.as_deref(),
+            };
+            if let Some(from) = from {
+                spec.task_template
+                    .pull_credentials
+                    .clone_from(&from.task_template.pull_credentials);
+            }
+        }
+        self.check_ports(&service.id, &spec)?;
+        self.put_spec(service, spec)
+    }
+
+    /// Gives a service a checked spec: it becomes the present one, and the present the previous.
+    pub(super) fn put_spec(&mut self, mut service: Service, spec: ServiceSpec) -> Done {
+        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
+        service.previous_spec_version = Some(service.spec_version);
+        service.update_status = None;
+        self.put_next(service)
+    }
+
+    fn put_next(&mut self, mut service: Service) -> Done {
+        service.spec_version.index += 1;
+        service.stack = service
+            .spec
+            .labels
+            .get(STACK_LABEL)
+            .cloned()
+            .unwrap_or_default();
+        if service.spec.mode.is_job() {
+            let iteration = service
+                .job_status
+                .as_ref()
+                .map_or(0, |job| job.job_iteration.index);
+            service.job_status = Some(JobStatus {
+                job_iteration: Version::at(iteration + 1),
+                last_execution: Some(self.now),
+            });
+        }
+        self.put(service)
+    }
+
+    /// Swaps the present and the previous spec, so that a second rollback goes forward again.
+    pub(super) fn roll_back_service(&mut self, id: &ServiceId, version: Version) -> Done {
+        let mut service = self.service(id)?;
+        check_version(version, service.version)?;
+        let Some(previous) = service.previous_spec.take() else {
+            return Err(ControlError::new(
+                Kind::FailedPrecondition,
+                format!("service {id} does not have a previous spec"),
+            ));
+        };
+        let spec = self.settled(&previous)?;
+        self.check_ports(&service.id, &spec)?;
+        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
+        service.previous_spec_version = Some(service.spec_version);
+        service.update_status = Some(UpdateStatus {
+            state: UpdateState::RollbackStarted,
+            started_at: Some(self.now),
+            completed_at: None,
+            message: "manually requested rollback".to_owned(),
+        });
+        self.put_next(service)
+    }
+
+    pub(super) fn remove_service(&mut self, id: &ServiceId) -> Done {
+        let id = self.service(id)?.id;
+        self.tx.remove::<Service>(&id)?;
+        Ok(())
+    }
+
+    fn service(&self, id: &ServiceId) -> Result<Service, ControlError> {
+        let found = self.tx.find::<Service>(id.as_str()).map_err(not_found)?;
+        Ok(Service::clone(found))
+    }
+
+    /// The spec as it is stored: valid, with every reference found and turned into an id.
+    pub(super) fn settled(&mut self, spec: &ServiceSpec) -> Result<ServiceSpec, ControlError> {
+        let mut spec = spec.clone();
+        check_service(&spec)?;
+        let legacy = std::mem::take(&mut spec.networks);
+        if spec.task_template.networks.is_empty() {
+            spec.task_template.networks = legacy;
+        }
+        for attachment in &mut spec.task_template.networks {
+            if NODE_LOCAL.contains(&attachment.target.as_str()) {
+                continue;
+            }
+            let network = self
+                .tx
+                .find::<Network>(&attachment.target)
+                .map_err(not_found)?
+                .clone();
+            if network.spec.ingress {
+                return Err(ControlError::invalid(format!(
+                    "Service cannot be explicitly attached to the ingress network {:?}",
+                    network.spec.name
+                )));
+            }
+            attachment.target = network.id.to_string();
+            self.tx.rely_on(Key::Network(network.id.clone()));
+        }
+        self.settle_files(&mut spec)?;
+        if let ServiceMode::Replicated(replicated) = &mut spec.mode {
+            replicated.replicas = Some(replicated.count());
+        }
+        Ok(spec)
+    }
+
+    fn settle_files(&mut self, spec: &mut ServiceSpec) -> Done {
+        let Some(container) = &mut spec.task_template.container_spec else {
+            return Ok(());
+        };
+        let mut missing = Vec::new();
+        for reference in &mut container.secrets {
+            let found = match reference.secret_id.is_empty() {
+                true => self.tx.by_name::<Secret>(&reference.secret_name),
+                false => self.tx.secret(&reference.secret_id),
+            };
+            match found.map(|secret| secret.id.clone()) {
+                Some(id) => {
+                    self.tx.rely_on(Key::Secret(id.clone()));
+                    reference.secret_id = id;
+                }
+                None => missing.push(reference.secret_name.clone()),
+            }
+        }
+        refuse_missing("secret", &missing)?;
+        for reference in &mut container.configs {
+            let found = match reference.config_id.is_empty() {
+                true => self.tx.by_name::<Config>(&reference.config_name),
+                false => self.tx.config(&reference.config_id),
+            };
+            match found.map(|config| config.id.clone()) {
+                Some(id) => {
+                    self.tx.rely_on(Key::Config(id.clone()));
+                    reference.config_id = id;
+                }
+                None => missing.push(reference.config_name.clone()),
+            }
+        }
+        refuse_missing("config", &missing)
+    }
+
+    /// Refuses ports that another service holds or asks for.
+    pub(super) fn check_ports(&self, id: &ServiceId, spec: &ServiceSpec) -> Done {
+        if spec.ports().iter().all(|port| port.published_port == 0) {
+            return Ok(());
+        }
+        let mut in_use = PortsInUse::default();
+        for service in self.tx.services().filter(|service| service.id != *id) {
+            in_use.add_wanted(service);
+        }
+        for port in spec.ports() {
+            in_use
+                .check(id, port)
+                .map_err(|error| ControlError::invalid(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to take the ingress network away from services that publish through it.
+    pub(super) fn ingress_user(&self) -> Option<ServiceId> {
+        self.tx
+            .services()
+            .find(|service| {
+                let ports = service.spec.ports().iter();
+                ports
+                    .chain(&service.endpoint.ports)
+                    .any(|port| port.publish_mode == PublishMode::Ingress)
+            })
+            .map(|service| service.id.clone())
+    }
+
+    /// Services whose spec names this network, by id.
+    pub(super) fn network_user(&self, id: &NetworkId) -> Option<ServiceId> {
+        let mut users = self.tx.services_on_network(id);
+        users.next().map(|service| service.id.clone())
+    }
+}
+
+fn refuse_missing(kind: &str, missing: &[String]) -> Done {
+    match missing {
+        [] => Ok(()),
+        [one] => Err(ControlError::invalid(format!("{kind} not found: {one}"))),
+        several => Err(ControlError::invalid(format!(
+            "{kind}s not found: {}",
+            several.join(", ")
+        ))),
+    }
+}
+
+fn unsupported(message: &str) -> Done {
+    Err(ControlError::new(Kind::Unimplemented, message))
+}

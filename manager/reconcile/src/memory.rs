@@ -1,0 +1,113 @@
+//! What the leader keeps between steps: only what can be derived from the state again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskState, Timestamp};
+use skep_plan::NodeTable;
+use skep_store::Snapshot;
+
+/// Caches of the control loop. Start with an empty one on becoming leader.
+///
+/// It remembers the state as it will be once the last step's commit is applied. The next step
+/// compares that with what really is, so a commit that was lost shows as a difference, and work is
+/// done for what has changed only.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub(crate) last: Snapshot,
+    pub(crate) table: NodeTable,
+    /// Services to look at, whether they exist or not.
+    pub(crate) dirty: BTreeSet<ServiceId>,
+    /// When to look at a service although nothing changed.
+    pub(crate) timers: BTreeMap<ServiceId, Timestamp>,
+    /// Nodes whose tasks have to be checked against what the node is now.
+    pub(crate) changed_nodes: BTreeSet<NodeId>,
+    pub(crate) removed_nodes: BTreeSet<NodeId>,
+    /// Room came free somewhere: tasks that wait for a node or an address may try again.
+    pub(crate) retry: bool,
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in what is different in `now` from what was expected.
+    pub(crate) fn catch_up(&mut self, now: &Snapshot) {
+        let last = std::mem::replace(&mut self.last, now.clone());
+        let mut nodes_changed = false;
+        for (old, new) in now.changes_since::<Node>(&last) {
+            let matters = match (old, new) {
+                (Some(old), Some(new)) => node_matters(old, new),
+                _ => true,
+            };
+            nodes_changed |= matters;
+            if let Some(node) = new.filter(|_| matters) {
+                self.changed_nodes.insert(node.id.clone());
+                let on_it = now.tasks_on_node(&node.id);
+                self.dirty.extend(on_it.map(|task| task.service_id.clone()));
+            }
+            if let (Some(node), None) = (old, new) {
+                self.removed_nodes.insert(node.id.clone());
+            }
+        }
+        for (old, new) in now.changes_since::<Service>(&last) {
+            let service = new.or(old);
+            self.dirty.extend(service.map(|service| service.id.clone()));
+            self.retry |= new.is_none();
+        }
+        for (old, new) in now.changes_since::<Task>(&last) {
+            let task = new.or(old);
+            self.dirty.extend(task.map(|task| task.service_id.clone()));
+            // The node may have been removed while nobody led.
+            let node = new.map(|task| &task.node_id).filter(|id| !id.is_empty());
+            if let Some(id) = node.filter(|id| now.node(id).is_none()) {
+                self.removed_nodes.insert(id.clone());
+            }
+            let ends = |task: &Task| task.status.state.is_terminal();
+            let frees = new.is_none_or(|task| ends(task)) && !old.is_some_and(|task| ends(task));
+            self.retry |= frees;
+        }
+        let networks = now.changes_since::<skep_model::Network>(&last);
+        self.retry |= networks.count() > 0;
+        if nodes_changed {
+            self.retry = true;
+            let global = now
+                .services()
+                .filter(|service| service.spec.mode.is_global());
+            self.dirty.extend(global.map(|service| service.id.clone()));
+        }
+        self.account(&last, now);
+    }
+
+    /// Keeps the node table right from one state to the next.
+    pub(crate) fn account(&mut self, before: &Snapshot, after: &Snapshot) {
+        for (_, new) in after.changes_since::<Node>(before) {
+            if let Some(node) = new {
+                self.table.put_node(node);
+            }
+        }
+        for (old, new) in after.changes_since::<Task>(before) {
+            self.table
+                .task_changed(old.map(|task| &**task), new.map(|task| &**task));
+        }
+        for (old, new) in after.changes_since::<Node>(before) {
+            if let (Some(node), None) = (old, new) {
+                self.table.remove_node(&node.id);
+            }
+        }
+    }
+}
+
+/// Whether a node's change can change where tasks run.
+fn node_matters(old: &Node, new: &Node) -> bool {
+    old.status.state != new.status.state
+        || old.status.addr != new.status.addr
+        || old.spec != new.spec
+        || old.role != new.role
+        || old.description != new.description
+}
+
+/// Whether an agent may still run something of this task.
+pub(crate) fn may_run(task: &Task) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+}

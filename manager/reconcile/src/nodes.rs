@@ -1,0 +1,144 @@
+//! Nodes: how they enter, what they say of themselves, and what becomes of those that are lost.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use skep_model::node::{ManagerStatus, NodeDescription, NodeStatus};
+use skep_model::{Availability, Node, NodeId, NodeRole, NodeSpec, NodeState, Timestamp};
+use skep_plan::allocate::numbers::choose_index;
+use skep_store::{Commit, Snapshot, Transaction};
+
+use crate::allocate::Allocator;
+use crate::step::{Stage, orphan};
+
+/// Tasks of a node that has been down for so long are given up.
+const ORPHANED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// A node that was just given a certificate.
+#[derive(Debug, Clone, Default)]
+pub struct NewNode {
+    pub id: NodeId,
+    pub role: NodeRole,
+    pub availability: Availability,
+    pub description: NodeDescription,
+    /// The address it was heard from.
+    pub addr: String,
+    /// Present on managers.
+    pub manager_status: Option<ManagerStatus>,
+}
+
+/// How a node is, as the leader sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeReport {
+    pub state: NodeState,
+    pub message: String,
+    /// Where it was last heard from; empty keeps what is known.
+    pub addr: String,
+}
+
+/// The commit that takes a node into the cluster, or gives a known one its present role.
+pub fn add_node(snapshot: &Snapshot, new: NewNode, now: Timestamp) -> Option<Commit> {
+    let mut tx = Transaction::new(snapshot, now);
+    let mut node = match snapshot.node(&new.id) {
+        Some(known) => Node::clone(known),
+        None => Node {
+            id: new.id.clone(),
+            spec: NodeSpec {
+                role: new.role,
+                availability: new.availability,
+                ..NodeSpec::default()
+            },
+            description: new.description.clone(),
+            status: NodeStatus {
+                state: NodeState::Unknown,
+                since: now,
+                ..NodeStatus::default()
+            },
+            index: free_index(snapshot),
+            ..Node::default()
+        },
+    };
+    node.role = new.role;
+    if !new.addr.is_empty() {
+        node.status.addr = new.addr;
+    }
+    if new.manager_status.is_some() || new.role == NodeRole::Worker {
+        node.manager_status = new.manager_status;
+    }
+    put(&mut tx, node);
+    tx.commit()
+}
+
+/// The commit that takes in what a node says of itself.
+pub fn describe_node(
+    snapshot: &Snapshot,
+    id: &NodeId,
+    description: NodeDescription,
+    now: Timestamp,
+) -> Option<Commit> {
+    let mut tx = Transaction::new(snapshot, now);
+    let mut node = Node::clone(snapshot.node(id)?);
+    node.description = description;
+    put(&mut tx, node);
+    tx.commit()
+}
+
+/// The commit that takes in which nodes are up and which are down. Unknown nodes are left out.
+pub fn record_node_states(
+    snapshot: &Snapshot,
+    reports: &[(NodeId, NodeReport)],
+    now: Timestamp,
+) -> Option<Commit> {
+    let mut tx = Transaction::new(snapshot, now);
+    for (id, report) in reports {
+        let Some(known) = tx.node(id) else { continue };
+        let mut node = Node::clone(known);
+        if node.status.state != report.state {
+            node.status.since = now;
+        }
+        node.status.state = report.state;
+        node.status.message.clone_from(&report.message);
+        if !report.addr.is_empty() {
+            node.status.addr.clone_from(&report.addr);
+        }
+        put(&mut tx, node);
+    }
+    tx.commit()
+}
+
+/// The stage of a step that looks at nodes: numbers and addresses for new ones, an end for the
+/// tasks of lost ones.
+pub(crate) fn advance(stage: &mut Stage<'_>, allocator: &mut Allocator) {
+    for id in std::mem::take(&mut stage.memory.removed_nodes) {
+        orphan(stage, &id, "node was removed");
+    }
+    let nodes: Vec<_> = stage.tx.nodes().cloned().collect();
+    for node in nodes {
+        if node.index == 0 {
+            let mut numbered = Node::clone(&node);
+            numbered.index = free_index(stage.tx.view());
+            put(&mut stage.tx, numbered);
+        }
+        if node.ingress_addresses.is_empty() {
+            allocator.node(stage, &node.id);
+        }
+        if node.status.state == NodeState::Down {
+            let until = node.status.since.plus(ORPHANED_AFTER);
+            if until <= stage.now {
+                orphan(stage, &node.id, "node has been down for a day");
+            } else {
+                stage.wake(until);
+            }
+        }
+    }
+}
+
+fn free_index(view: &Snapshot) -> u16 {
+    let used: BTreeSet<u16> = view.nodes().map(|node| node.index).collect();
+    // None is free only beyond 60 000 nodes; 0 says "not yet" and is tried again.
+    choose_index(&used).unwrap_or(0)
+}
+
+fn put(tx: &mut Transaction, node: Node) {
+    tx.put(node).expect("nodes have no unique names");
+}
