@@ -1,1 +1,5 @@
-fn main() {}
+//! The program beside each container. See the library.
+
+fn main() {
+    std::process::exit(skep_shim::entry::main());
+}

@@ -1,0 +1,224 @@
+//! Binds, volumes and tmpfs a container asked for.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use crate::config::{Mount, MountKind, Propagation};
+use crate::container::copy_up;
+use crate::container::place::{self, Kind};
+use crate::failure::{Context as _, failure};
+use crate::protocol::StartFailure;
+use crate::sys;
+
+/// What docker puts before the options of a `--tmpfs`.
+const TMPFS_DEFAULTS: &str = "noexec,nosuid,nodev";
+
+/// A mount whose source is at hand, waiting for its place.
+pub struct Pending<'a> {
+    mount: &'a Mount,
+    /// The tree, when it had to be taken before the namespace parted from the host.
+    tree: Option<OwnedFd>,
+}
+
+/// Takes what must be taken while this namespace still is the host's peer: trees
+/// that go on sharing mounts with the host.
+pub fn collect(mounts: &[Mount]) -> Result<Vec<Pending<'_>>, StartFailure> {
+    mounts
+        .iter()
+        .map(|mount| {
+            let tree = match &mount.kind {
+                MountKind::Bind {
+                    propagation: Propagation::Shared | Propagation::Rshared,
+                    ..
+                } => Some(bind_tree(mount)?),
+                _ => None,
+            };
+            Ok(Pending { mount, tree })
+        })
+        .collect()
+}
+
+/// Puts all mounts in their places below the root.
+pub fn attach_all(root: BorrowedFd<'_>, pending: Vec<Pending<'_>>) -> Result<(), StartFailure> {
+    for Pending { mount, tree } in pending {
+        match &mount.kind {
+            MountKind::Bind { .. } => attach_bind(root, mount, tree)?,
+            MountKind::Tmpfs { options } => attach_tmpfs(root, mount, options)?,
+        }
+    }
+    Ok(())
+}
+
+fn attach_bind(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    tree: Option<OwnedFd>,
+) -> Result<(), StartFailure> {
+    let MountKind::Bind {
+        source,
+        propagation,
+        non_recursive,
+        copy_up,
+    } = &mount.kind
+    else {
+        return Err(failure("not a bind"));
+    };
+    let doing = || {
+        format!(
+            "error mounting \"{}\" to rootfs at \"{}\"",
+            source.display(),
+            mount.target
+        )
+    };
+    if *copy_up {
+        copy_up::fill(root, &mount.target, source).context(|| {
+            format!(
+                "failed to populate volume {} from {}",
+                source.display(),
+                mount.target
+            )
+        })?;
+    }
+    let tree = match tree {
+        Some(tree) => tree,
+        None => bind_tree(mount)?,
+    };
+    let is_directory = sys::fstat(tree.as_fd())
+        .context(doing)?
+        .st_mode
+        & libc::S_IFMT
+        == libc::S_IFDIR;
+    let kind = if is_directory {
+        Kind::Directory
+    } else {
+        Kind::File
+    };
+    let (flag, recursive) = propagation_flag(*propagation);
+    sys::set_mount(tree.as_fd(), 0, 0, flag, recursive).context(doing)?;
+    if mount.readonly {
+        sys::set_mount(
+            tree.as_fd(),
+            libc::MOUNT_ATTR_RDONLY,
+            0,
+            0,
+            !non_recursive,
+        )
+        .context(doing)?;
+    }
+    let place = place::make(root, &mount.target, kind)?;
+    sys::attach_mount(tree.as_fd(), place.as_fd()).context(doing)
+}
+
+fn bind_tree(mount: &Mount) -> Result<OwnedFd, StartFailure> {
+    let MountKind::Bind {
+        source,
+        non_recursive,
+        ..
+    } = &mount.kind
+    else {
+        return Err(failure("not a bind"));
+    };
+    let opened = sys::open(source, libc::O_PATH).map_err(|error| {
+        let text = match error.kind() {
+            std::io::ErrorKind::NotFound => format!(
+                "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                source.display()
+            ),
+            _ => format!("open {}: {}", source.display(), sys::errno_text(&error)),
+        };
+        failure(text)
+    })?;
+    sys::clone_tree(opened.as_fd(), !non_recursive)
+        .context(|| format!("cloning the mounts at {}", source.display()))
+}
+
+fn propagation_flag(propagation: Propagation) -> (u64, bool) {
+    match propagation {
+        Propagation::Private => (libc::MS_PRIVATE, false),
+        Propagation::Rprivate => (libc::MS_PRIVATE, true),
+        Propagation::Slave => (libc::MS_SLAVE, false),
+        Propagation::Rslave => (libc::MS_SLAVE, true),
+        Propagation::Shared => (libc::MS_SHARED, false),
+        Propagation::Rshared => (libc::MS_SHARED, true),
+    }
+}
+
+fn attach_tmpfs(root: BorrowedFd<'_>, mount: &Mount, options: &str) -> Result<(), StartFailure> {
+    let doing = || format!("error mounting \"tmpfs\" to rootfs at \"{}\"", mount.target);
+    let place = place::make(root, &mount.target, Kind::Directory)?;
+    // Without a mode of its own it gets that of what it covers, as docker does.
+    let covered = sys::fstat(place.as_fd()).context(doing)?.st_mode & 0o7777;
+    let parsed = TmpfsOptions::parse(options, covered)
+        .map_err(|option| failure(format!("invalid tmpfs option [\"{option}\"]")))?;
+    let flags = parsed.flags | if mount.readonly { libc::MS_RDONLY } else { 0 };
+    let data = CString::new(parsed.data).map_err(|_| failure("zero byte in tmpfs options"))?;
+    let at = sys::c_path(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&place)
+    ))
+    .context(doing)?;
+    sys::mount(c"tmpfs", &at, c"tmpfs", flags, &data).context(doing)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct TmpfsOptions {
+    flags: u64,
+    data: String,
+}
+
+impl TmpfsOptions {
+    /// Flags from words, the rest as data. An unknown word is the error.
+    fn parse(options: &str, default_mode: u32) -> Result<Self, String> {
+        let mut flags = 0;
+        let mut data = Vec::new();
+        for option in TMPFS_DEFAULTS.split(',').chain(options.split(',')) {
+            match option {
+                "" | "defaults" | "rw" | "async" => {}
+                "ro" => flags |= libc::MS_RDONLY,
+                "exec" => flags &= !libc::MS_NOEXEC,
+                "noexec" => flags |= libc::MS_NOEXEC,
+                "suid" => flags &= !libc::MS_NOSUID,
+                "nosuid" => flags |= libc::MS_NOSUID,
+                "dev" => flags &= !libc::MS_NODEV,
+                "nodev" => flags |= libc::MS_NODEV,
+                "sync" => flags |= libc::MS_SYNCHRONOUS,
+                "dirsync" => flags |= libc::MS_DIRSYNC,
+                "atime" => flags &= !libc::MS_NOATIME,
+                "noatime" => flags |= libc::MS_NOATIME,
+                "diratime" => flags &= !libc::MS_NODIRATIME,
+                "nodiratime" => flags |= libc::MS_NODIRATIME,
+                "relatime" => flags |= libc::MS_RELATIME,
+                "strictatime" => flags |= libc::MS_STRICTATIME,
+                other => match other.split_once('=') {
+                    Some((
+                        "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol"
+                        | "huge",
+                        _,
+                    )) => data.push(other.to_owned()),
+                    _ => return Err(other.to_owned()),
+                },
+            }
+        }
+        if !data.iter().any(|option| option.starts_with("mode=")) {
+            data.push(format!("mode={default_mode:o}"));
+        }
+        Ok(Self {
+            flags,
+            data: data.join(","),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tmpfs_is_locked_down_unless_asked_otherwise() {
+        let parsed = TmpfsOptions::parse("size=64m,exec", 0o1777).unwrap();
+        assert_eq!(parsed.flags, libc::MS_NOSUID | libc::MS_NODEV);
+        assert_eq!(parsed.data, "size=64m,mode=1777");
+        assert_eq!(TmpfsOptions::parse("mode=700", 0o755).unwrap().data, "mode=700");
+        assert_eq!(TmpfsOptions::parse("fly", 0), Err("fly".into()));
+    }
+}
