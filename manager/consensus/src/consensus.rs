@@ -75,6 +75,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.shelf.close();
         for task in &self.tasks {
             task.abort();
         }
@@ -420,6 +421,14 @@ impl Consensus {
                 Ok(response) => Answer::Vote(response),
                 Err(error) => refused(&error),
             },
+            Message::Alive { vote } => {
+                let accepted = vote >= inner.raft.server_metrics().borrow().vote;
+                if accepted {
+                    let leader = vote.leader_id().node_id;
+                    inner.contacts.leader_heard(leader, Instant::now());
+                }
+                Answer::Alive { accepted }
+            }
             Message::PreVote { last } => Answer::PreVote {
                 granted: inner.elections.would_vote(last),
             },
@@ -581,6 +590,7 @@ impl Consensus {
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         inner.standing.stop(Stopped::Shutdown);
+        inner.shelf.close();
         for task in &inner.tasks {
             task.abort();
         }

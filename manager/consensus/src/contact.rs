@@ -18,6 +18,10 @@ struct Inner {
     heard_from: Option<u64>,
     /// By follower: the term in which it answered, and when what it answered was sent.
     answers: HashMap<u64, (u64, Instant)>,
+    /// By follower: when anything was last sent to it as leader.
+    sent: HashMap<u64, Instant>,
+    /// When raft itself last sent something as leader.
+    raft_sent: Instant,
 }
 
 impl Contacts {
@@ -26,6 +30,8 @@ impl Contacts {
             leader_heard: now,
             heard_from: None,
             answers: HashMap::new(),
+            sent: HashMap::new(),
+            raft_sent: now,
         };
         Self {
             me,
@@ -50,6 +56,28 @@ impl Contacts {
         let inner = self.lock();
         inner.heard_from == Some(leader)
             && now.saturating_duration_since(inner.leader_heard) <= window
+    }
+
+    /// Raft sends something to a follower.
+    pub fn raft_sends(&self, follower: u64, now: Instant) {
+        let mut inner = self.lock();
+        inner.raft_sent = now;
+        inner.sent.insert(follower, now);
+    }
+
+    pub fn since_raft_sent(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.lock().raft_sent)
+    }
+
+    /// Whether nothing was sent to a follower for longer than `period`; counts as sent if so.
+    pub fn is_neglected(&self, follower: u64, period: Duration, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let sent = inner.sent.get(&follower);
+        let neglected = sent.is_none_or(|sent| now.saturating_duration_since(*sent) > period);
+        if neglected {
+            inner.sent.insert(follower, now);
+        }
+        neglected
     }
 
     /// A follower accepted what this member sent it as leader of `term`.

@@ -15,10 +15,13 @@ use rand::Rng;
 use crate::contact::{Contacts, is_quorum};
 use crate::log_store::Tail;
 use crate::network::Network;
-use crate::raft::{LogId, Raft, StoredMembership};
+use crate::raft::{LogId, Raft, StoredMembership, Vote};
 use crate::standing::Standing;
 use crate::wire::{Answer, Message};
 use crate::{Member, Timing};
+
+/// A leader whose disk stands still for this many election time-outs is given up.
+const STALL_ELECTIONS: u32 = 8;
 
 pub(crate) struct Elections {
     pub me: u64,
@@ -52,13 +55,14 @@ impl Elections {
                 _ = tick.tick() => {}
             }
             let now = Instant::now();
-            let (membership, leads) = {
+            let (membership, leads, vote) = {
                 let metrics = metrics.borrow_and_update();
-                (
-                    metrics.membership_config.clone(),
-                    metrics.state == ServerState::Leader,
-                )
+                let leads = metrics.state == ServerState::Leader;
+                (metrics.membership_config.clone(), leads, metrics.vote)
             };
+            if leads {
+                self.keep_alive(&membership, vote, now);
+            }
             let voters: Vec<u64> = membership.voter_ids().collect();
             if leads || !voters.contains(&self.me) {
                 patience = self.patience();
@@ -88,6 +92,36 @@ impl Elections {
     /// A random time between the shortest and the longest election time-out.
     fn patience(&self) -> Duration {
         rand::rng().random_range(self.timing.election_min..self.timing.election_max)
+    }
+
+    /// While raft waits for this leader's disk it sends nothing, and a disk that takes a second
+    /// is no reason for an election. One that takes much longer is: then this is silent too.
+    fn keep_alive(&self, membership: &StoredMembership, vote: Vote, now: Instant) {
+        let stall_max = self.timing.election_max * STALL_ELECTIONS;
+        if self.standing.is_leaving() || self.contacts.since_raft_sent(now) > stall_max {
+            return;
+        }
+        let period = self.timing.heartbeat * 3 / 2;
+        for (id, node) in membership.nodes().filter(|(id, _)| **id != self.me) {
+            if !self.contacts.is_neglected(*id, period, now) {
+                continue;
+            }
+            let member = Member {
+                id: *id,
+                ..node.clone()
+            };
+            let network = Arc::clone(&self.network);
+            // Bounded by its time-out, so at most a few of them for each member.
+            tokio::spawn(async move {
+                let limit = network.timing.election_min;
+                let answer = network.ask(&member, Message::Alive { vote }, limit).await;
+                if matches!(answer, Ok(Answer::Alive { accepted: true })) {
+                    network
+                        .contacts
+                        .answered(member.id, vote.leader_id().term, now);
+                }
+            });
+        }
     }
 
     async fn majority_would_vote(&self, membership: &StoredMembership) -> bool {

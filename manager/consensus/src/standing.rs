@@ -77,6 +77,10 @@ impl Standing {
         self.leaving.store(leaving, Ordering::SeqCst);
     }
 
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
     /// Whether raft says that this member leads, be it with a quorum or without.
     pub fn holds_office(&self) -> bool {
         self.metrics.borrow().state == ServerState::Leader
@@ -84,8 +88,7 @@ impl Standing {
 
     /// Proposals are taken while a quorum answers; without one they would wait in vain.
     pub fn duty(&self) -> Duty {
-        let leaving = self.leaving.load(Ordering::SeqCst);
-        if self.holds_office() && !leaving && self.has_quorum() {
+        if self.holds_office() && !self.is_leaving() && self.has_quorum() {
             Duty::Lead
         } else {
             Duty::Follow

@@ -27,6 +27,10 @@ pub(crate) struct Envelope {
 pub(crate) enum Message {
     Append(AppendEntriesRequest<Types>),
     Vote(VoteRequest<u64>),
+    /// The leader lives, though its disk keeps it from saying so in raft's own way.
+    Alive {
+        vote: Vote,
+    },
     /// Would you vote for me? Asked before an election, which disturbs a leader.
     PreVote {
         last: Option<LogId>,
@@ -41,6 +45,9 @@ pub(crate) enum Message {
 pub(crate) enum Answer {
     Append(AppendEntriesResponse<u64>),
     Vote(VoteResponse<u64>),
+    Alive {
+        accepted: bool,
+    },
     PreVote {
         granted: bool,
     },

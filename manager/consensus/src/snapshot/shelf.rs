@@ -2,8 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::file::SnapshotError;
 use super::{SnapshotFile, SnapshotSource, SnapshotWriter};
@@ -19,9 +18,13 @@ pub(crate) struct Shelf {
     vault: Vault,
     /// Old snapshots kept beside the current one.
     keep: usize,
-    current: Mutex<Option<Arc<SnapshotFile>>>,
-    /// Makes temporary names unique within this process.
-    counter: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    current: Option<Arc<SnapshotFile>>,
+    /// The directory may be another's by now: nothing is put into it any more.
+    closed: bool,
 }
 
 impl Shelf {
@@ -40,8 +43,10 @@ impl Shelf {
             directory: directory.to_owned(),
             vault,
             keep,
-            current: Mutex::new(current),
-            counter: AtomicU64::new(0),
+            inner: Mutex::new(Inner {
+                current,
+                closed: false,
+            }),
         })
     }
 
@@ -50,10 +55,12 @@ impl Shelf {
     }
 
     pub fn current(&self) -> Option<Arc<SnapshotFile>> {
-        self.current
-            .lock()
-            .expect("nothing panics while it holds the shelf")
-            .clone()
+        self.lock().current.clone()
+    }
+
+    /// From now on the shelf stays as it is, also when a snapshot is just being written.
+    pub fn close(&self) {
+        self.lock().closed = true;
     }
 
     /// Begins a snapshot of this member's own state.
@@ -77,21 +84,23 @@ impl Shelf {
 
     /// Begins to write down a snapshot that comes from the leader.
     pub fn begin_received(&self, source: SnapshotSource) -> io::Result<SnapshotWriter> {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let path = self.directory.join(format!("{number}.{TEMPORARY}"));
+        if self.lock().closed {
+            return Err(closed());
+        }
+        let random = u64::from_be_bytes(skep_pki::random_bytes());
+        let path = self.directory.join(format!("{random:016x}.{TEMPORARY}"));
         SnapshotWriter::create(path, self.vault.clone(), source)
     }
 
     /// Puts a finished snapshot on the shelf, durably, and removes those that are too many. An older one
     /// than the current is left to remove itself.
     pub fn adopt(&self, snapshot: &Arc<SnapshotFile>) -> io::Result<()> {
-        let mut current = self
-            .current
-            .lock()
-            .expect("nothing panics while it holds the shelf");
-        let newest = current
-            .as_ref()
-            .and_then(|current| current.source.meta.last_log_id);
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(closed());
+        }
+        let current = inner.current.as_ref();
+        let newest = current.and_then(|current| current.source.meta.last_log_id);
         if current.is_some() && snapshot.source.meta.last_log_id < newest {
             return Ok(());
         }
@@ -103,7 +112,7 @@ impl Shelf {
         let name = format!("{generation:020}-{index}.{SUFFIX}");
         snapshot.settle(&self.directory.join(name))?;
         sync_directory(&self.directory)?;
-        *current = Some(Arc::clone(snapshot));
+        inner.current = Some(Arc::clone(snapshot));
 
         let mut settled = files(&self.directory, SUFFIX)?;
         settled.retain(|path| *path != snapshot.path());
@@ -113,6 +122,16 @@ impl Shelf {
         }
         Ok(())
     }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner
+            .lock()
+            .expect("nothing panics while it holds the shelf")
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the member is shutting down")
 }
 
 fn generation(path: &Path) -> u64 {
