@@ -1,6 +1,22 @@
 #![doc = include_str!("../README.md")]
 
+mod context;
 mod diagnostic;
+mod document;
+mod emit;
+mod field;
+mod file;
+mod include;
+mod interpolate;
+mod load;
+mod out;
+mod report;
+mod reset;
+mod scalar;
+mod stack;
+mod text;
+mod tree;
+mod yaml;
 
 use std::io;
 
@@ -56,12 +72,7 @@ pub fn load(
     read: Read<'_>,
     options: &Options,
 ) -> Result<Loaded, Vec<Diagnostic>> {
-    let _ = (sources, env, read, options);
-    Ok(Loaded {
-        stack: StackSpec::default(),
-        warnings: Vec::new(),
-        document: String::new(),
-    })
+    load::load(sources, env, read, options)
 }
 
 /// The files merged and normalised, as the YAML that `docker stack config` prints, and the
@@ -75,6 +86,5 @@ pub fn config(
     read: Read<'_>,
     options: &Options,
 ) -> Result<(String, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let loaded = load(sources, env, read, options)?;
-    Ok((loaded.document, loaded.warnings))
+    load::config(sources, env, read, options)
 }

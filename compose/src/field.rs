@@ -1,0 +1,514 @@
+//! Reading typed values out of the tree, with messages that name path and place.
+
+use crate::context::Context;
+use crate::out::{Out, scalar_text};
+use crate::report::{At, Placed};
+use crate::scalar::{Resolved, boolean};
+use crate::text::{duration, nearest::nearest};
+use crate::tree::{Form, Key, Node, Scalar, Value, shown};
+use skep_model::Nanos;
+
+/// One value and the path that leads to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Field<'n> {
+    pub path: String,
+    /// Where its key stands; for list items the value itself.
+    pub key: At,
+    pub node: &'n Node,
+}
+
+/// One entry of a mapping or list of `NAME=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub at: At,
+    pub name: String,
+    /// Nothing where no value was written.
+    pub value: Option<String>,
+}
+
+impl<'n> Field<'n> {
+    pub fn at(&self) -> At {
+        self.node.at
+    }
+
+    /// Reports that the value is of the wrong type.
+    pub fn wrong_type(&self, expected: &str, cx: &mut Context<'_>) {
+        let message = format!(
+            "{} must be a {expected}, found {}",
+            self.path,
+            self.node.describe()
+        );
+        let quoted = match &self.node.value {
+            Value::Scalar(Scalar {
+                text,
+                form: Form::Plain,
+            }) if expected.contains("string") && !text.is_empty() => {
+                Some(format!("put it in quotes: \"{}\"", shown(text)))
+            }
+            _ => None,
+        };
+        cx.report.error(self.at(), message, quoted);
+    }
+
+    /// Reports what else is wrong with the value, at the value.
+    pub fn wrong(&self, what: impl std::fmt::Display, cx: &mut Context<'_>) {
+        cx.error(self.at(), format!("{} {what}", self.path));
+    }
+
+    pub fn scalar(&self) -> Option<&'n Scalar> {
+        match &self.node.value {
+            Value::Scalar(scalar) => Some(scalar),
+            Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    fn resolved(&self) -> Option<(&'n Scalar, Resolved)> {
+        self.scalar().map(|scalar| (scalar, scalar.resolve()))
+    }
+
+    pub fn string(&self, cx: &mut Context<'_>) -> Option<String> {
+        match self.resolved() {
+            Some((scalar, Resolved::Text)) => Some(scalar.text.clone()),
+            _ => {
+                self.wrong_type("string", cx);
+                None
+            }
+        }
+    }
+
+    pub fn placed_string(&self, cx: &mut Context<'_>) -> Option<Placed<String>> {
+        let at = self.at();
+        self.string(cx).map(|value| Placed { at, value })
+    }
+
+    /// Text; a number counts as the text it was written as.
+    pub fn string_or_number(&self, cx: &mut Context<'_>) -> Option<String> {
+        match self.resolved() {
+            Some((scalar, Resolved::Text | Resolved::Int(_) | Resolved::Float(_))) => {
+                scalar_text(scalar)
+            }
+            _ => {
+                self.wrong_type("string or number", cx);
+                None
+            }
+        }
+    }
+
+    pub fn boolean(&self, cx: &mut Context<'_>) -> Option<bool> {
+        let value = match self.resolved() {
+            Some((_, Resolved::Bool(value))) => Some(value),
+            Some((scalar, Resolved::Text)) => boolean(&scalar.text),
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong_type("boolean", cx);
+        }
+        value
+    }
+
+    pub fn integer(&self, cx: &mut Context<'_>) -> Option<i64> {
+        let value = match self.resolved() {
+            Some((_, Resolved::Int(value))) => Some(value),
+            Some((_, Resolved::Float(value))) if value.fract() == 0.0 && value.abs() < 9e15 => {
+                Some(value as i64)
+            }
+            Some((scalar, Resolved::Text)) => scalar.text.parse().ok(),
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong_type("integer", cx);
+        }
+        value
+    }
+
+    /// An integer from `least` to `most`.
+    pub fn integer_within(&self, least: i64, most: i64, cx: &mut Context<'_>) -> Option<i64> {
+        let value = self.integer(cx)?;
+        if (least..=most).contains(&value) {
+            return Some(value);
+        }
+        let bound = if most == i64::MAX {
+            format!("at least {least}")
+        } else {
+            format!("from {least} to {most}")
+        };
+        self.wrong(format!("must be {bound}, found {value}"), cx);
+        None
+    }
+
+    pub fn unsigned(&self, cx: &mut Context<'_>) -> Option<u64> {
+        self.integer_within(0, i64::MAX, cx)
+            .and_then(|value| u64::try_from(value).ok())
+    }
+
+    pub fn float(&self, cx: &mut Context<'_>) -> Option<f64> {
+        let value = match self.resolved() {
+            Some((_, Resolved::Int(value))) => Some(value as f64),
+            Some((_, Resolved::Float(value))) => Some(value),
+            Some((scalar, Resolved::Text)) => scalar.text.parse().ok(),
+            _ => None,
+        };
+        match value {
+            Some(value) if value.is_finite() => Some(value),
+            _ => {
+                self.wrong_type("number", cx);
+                None
+            }
+        }
+    }
+
+    /// Permission bits: `0440` unquoted is octal as in YAML 1.1, quoted or replaced text is
+    /// octal too.
+    pub fn mode(&self, cx: &mut Context<'_>) -> Option<u32> {
+        let value = match self.resolved() {
+            Some((_, Resolved::Int(value))) => u32::try_from(value).ok(),
+            Some((scalar, Resolved::Text)) => {
+                let digits = scalar.text.strip_prefix("0o").unwrap_or(&scalar.text);
+                Some(digits)
+                    .filter(|digits| digits.starts_with(|c: char| c.is_ascii_digit()))
+                    .and_then(|digits| u32::from_str_radix(digits, 8).ok())
+            }
+            _ => None,
+        };
+        match value {
+            Some(mode) if mode <= 0o7777 => return Some(mode),
+            Some(mode) => self.wrong(
+                format!("must be permission bits up to 07777, found 0{mode:o}"),
+                cx,
+            ),
+            None => self.wrong_type("number (permission bits, as 0440)", cx),
+        }
+        None
+    }
+
+    pub fn duration(&self, cx: &mut Context<'_>) -> Option<Nanos> {
+        let text = match self.resolved() {
+            Some((scalar, Resolved::Text)) => &scalar.text,
+            Some((scalar, Resolved::Int(_) | Resolved::Float(_))) => {
+                cx.error_with_hint(
+                    self.at(),
+                    format!(
+                        "{} must be a string, found {}",
+                        self.path,
+                        self.node.describe()
+                    ),
+                    format!("a duration has a unit: \"{}s\"", scalar.text),
+                );
+                return None;
+            }
+            _ => {
+                self.wrong_type("string", cx);
+                return None;
+            }
+        };
+        match duration::parse(text) {
+            Some(length) if length.0 >= 0 => Some(length),
+            Some(_) => {
+                self.wrong(
+                    format!("must not be negative, found \"{}\"", shown(text)),
+                    cx,
+                );
+                None
+            }
+            None => {
+                cx.error_with_hint(
+                    self.at(),
+                    format!(
+                        "{} Does not match format 'duration', found \"{}\"",
+                        self.path,
+                        shown(text)
+                    ),
+                    "durations look like 90s, 1m30s or 500ms",
+                );
+                None
+            }
+        }
+    }
+
+    /// One of some words.
+    pub fn word(&self, allowed: &[&str], cx: &mut Context<'_>) -> Option<String> {
+        let word = self.string(cx)?;
+        if allowed.contains(&word.as_str()) {
+            return Some(word);
+        }
+        let listed: Vec<String> = allowed.iter().map(|word| format!("{word:?}")).collect();
+        let hint = nearest(&word, allowed).map(|near| format!("did you mean `{near}`?"));
+        cx.report.error(
+            self.at(),
+            format!(
+                "{} must be one of the following: {}, found \"{}\"",
+                self.path,
+                listed.join(", "),
+                shown(&word)
+            ),
+            hint,
+        );
+        None
+    }
+
+    /// The items of a list.
+    pub fn items(&self, cx: &mut Context<'_>) -> Vec<Field<'n>> {
+        match &self.node.value {
+            Value::List(items) => self.fields_of(items),
+            Value::Scalar(_) | Value::Map(_) => {
+                self.wrong_type("list", cx);
+                Vec::new()
+            }
+        }
+    }
+
+    fn fields_of(&self, items: &'n [Node]) -> Vec<Field<'n>> {
+        items
+            .iter()
+            .enumerate()
+            .map(|(index, node)| Field {
+                path: format!("{}.{index}", self.path),
+                key: node.at,
+                node,
+            })
+            .collect()
+    }
+
+    /// A list of different strings.
+    pub fn strings(&self, cx: &mut Context<'_>) -> Vec<Placed<String>> {
+        let items = self.items(cx);
+        let strings: Vec<Placed<String>> = items
+            .iter()
+            .filter_map(|item| item.placed_string(cx))
+            .collect();
+        self.must_differ(&strings, cx);
+        strings
+    }
+
+    /// A list of strings that may repeat.
+    pub fn words(&self, cx: &mut Context<'_>) -> Vec<String> {
+        let items = self.items(cx);
+        items.iter().filter_map(|item| item.string(cx)).collect()
+    }
+
+    /// One string or a list of different ones.
+    pub fn string_or_list(&self, cx: &mut Context<'_>) -> Vec<Placed<String>> {
+        match &self.node.value {
+            Value::List(_) => self.strings(cx),
+            Value::Scalar(_) => self.placed_string(cx).into_iter().collect(),
+            Value::Map(_) => {
+                self.wrong_type("string or list", cx);
+                Vec::new()
+            }
+        }
+    }
+
+    fn must_differ(&self, strings: &[Placed<String>], cx: &mut Context<'_>) {
+        let mut seen = std::collections::HashMap::new();
+        for (index, string) in strings.iter().enumerate() {
+            if let Some(first) = seen.insert(string.value.as_str(), index) {
+                cx.error(
+                    string.at,
+                    format!("{} array items[{first},{index}] must be unique", self.path),
+                );
+            }
+        }
+    }
+
+    /// The entries of a mapping whose keys are free, in the order of the file.
+    pub fn entries(&self, cx: &mut Context<'_>) -> Vec<(&'n Key, Field<'n>)> {
+        match &self.node.value {
+            Value::Map(entries) => entries
+                .iter()
+                .map(|(key, node)| {
+                    let path = format!("{}.{}", self.path, key.text);
+                    (
+                        key,
+                        Field {
+                            path,
+                            key: key.at,
+                            node,
+                        },
+                    )
+                })
+                .collect(),
+            Value::Scalar(_) | Value::List(_) => {
+                self.wrong_type("mapping", cx);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A mapping, or a list of texts with `separator` between name and value.
+    pub fn pairs(&self, separator: char, cx: &mut Context<'_>) -> Vec<Pair> {
+        match &self.node.value {
+            Value::Map(_) => {
+                let entries = self.entries(cx);
+                entries
+                    .into_iter()
+                    .filter_map(|(key, field)| {
+                        let Some(scalar) = field.scalar() else {
+                            field.wrong_type("string, number or null", cx);
+                            return None;
+                        };
+                        Some(Pair {
+                            at: key.at,
+                            name: key.text.clone(),
+                            value: scalar_text(scalar),
+                        })
+                    })
+                    .collect()
+            }
+            Value::List(_) => self
+                .strings(cx)
+                .into_iter()
+                .map(|string| {
+                    let (name, value) = match string.value.split_once(separator) {
+                        Some((name, value)) => (name, Some(value.to_owned())),
+                        None => (string.value.as_str(), None),
+                    };
+                    Pair {
+                        at: string.at,
+                        name: name.to_owned(),
+                        value,
+                    }
+                })
+                .collect(),
+            Value::Scalar(_) => {
+                self.wrong_type("mapping or list", cx);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The value as a mapping with known keys.
+    pub fn fields(&self, cx: &mut Context<'_>) -> Option<Fields<'n>> {
+        match &self.node.value {
+            Value::Map(entries) => Some(Fields {
+                path: self.path.clone(),
+                entries,
+                known: Vec::new(),
+            }),
+            Value::Scalar(_) | Value::List(_) => {
+                self.wrong_type("mapping", cx);
+                None
+            }
+        }
+    }
+}
+
+/// A mapping whose keys are known; what nobody takes is an error.
+#[derive(Debug)]
+pub(crate) struct Fields<'n> {
+    pub path: String,
+    entries: &'n [(Key, Node)],
+    known: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    /// The root of a file.
+    pub fn root(node: &'n Node) -> Option<Self> {
+        match &node.value {
+            Value::Map(entries) => Some(Self {
+                path: String::new(),
+                entries,
+                known: Vec::new(),
+            }),
+            Value::Scalar(_) | Value::List(_) => None,
+        }
+    }
+
+    /// The value of `name`, null or not.
+    pub fn take_any(&mut self, name: &'static str) -> Option<Field<'n>> {
+        self.known.push(name);
+        let (key, node) = self.entries.iter().find(|(key, _)| key.text == name)?;
+        Some(Field {
+            path: self.path_of(name),
+            key: key.at,
+            node,
+        })
+    }
+
+    /// The value of `name`; a key with nothing behind it counts as absent.
+    pub fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
+        self.take_any(name).filter(|field| !field.node.is_null())
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    pub fn string(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<String> {
+        self.take(name)?.string(cx)
+    }
+
+    pub fn boolean(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<bool> {
+        self.take(name)?.boolean(cx)
+    }
+
+    pub fn unsigned(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<u64> {
+        self.take(name)?.unsigned(cx)
+    }
+
+    pub fn duration(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<Nanos> {
+        self.take(name)?.duration(cx)
+    }
+
+    /// Labels, options and the like; a missing value is the empty text.
+    pub fn map(
+        &mut self,
+        name: &'static str,
+        cx: &mut Context<'_>,
+    ) -> Option<std::collections::BTreeMap<String, String>> {
+        let pairs = self.take(name)?.pairs('=', cx);
+        Some(
+            pairs
+                .into_iter()
+                .map(|pair| (pair.name, pair.value.unwrap_or_default()))
+                .collect(),
+        )
+    }
+
+    /// Takes a key that means something elsewhere but nothing here, and says so.
+    pub fn no_effect(&mut self, name: &'static str, why: &str, cx: &mut Context<'_>) {
+        if let Some(field) = self.take(name) {
+            cx.warn(field.key, format!("{} has no effect: {why}", field.path));
+        }
+    }
+
+    /// The extension fields (`x-…`).
+    pub fn extras(&self) -> Vec<(String, Out)> {
+        self.entries
+            .iter()
+            .filter(|(key, _)| key.text.starts_with("x-"))
+            .map(|(key, node)| (key.text.clone(), Out::from(node)))
+            .collect()
+    }
+
+    /// Reports every key that nobody took and that is no extension.
+    pub fn finish(self, cx: &mut Context<'_>) {
+        for (key, _) in self.entries {
+            if key.text.starts_with("x-") || self.known.contains(&key.text.as_str()) {
+                continue;
+            }
+            let path = if self.path.is_empty() {
+                "(root)"
+            } else {
+                &self.path
+            };
+            let mut allowed = self.known.clone();
+            allowed.sort_unstable();
+            let mut hint = format!("allowed here: {}", allowed.join(", "));
+            if let Some(near) = nearest(&key.text, &allowed) {
+                hint = format!("did you mean `{near}`? {hint}");
+            }
+            cx.error_with_hint(
+                key.at,
+                format!(
+                    "{path} Additional property {} is not allowed",
+                    shown(&key.text)
+                ),
+                hint,
+            );
+        }
+    }
+}

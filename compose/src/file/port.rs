@@ -1,0 +1,351 @@
+//! `ports`, short (`8080:80/udp`, ranges) and long.
+
+use skep_model::PublishMode;
+use skep_model::port::Protocol;
+
+use crate::context::Context;
+use crate::field::Field;
+use crate::out::{MapOut, Out};
+use crate::report::At;
+use crate::tree::{Value, shown};
+
+/// Published ports of one service, ranges counted out.
+const PORTS_MAX: usize = 4096;
+
+/// One published port; no ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub at: At,
+    pub name: Option<String>,
+    pub target: u16,
+    /// 0 asks for a free one.
+    pub published: u16,
+    pub protocol: Option<Protocol>,
+    pub mode: Option<PublishMode>,
+}
+
+pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Port> {
+    let mut ports = Vec::new();
+    for item in field.items(cx) {
+        match &item.node.value {
+            Value::Map(_) => ports.extend(read_long(&item, cx)),
+            Value::Scalar(_) => {
+                let Some(text) = item.string_or_number(cx) else {
+                    continue;
+                };
+                match parse_short(&text) {
+                    Ok(short) => {
+                        if short.has_address {
+                            cx.warn(
+                                item.at(),
+                                format!(
+                                    "ignoring IP-address ({text}) service will listen on '0.0.0.0'"
+                                ),
+                            );
+                        }
+                        ports.extend(short.ports(item.at()));
+                    }
+                    Err(wrong) => item.wrong(
+                        format!(
+                            "Does not match format 'ports', found \"{}\": {wrong}",
+                            shown(&text)
+                        ),
+                        cx,
+                    ),
+                }
+            }
+            Value::List(_) => item.wrong_type("number, string or mapping", cx),
+        }
+        if ports.len() > PORTS_MAX {
+            field.wrong(
+                format!("must be at most {PORTS_MAX} ports, ranges counted out"),
+                cx,
+            );
+            ports.clear();
+            break;
+        }
+    }
+    ports
+}
+
+/// The short syntax, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Short {
+    targets: (u16, u16),
+    published: Option<(u16, u16)>,
+    protocol: Protocol,
+    has_address: bool,
+}
+
+/// `[[address:][published]:]target[/protocol]`, where published and target may be ranges.
+fn parse_short(text: &str) -> Result<Short, String> {
+    let (ports, protocol) = match text.split_once('/') {
+        Some((ports, protocol)) => (ports, protocol.parse().map_err(|e| format!("{e}"))?),
+        None => (text, Protocol::Tcp),
+    };
+    let (rest, target) = match ports.rsplit_once(':') {
+        Some((rest, target)) => (Some(rest), target),
+        None => (None, ports),
+    };
+    let (address, published) = match rest.map(|rest| rest.rsplit_once(':')) {
+        Some(Some((address, published))) => (address, Some(published)),
+        Some(None) => ("", rest),
+        None => ("", None),
+    };
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    let has_address = match address {
+        "" | "0.0.0.0" => false,
+        address => {
+            address
+                .parse::<std::net::IpAddr>()
+                .map_err(|_| format!("invalid IP address: {address}"))?;
+            true
+        }
+    };
+    if target.is_empty() {
+        return Err("no port specified".to_owned());
+    }
+    let targets = range(target).ok_or_else(|| format!("invalid containerPort: {target}"))?;
+    if targets.0 == 0 {
+        return Err(format!("invalid containerPort: {target}"));
+    }
+    let published = match published {
+        None | Some("") => None,
+        Some(published) => {
+            Some(range(published).ok_or_else(|| format!("invalid hostPort: {published}"))?)
+        }
+    };
+    if let Some((first, last)) = published
+        && last - first != targets.1 - targets.0
+        && targets.0 != targets.1
+    {
+        return Err("invalid ranges specified for container and host Ports".to_owned());
+    }
+    Ok(Short {
+        targets,
+        published,
+        protocol,
+        has_address,
+    })
+}
+
+/// `80` or `80-90`.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let port = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
+        text.parse::<u16>().ok()
+    };
+    match text.split_once('-') {
+        None => port(text).map(|port| (port, port)),
+        Some((first, last)) => Some((port(first)?, port(last)?)).filter(|(a, b)| a <= b),
+    }
+}
+
+impl Short {
+    /// The ports one by one, in docker's order (by the target's text).
+    fn ports(&self, at: At) -> Vec<Port> {
+        let port = |target, published| Port {
+            at,
+            name: None,
+            target,
+            published,
+            protocol: Some(self.protocol),
+            mode: Some(PublishMode::Ingress),
+        };
+        let (first, last) = self.targets;
+        let mut ports: Vec<Port> = match self.published {
+            None => (first..=last).map(|target| port(target, 0)).collect(),
+            Some((low, high)) if first == last => (low..=high)
+                .map(|published| port(first, published))
+                .collect(),
+            Some((low, _)) => (first..=last)
+                .map(|target| port(target, low + (target - first)))
+                .collect(),
+        };
+        ports.sort_by_key(|port| port.target.to_string());
+        ports
+    }
+}
+
+fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Port> {
+    let mut fields = item.fields(cx)?;
+    let target = fields.take("target");
+    let target = match target {
+        Some(target) => target.integer_within(1, 65_535, cx),
+        None => {
+            cx.error(item.at(), format!("{} target is required", item.path));
+            None
+        }
+    };
+    let published = match fields.take("published") {
+        None => Some(0),
+        Some(field) if field.scalar().is_some_and(|scalar| scalar.text.is_empty()) => Some(0),
+        Some(field) => {
+            if let Some(scalar) = field.scalar()
+                && range(&scalar.text).is_some_and(|(first, last)| first != last)
+            {
+                cx.error_with_hint(
+                    field.at(),
+                    format!("{} must be a integer, found a range", field.path),
+                    "the short syntax publishes ranges: \"8000-8010:80\"",
+                );
+                None
+            } else {
+                field.integer_within(0, 65_535, cx)
+            }
+        }
+    };
+    let protocol = match fields.take("protocol") {
+        None => None,
+        Some(field) => field.string(cx).and_then(|text| match text.parse() {
+            Ok(protocol) => Some(protocol),
+            Err(wrong) => {
+                cx.error(field.at(), format!("{}: {wrong}", field.path));
+                None
+            }
+        }),
+    };
+    let mode = fields
+        .take("mode")
+        .and_then(|field| field.word(&["ingress", "host"], cx))
+        .map(|mode| match mode.as_str() {
+            "host" => PublishMode::Host,
+            _ => PublishMode::Ingress,
+        });
+    let name = fields.string("name", cx);
+    if let Some(field) = fields.take("host_ip") {
+        cx.warn(
+            field.key,
+            format!(
+                "{} has no effect: service will listen on '0.0.0.0'",
+                field.path
+            ),
+        );
+    }
+    fields.no_effect(
+        "app_protocol",
+        "the protocol above TCP and UDP is not looked at",
+        cx,
+    );
+    fields.finish(cx);
+    let small = |number: i64| u16::try_from(number).unwrap_or(0);
+    Some(Port {
+        at: item.at(),
+        name,
+        target: small(target?),
+        published: small(published?),
+        protocol,
+        mode,
+    })
+}
+
+impl Port {
+    /// What makes two entries of several files the same port.
+    fn identity(&self) -> (u16, u16, Protocol) {
+        let protocol = self.protocol.unwrap_or_default();
+        match self.published {
+            0 => (0, self.target, protocol),
+            published => (published, 0, protocol),
+        }
+    }
+
+    pub fn print(&self) -> Out {
+        let mut out = MapOut::default();
+        out.put_text("name", self.name.as_deref());
+        out.put_text(
+            "mode",
+            self.mode.map(|mode| match mode {
+                PublishMode::Ingress => "ingress",
+                PublishMode::Host => "host",
+            }),
+        );
+        out.put("target", Out::Int(self.target.into()));
+        out.put("published", Out::Int(self.published.into()));
+        out.put_text("protocol", self.protocol.map(Protocol::as_str));
+        out.done()
+    }
+}
+
+/// Puts later ports over earlier ones; the result is ordered by published port.
+pub(crate) fn merge_into(base: &mut Vec<Port>, later: Vec<Port>) {
+    if later.is_empty() || base.is_empty() {
+        base.extend(later);
+        return;
+    }
+    base.retain(|port| !later.iter().any(|new| new.identity() == port.identity()));
+    base.extend(later);
+    base.sort_by_key(|port| port.published);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let at = At {
+            source: 0,
+            line: 1,
+            column: 1,
+        };
+        let short = match parse_short(text) {
+            Ok(short) => short,
+            Err(wrong) => return wrong,
+        };
+        let ports: Vec<String> = short
+            .ports(at)
+            .iter()
+            .map(|p| format!("{}:{}/{}", p.published, p.target, p.protocol.unwrap()))
+            .collect();
+        format!(
+            "{}{}",
+            ports.join(" "),
+            if short.has_address { " !" } else { "" }
+        )
+    }
+
+    #[test]
+    fn the_short_syntax() {
+        for (text, wanted) in [
+            ("80", "0:80/tcp"),
+            ("8080:80", "8080:80/tcp"),
+            ("53:53/udp", "53:53/udp"),
+            ("81:81/SCTP", "81:81/sctp"),
+            (":80", "0:80/tcp"),
+            (
+                "8000-8002:9000-9002",
+                "8000:9000/tcp 8001:9001/tcp 8002:9002/tcp",
+            ),
+            ("9000-9001:80", "9000:80/tcp 9001:80/tcp"),
+            ("99-100", "0:100/tcp 0:99/tcp"),
+            ("127.0.0.1:80:80", "80:80/tcp !"),
+            ("0.0.0.0:80:80", "80:80/tcp"),
+            ("[::1]:82:82", "82:82/tcp !"),
+            ("127.0.0.1::83", "0:83/tcp !"),
+            ("0:80", "0:80/tcp"),
+            ("80:", "no port specified"),
+            ("", "no port specified"),
+            ("x:y", "invalid containerPort: y"),
+            ("x:80", "invalid hostPort: x"),
+            ("70000:80", "invalid hostPort: 70000"),
+            ("80:0", "invalid containerPort: 0"),
+            ("90-80", "invalid containerPort: 90-80"),
+            (
+                "80:80-82",
+                "invalid ranges specified for container and host Ports",
+            ),
+            (
+                "80-81:80-82",
+                "invalid ranges specified for container and host Ports",
+            ),
+            ("nohost:80:80", "invalid IP address: nohost"),
+            ("+80", "invalid containerPort: +80"),
+            (
+                "80:80/foo",
+                "invalid protocol value 'foo'. Must be either tcp, udp or sctp",
+            ),
+        ] {
+            assert_eq!(shown(text), wanted, "{text}");
+        }
+        assert_eq!(parse_short("1-65535").unwrap().targets, (1, 65_535));
+    }
+}

@@ -1,0 +1,541 @@
+//! One service of a compose file: everything that stands below its name.
+
+use std::collections::BTreeMap;
+
+use skep_model::Nanos;
+
+use crate::context::Context;
+use crate::field::{Field, Fields, Pair};
+use crate::file::deploy::{self, Cpus, Deploy};
+use crate::file::environment::{self, Environment};
+use crate::file::health::{self, Health};
+use crate::file::network::{self, JoinedNetworks};
+use crate::file::object::{self, Used};
+use crate::file::port::{self, Port};
+use crate::file::volume::{self, ServiceVolume};
+use crate::file::{extends, is_name, merge_maps, override_with, passthrough, refuse_name};
+use crate::out::Out;
+use crate::report::{At, Placed};
+use crate::text::{env_file, shell};
+use crate::tree::{Node, Value};
+
+/// A service as written. Nothing means: not given.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Service {
+    /// Where its name stands.
+    pub at: At,
+    pub image: Option<Placed<String>>,
+    pub command: Option<Vec<String>>,
+    pub entrypoint: Option<Vec<String>>,
+    pub environment: Environment,
+    pub env_file: Vec<String>,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub hostname: Option<String>,
+    pub user: Option<String>,
+    pub group_add: Vec<String>,
+    pub working_dir: Option<String>,
+    pub tty: Option<bool>,
+    pub stdin_open: Option<bool>,
+    pub init: Option<bool>,
+    pub isolation: Option<String>,
+    pub read_only: Option<bool>,
+    pub stop_signal: Option<String>,
+    pub stop_grace_period: Option<Nanos>,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub sysctls: Option<BTreeMap<String, String>>,
+    pub ulimits: BTreeMap<String, Ulimit>,
+    pub oom_score_adj: Option<i64>,
+    pub dns: Vec<Placed<String>>,
+    pub dns_search: Vec<String>,
+    pub dns_opt: Vec<String>,
+    /// `name:address` each.
+    pub extra_hosts: Vec<String>,
+    pub health: Option<Health>,
+    pub logging: Option<Logging>,
+    pub networks: JoinedNetworks,
+    pub ports: Vec<Port>,
+    pub volumes: Vec<ServiceVolume>,
+    pub tmpfs: Vec<Placed<String>>,
+    pub secrets: Vec<Used>,
+    pub configs: Vec<Used>,
+    pub credential_spec: Option<Placed<CredentialSpec>>,
+    pub deploy: Option<Deploy>,
+    pub restart: Option<Placed<String>>,
+    pub scale: Option<u64>,
+    pub cpus: Option<Cpus>,
+    pub mem_reservation: Option<i64>,
+    pub pids_limit: Option<i64>,
+    /// `os/architecture`.
+    pub platform: Option<Placed<String>>,
+    pub profiles: Vec<Placed<String>>,
+    /// Printed only.
+    pub passthrough: Vec<(&'static str, Out)>,
+    pub extras: BTreeMap<String, Out>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ulimit {
+    Both(i64),
+    Each { soft: i64, hard: i64 },
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Logging {
+    pub driver: Option<String>,
+    pub options: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct CredentialSpec {
+    pub config: Option<String>,
+    pub file: Option<String>,
+    pub registry: Option<String>,
+}
+
+/// Reads the `services` section of the file whose tree is `root`.
+pub(crate) fn read_services(
+    section: &Field<'_>,
+    root: &Node,
+    cx: &mut Context<'_>,
+) -> BTreeMap<String, Service> {
+    let mut services = BTreeMap::new();
+    for (key, field) in section.entries(cx) {
+        if key.text.starts_with("x-") {
+            continue;
+        }
+        if !is_name(&key.text) {
+            refuse_name(&section.path, &key.text, key.at, cx);
+            continue;
+        }
+        let mut chain = extends::Chain::default();
+        if let Some(service) = read(&key.text, &field, root, &mut chain, cx) {
+            services.insert(key.text.clone(), service);
+        }
+    }
+    services
+}
+
+/// Reads one service; `chain` are the services on the way here by `extends`.
+pub(crate) fn read(
+    name: &str,
+    field: &Field<'_>,
+    root: &Node,
+    chain: &mut extends::Chain,
+    cx: &mut Context<'_>,
+) -> Option<Service> {
+    let mut fields = field.fields(cx)?;
+    let base = fields
+        .take("extends")
+        .and_then(|extends| extends::read(name, &extends, root, chain, cx));
+    let own = read_own(field.key, fields, cx);
+    match base {
+        Some(mut base) => {
+            base.at = own.at;
+            base.merge(own);
+            Some(base)
+        }
+        None => Some(own),
+    }
+}
+
+fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
+    let passthrough = passthrough::read(&mut fields, cx);
+    let (environment, env_file) = environment::read(&mut fields, cx);
+    let deploy = fields
+        .take("deploy")
+        .and_then(|field| deploy::read(&field, cx));
+    let service = Service {
+        at,
+        image: fields
+            .take("image")
+            .and_then(|field| field.placed_string(cx)),
+        command: command(&mut fields, "command", cx),
+        entrypoint: command(&mut fields, "entrypoint", cx),
+        environment,
+        env_file,
+        labels: labels(&mut fields, cx),
+        hostname: fields.string("hostname", cx),
+        user: fields.string("user", cx),
+        group_add: group_add(&mut fields, cx),
+        working_dir: fields.string("working_dir", cx),
+        tty: fields.boolean("tty", cx),
+        stdin_open: fields.boolean("stdin_open", cx),
+        init: fields.boolean("init", cx),
+        isolation: fields.string("isolation", cx),
+        read_only: fields.boolean("read_only", cx),
+        stop_signal: fields.string("stop_signal", cx),
+        stop_grace_period: fields.duration("stop_grace_period", cx),
+        cap_add: plain_strings(&mut fields, "cap_add", cx),
+        cap_drop: plain_strings(&mut fields, "cap_drop", cx),
+        sysctls: fields.map("sysctls", cx),
+        ulimits: ulimits(&mut fields, cx),
+        oom_score_adj: fields
+            .take("oom_score_adj")
+            .and_then(|field| field.integer_within(-1000, 1000, cx)),
+        dns: fields
+            .take("dns")
+            .map(|field| field.string_or_list(cx))
+            .unwrap_or_default(),
+        dns_search: string_or_list(&mut fields, "dns_search", cx),
+        dns_opt: string_or_list(&mut fields, "dns_opt", cx),
+        extra_hosts: extra_hosts(&mut fields, cx),
+        health: fields
+            .take("healthcheck")
+            .and_then(|field| health::read(&field, cx)),
+        logging: fields.take("logging").and_then(|field| logging(&field, cx)),
+        networks: fields
+            .take("networks")
+            .map(|field| network::read_joined(&field, cx))
+            .unwrap_or_default(),
+        ports: fields
+            .take("ports")
+            .map(|field| port::read(&field, cx))
+            .unwrap_or_default(),
+        volumes: fields
+            .take("volumes")
+            .map(|field| volume::read(&field, cx))
+            .unwrap_or_default(),
+        tmpfs: fields
+            .take("tmpfs")
+            .map(|field| field.string_or_list(cx))
+            .unwrap_or_default(),
+        secrets: used(&mut fields, "secrets", cx),
+        configs: used(&mut fields, "configs", cx),
+        credential_spec: fields
+            .take("credential_spec")
+            .and_then(|field| credential_spec(&field, cx)),
+        restart: restart(&mut fields, deploy.as_ref(), cx),
+        deploy,
+        scale: fields.unsigned("scale", cx),
+        cpus: deploy::read_cpus("cpus", &mut fields, cx),
+        mem_reservation: fields
+            .take("mem_reservation")
+            .and_then(|field| volume::size(&field, cx)),
+        pids_limit: fields
+            .take("pids_limit")
+            .and_then(|field| field.integer_within(-1, i64::MAX, cx)),
+        platform: fields
+            .take("platform")
+            .and_then(|field| field.placed_string(cx)),
+        profiles: fields
+            .take("profiles")
+            .map(|field| field.strings(cx))
+            .unwrap_or_default(),
+        passthrough,
+        extras: fields.extras().into_iter().collect(),
+    };
+    fields.finish(cx);
+    service
+}
+
+/// `command` and `entrypoint`: a list, or a line that is split into words.
+fn command(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    cx: &mut Context<'_>,
+) -> Option<Vec<String>> {
+    let field = fields.take(name)?;
+    match &field.node.value {
+        Value::List(_) => Some(field.words(cx)),
+        Value::Scalar(_) => match shell::split(&field.string(cx)?) {
+            Ok(words) => Some(words),
+            Err(wrong) => {
+                field.wrong(format!("cannot be split into words: {wrong}"), cx);
+                None
+            }
+        },
+        Value::Map(_) => {
+            field.wrong_type("string or list", cx);
+            None
+        }
+    }
+}
+
+/// `label_file` below, `labels` above.
+fn labels(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Option<BTreeMap<String, String>> {
+    let mut from_files = None;
+    if let Some(field) = fields.take("label_file") {
+        let all: &mut BTreeMap<String, String> = from_files.insert(BTreeMap::new());
+        for file in field.string_or_list(cx) {
+            let path = cx.absolute(&file.value, file.at);
+            let Some(content) = cx.content(&path, file.at) else {
+                continue;
+            };
+            match env_file::parse(&content) {
+                Ok(read) => all.extend(
+                    read.into_iter()
+                        .map(|label| (label.name, label.value.unwrap_or_default())),
+                ),
+                Err(wrong) => cx.error(file.at, format!("invalid label file ({path}): {wrong}")),
+            }
+        }
+    }
+    merge_maps(&mut from_files, fields.map("labels", cx));
+    from_files
+}
+
+fn group_add(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
+    let Some(field) = fields.take("group_add") else {
+        return Vec::new();
+    };
+    let items = field.items(cx);
+    items
+        .iter()
+        .filter_map(|item| item.string_or_number(cx))
+        .collect()
+}
+
+fn plain_strings(fields: &mut Fields<'_>, name: &'static str, cx: &mut Context<'_>) -> Vec<String> {
+    let strings = fields.take(name).map(|field| field.strings(cx));
+    strings
+        .into_iter()
+        .flatten()
+        .map(|string| string.value)
+        .collect()
+}
+
+fn string_or_list(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    cx: &mut Context<'_>,
+) -> Vec<String> {
+    let strings = fields.take(name).map(|field| field.string_or_list(cx));
+    strings
+        .into_iter()
+        .flatten()
+        .map(|string| string.value)
+        .collect()
+}
+
+fn used(fields: &mut Fields<'_>, name: &'static str, cx: &mut Context<'_>) -> Vec<Used> {
+    fields
+        .take(name)
+        .map(|field| object::read_used(&field, cx))
+        .unwrap_or_default()
+}
+
+fn ulimits(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> BTreeMap<String, Ulimit> {
+    let mut ulimits = BTreeMap::new();
+    let Some(field) = fields.take("ulimits") else {
+        return ulimits;
+    };
+    for (key, field) in field.entries(cx) {
+        let limit = match &field.node.value {
+            Value::Map(_) => {
+                let Some(mut fields) = field.fields(cx) else {
+                    continue;
+                };
+                let mut limit = |name| match fields.take(name) {
+                    Some(field) => field.integer(cx),
+                    None => {
+                        cx.error(field.at(), format!("{} {name} is required", field.path));
+                        None
+                    }
+                };
+                let (soft, hard) = (limit("soft"), limit("hard"));
+                fields.finish(cx);
+                soft.zip(hard)
+                    .map(|(soft, hard)| Ulimit::Each { soft, hard })
+            }
+            _ => field.integer(cx).map(Ulimit::Both),
+        };
+        if let Some(limit) = limit {
+            ulimits.insert(key.text.clone(), limit);
+        }
+    }
+    ulimits
+}
+
+/// `extra_hosts` as a mapping, or a list of `name:address` or `name=address`.
+fn extra_hosts(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
+    let Some(field) = fields.take("extra_hosts") else {
+        return Vec::new();
+    };
+    let mut hosts = Vec::new();
+    let is_map = matches!(field.node.value, Value::Map(_));
+    let separator = |text: &str| if text.contains('=') { '=' } else { ':' };
+    let pairs: Vec<Pair> = if is_map {
+        field.pairs('=', cx)
+    } else {
+        let strings = field.strings(cx);
+        strings
+            .into_iter()
+            .map(|string| {
+                let (name, value) = match string.value.split_once(separator(&string.value)) {
+                    Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+                    None => (string.value, None),
+                };
+                Pair {
+                    at: string.at,
+                    name,
+                    value,
+                }
+            })
+            .collect()
+    };
+    for pair in pairs {
+        let Some(address) = pair.value else {
+            cx.error_with_hint(
+                pair.at,
+                format!("bad format for add-host: \"{}\"", pair.name),
+                "entries look like \"name:10.1.2.3\"",
+            );
+            continue;
+        };
+        let address = address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(&address);
+        hosts.push(format!("{}:{address}", pair.name));
+    }
+    if is_map {
+        hosts.sort();
+    }
+    hosts
+}
+
+fn logging(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Logging> {
+    let mut fields = field.fields(cx)?;
+    let logging = Logging {
+        driver: fields.string("driver", cx),
+        options: fields.map("options", cx),
+    };
+    fields.finish(cx);
+    Some(logging)
+}
+
+fn credential_spec(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<CredentialSpec>> {
+    let mut fields = field.fields(cx)?;
+    let value = CredentialSpec {
+        config: fields.string("config", cx),
+        file: fields.string("file", cx),
+        registry: fields.string("registry", cx),
+    };
+    fields.finish(cx);
+    let given = [
+        ("\"Config\"", value.config.is_some()),
+        ("\"File\"", value.file.is_some()),
+        ("\"Registry\"", value.registry.is_some()),
+    ];
+    let given: Vec<&str> = given
+        .iter()
+        .filter(|(_, is)| *is)
+        .map(|(name, _)| *name)
+        .collect();
+    match given[..] {
+        [] | [_] => {}
+        [one, other] => cx.error(
+            field.at(),
+            format!("invalid credential spec: cannot specify both {one} and {other}"),
+        ),
+        _ => cx.error(
+            field.at(),
+            "invalid credential spec: cannot specify both \"Config\", \"File\", and \"Registry\"",
+        ),
+    }
+    Some(Placed {
+        at: field.at(),
+        value,
+    })
+}
+
+/// `restart` of the older syntax, which stands in for `deploy.restart_policy`.
+fn restart(
+    fields: &mut Fields<'_>,
+    deploy: Option<&Deploy>,
+    cx: &mut Context<'_>,
+) -> Option<Placed<String>> {
+    let field = fields.take("restart")?;
+    let restart = field.placed_string(cx);
+    if deploy.is_some_and(|deploy| deploy.restart_policy.is_some()) {
+        cx.warn(
+            field.key,
+            format!(
+                "Ignoring unsupported options: restart ({}): deploy.restart_policy is given",
+                field.path
+            ),
+        );
+    } else {
+        cx.warn_with_hint(
+            field.key,
+            format!("{} is taken as deploy.restart_policy", field.path),
+            "use deploy.restart_policy",
+        );
+    }
+    restart
+}
+
+impl Service {
+    /// Puts a later file's service over this one.
+    pub fn merge(&mut self, later: Self) {
+        override_with!(self, later: image, command, entrypoint, hostname, user, working_dir, tty,
+            stdin_open, init, isolation, read_only, stop_signal, stop_grace_period,
+            oom_score_adj, credential_spec, restart, scale, cpus, mem_reservation, pids_limit,
+            platform);
+        self.environment.extend(later.environment);
+        merge_maps(&mut self.labels, later.labels);
+        merge_maps(&mut self.sysctls, later.sysctls);
+        self.ulimits.extend(later.ulimits);
+        self.env_file.extend(later.env_file);
+        self.group_add.extend(later.group_add);
+        self.cap_add.extend(later.cap_add);
+        self.cap_drop.extend(later.cap_drop);
+        self.dns.extend(later.dns);
+        self.dns_search.extend(later.dns_search);
+        self.dns_opt.extend(later.dns_opt);
+        self.extra_hosts.extend(later.extra_hosts);
+        self.tmpfs.extend(later.tmpfs);
+        self.profiles.extend(later.profiles);
+        port::merge_into(&mut self.ports, later.ports);
+        volume::merge_into(&mut self.volumes, later.volumes);
+        object::merge_used_into(&mut self.secrets, later.secrets);
+        object::merge_used_into(&mut self.configs, later.configs);
+        network::merge_joined(&mut self.networks, later.networks);
+        self.merge_health(later.health);
+        self.merge_logging(later.logging);
+        match (&mut self.deploy, later.deploy) {
+            (Some(base), Some(later)) => base.merge(later),
+            (base, Some(later)) => *base = Some(later),
+            (_, None) => {}
+        }
+        for (name, value) in later.passthrough {
+            match self
+                .passthrough
+                .iter_mut()
+                .find(|(known, _)| *known == name)
+            {
+                Some((_, known)) => match (known, value) {
+                    (Out::List(items), Out::List(more)) => items.extend(more),
+                    (known, value) => *known = value,
+                },
+                None => self.passthrough.push((name, value)),
+            }
+        }
+        self.extras.extend(later.extras);
+    }
+
+    fn merge_health(&mut self, later: Option<Health>) {
+        match (&mut self.health, later) {
+            (Some(base), Some(later)) => base.merge(later),
+            (base, Some(later)) => *base = Some(later),
+            (_, None) => {}
+        }
+    }
+
+    /// Options of one driver are merged; another driver starts afresh.
+    fn merge_logging(&mut self, later: Option<Logging>) {
+        let Some(later) = later else { return };
+        match &mut self.logging {
+            Some(base)
+                if base.driver == later.driver
+                    || base.driver.is_none()
+                    || later.driver.is_none() =>
+            {
+                override_with!(base, later: driver);
+                merge_maps(&mut base.options, later.options);
+            }
+            base => *base = Some(later),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The small languages inside compose values: command lines, durations, sizes, processor counts,
+//! environment files; and guessing what a misspelt word meant.
+
+pub(crate) mod cpus;
+pub(crate) mod duration;
+pub(crate) mod env_file;
+pub(crate) mod image;
+pub(crate) mod nearest;
+pub(crate) mod shell;
+pub(crate) mod size;
