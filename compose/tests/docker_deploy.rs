@@ -172,7 +172,13 @@ fn made_by_docker(asked: &[(String, Value)]) -> Made {
             "/services/create" => {
                 let mut body = body.clone();
                 drop_ids(&mut body);
-                let service: ServiceSpec = serde_json::from_value(body).unwrap();
+                let mut service: ServiceSpec = serde_json::from_value(body).unwrap();
+                // The client leaves the order of unpublished ports to chance.
+                if let Some(endpoint) = &mut service.endpoint_spec {
+                    endpoint
+                        .ports
+                        .sort_by_key(|port| (port.published_port, port.target_port, port.protocol));
+                }
                 made.services.insert(service.name.clone(), service);
             }
             other => panic!("the client asked for {other}"),

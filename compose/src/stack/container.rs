@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::file::File;
 use crate::file::health::Health;
 use crate::file::service::{self, Service};
+use crate::text::image;
 
 pub(super) fn container(
     name: &str,
@@ -23,7 +24,7 @@ pub(super) fn container(
         image: service
             .image
             .as_ref()
-            .map(|image| image.value.clone())
+            .map(|image| image::familiar(&image.value))
             .unwrap_or_default(),
         labels: labelled(service.labels.as_ref(), cx),
         command: service.entrypoint.clone().unwrap_or_default(),
@@ -33,7 +34,7 @@ pub(super) fn container(
         dir: text(&service.working_dir),
         user: text(&service.user),
         groups: service.group_add.clone(),
-        privileges: Some(privileges(service)),
+        privileges: Some(privileges(service, file, cx)),
         init: service.init,
         stop_signal: text(&service.stop_signal),
         tty: service.tty.unwrap_or(false),
@@ -72,14 +73,18 @@ fn environment(service: &Service) -> Vec<String> {
     variables
 }
 
-fn privileges(service: &Service) -> Privileges {
+fn privileges(service: &Service, file: &File, cx: &Context<'_>) -> Privileges {
     let credential_spec = service.credential_spec.as_ref().and_then(|placed| {
         let spec = &placed.value;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        // A config is named here; the cluster puts its id in place.
+        // By its full name here; the cluster puts its id in place.
+        let config = spec.config.as_ref().and_then(|config| {
+            let object = &file.configs.get(config)?.value;
+            Some(object::full_name(config, object, cx))
+        });
         (*spec != service::CredentialSpec::default()).then(|| {
             serde_json::json!({
-                "Config": text(&spec.config),
+                "Config": text(&config),
                 "File": text(&spec.file),
                 "Registry": text(&spec.registry),
             })

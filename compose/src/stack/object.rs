@@ -96,7 +96,7 @@ pub(super) fn configs(file: &File, cx: &mut Context<'_>) -> (Vec<ConfigSpec>, Ve
     (made.into_values().collect(), external.into_iter().collect())
 }
 
-fn full_name(name: &str, object: &FileObject, cx: &Context<'_>) -> String {
+pub(super) fn full_name(name: &str, object: &FileObject, cx: &Context<'_>) -> String {
     object.name.clone().unwrap_or_else(|| scoped(name, cx))
 }
 

@@ -32,8 +32,12 @@ pub fn corpus() -> BTreeMap<String, Vec<PathBuf>> {
 }
 
 /// The environment of every test.
-pub const ENVIRONMENT: [(&str, &str); 3] =
-    [("HOME", "/home/somebody"), ("TAG", "1.2"), ("EMPTY", "")];
+pub const ENVIRONMENT: [(&str, &str); 4] = [
+    ("HOME", "/home/somebody"),
+    ("TAG", "1.2"),
+    ("SUFFIX", "blue"),
+    ("EMPTY", ""),
+];
 
 pub fn env(name: &str) -> Option<String> {
     ENVIRONMENT
