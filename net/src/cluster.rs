@@ -170,7 +170,7 @@ impl Host {
     }
 
     /// Removes the cluster's half of this host.
-    pub(crate) fn remove_cluster(&self) -> Report {
+    pub fn remove_cluster(&self) -> Report {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
         lock(&self.ports).release(MESH_OWNER);

@@ -308,6 +308,17 @@ impl Host {
         })
     }
 
+    /// MTU of the interface that carries one of this host's own addresses; 1500 when none does.
+    pub fn mtu_of(&self, own: IpAddr) -> Result<u32, NetError> {
+        self.look(|socket, names| {
+            let addresses = entry::addresses(socket, names)?;
+            let carrier = addresses.into_iter().find(|(_, net)| net.addr() == own);
+            let links = link::list(socket)?;
+            let mtu = carrier.and_then(|(name, _)| links.iter().find(|link| link.name == name));
+            Ok(mtu.map_or(1500, |link| link.mtu))
+        })
+    }
+
     /// Looks at the root namespace.
     pub(crate) fn look<T: Send>(
         &self,

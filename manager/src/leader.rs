@@ -1,0 +1,205 @@
+//! What runs on the leader only: the control loop, the watch over nodes, role changes.
+//!
+//! The loop is woken by keys, by time and by changes of leadership, and always does the same:
+//! look at the present state, decide, commit.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use skep_consensus::Leadership;
+use skep_model::node::Reachability;
+use skep_model::{Node, NodeId, NodeState, Timestamp};
+use skep_reconcile::{Memory, NodeReport};
+use skep_store::{Commit, Snapshot, Transaction};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::clock;
+use crate::manager::Core;
+use crate::roles;
+use crate::submit::{self, CommitError};
+
+/// The loop looks again this often even when nothing seems to change.
+const IDLE: Duration = Duration::from_secs(10);
+/// Nodes and roles are looked at this often.
+const TICK: Duration = Duration::from_millis(250);
+/// Pause after a step that could not be committed.
+const RETRY: Duration = Duration::from_millis(100);
+/// Heartbeat period of agents when the cluster says none, and its bounds.
+const HEARTBEAT: (Duration, Duration, Duration) = (
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(60),
+);
+
+/// The heartbeat period to use for a cluster's setting.
+pub fn heartbeat(wanted: Option<Duration>) -> Duration {
+    match wanted {
+        None | Some(Duration::ZERO) => HEARTBEAT.1,
+        Some(wanted) => wanted.clamp(HEARTBEAT.0, HEARTBEAT.2),
+    }
+}
+
+/// Runs for as long as the manager does, and acts while it leads.
+pub async fn run(core: Arc<Core>) {
+    let mut leadership = core.consensus.leadership();
+    loop {
+        if leadership.wait_for(|now| now.is_me).await.is_err() {
+            return;
+        }
+        // Everything that earlier leaders acknowledged must be seen before anything is decided.
+        if core.consensus.read_barrier().await.is_err() {
+            tokio::time::sleep(RETRY).await;
+            continue;
+        }
+        info!(node = %core.node, "this manager leads now");
+        lead(&core, &mut leadership).await;
+        info!(node = %core.node, "this manager leads no longer");
+    }
+}
+
+async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
+    lock(core).restart(clock::now());
+    let mut applied = core.machine.applied();
+    let mut memory = Memory::new();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while leadership.borrow().is_me {
+        applied.mark_unchanged();
+        let wake_at = step(core, &mut memory).await;
+        let pause = wake_at.map_or(IDLE, |at| at.since(clock::now()).min(IDLE));
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            changed = applied.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(pause) => (),
+            () = core.leader_wake.notified() => watch_nodes(core).await,
+            _ = tick.tick() => {
+                watch_nodes(core).await;
+                roles::reconcile(core).await;
+            }
+        }
+    }
+}
+
+fn lock(core: &Core) -> std::sync::MutexGuard<'_, crate::liveness::Liveness> {
+    core.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One look at the present state. Returns when to look again.
+async fn step(core: &Arc<Core>, memory: &mut Memory) -> Option<Timestamp> {
+    let snapshot = core.machine.store().snapshot();
+    let step = skep_reconcile::reconcile(&snapshot, memory, clock::now(), &mut clock::random());
+    let Some(commit) = &step.commit else {
+        return step.wake_at;
+    };
+    debug!(changes = commit.changes.len(), "step");
+    match submit::propose(core, commit).await {
+        Ok(()) => step.wake_at,
+        Err(CommitError::Conflict { message, .. }) => {
+            // The next step compares what was expected with what is, and decides anew.
+            debug!(message, "step lost a race");
+            Some(clock::now())
+        }
+        Err(CommitError::Propose(error)) => {
+            warn!(%error, "step could not be committed");
+            tokio::time::sleep(RETRY).await;
+            Some(clock::now())
+        }
+    }
+}
+
+/// Declares nodes up and down, and notes how managers fare.
+async fn watch_nodes(core: &Arc<Core>) {
+    let snapshot = core.machine.store().snapshot();
+    let now = clock::now();
+    let period = snapshot
+        .cluster()
+        .map(|cluster| cluster.spec.dispatcher.heartbeat_period.duration());
+    let states: Vec<(NodeId, NodeState)> = {
+        let mut liveness = lock(core);
+        liveness.retain(|node| snapshot.node(node).is_some());
+        let nodes = snapshot.nodes().map(|node| (&node.id, node.status.state));
+        liveness.transitions(nodes, heartbeat(period), now)
+    };
+    for (node, state) in &states {
+        info!(%node, ?state, "node");
+    }
+    let reports: Vec<(NodeId, NodeReport)> = states
+        .into_iter()
+        .map(|(node, state)| {
+            let message = match state {
+                NodeState::Down => "heartbeat failure".to_owned(),
+                NodeState::Ready | NodeState::Unknown | NodeState::Disconnected => String::new(),
+            };
+            (
+                node,
+                NodeReport {
+                    state,
+                    message,
+                    addr: String::new(),
+                },
+            )
+        })
+        .collect();
+    let commits = [
+        skep_reconcile::record_node_states(&snapshot, &reports, now),
+        record_managers(&snapshot, &managers(core, &snapshot), now),
+    ];
+    for commit in commits.into_iter().flatten() {
+        match submit::propose(core, &commit).await {
+            // A lost race is looked at again with the next tick.
+            Ok(()) | Err(CommitError::Conflict { .. }) => (),
+            Err(CommitError::Propose(error)) => {
+                debug!(%error, "node states could not be committed");
+            }
+        }
+    }
+}
+
+/// The commit that notes how managers fare.
+fn record_managers(
+    snapshot: &Snapshot,
+    managers: &[(NodeId, bool, Reachability)],
+    now: Timestamp,
+) -> Option<Commit> {
+    let mut transaction = Transaction::new(snapshot, now);
+    for (id, leader, reachability) in managers {
+        let Some(node) = snapshot.node(id) else {
+            continue;
+        };
+        let mut node = Node::clone(node);
+        if let Some(status) = &mut node.manager_status {
+            status.leader = *leader;
+            status.reachability = *reachability;
+        }
+        transaction.put(node).expect("nodes have no unique names");
+    }
+    transaction.commit()
+}
+
+/// Which managers lead and answer, by node.
+fn managers(core: &Core, snapshot: &Snapshot) -> Vec<(NodeId, bool, Reachability)> {
+    let metrics = core.consensus.metrics();
+    snapshot
+        .nodes()
+        .filter(|node| node.manager_status.is_some())
+        .map(|node| {
+            let raft_id = node
+                .manager_status
+                .as_ref()
+                .map_or(0, |status| status.raft_id);
+            let is_me = raft_id == core.raft_id;
+            let follower = metrics
+                .followers
+                .iter()
+                .find(|follower| follower.id == raft_id);
+            let reachable = is_me || follower.is_some_and(|follower| follower.reachable);
+            let reachability = if reachable {
+                Reachability::Reachable
+            } else {
+                Reachability::Unreachable
+            };
+            (node.id.clone(), is_me, reachability)
+        })
+        .collect()
+}

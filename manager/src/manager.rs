@@ -1,0 +1,294 @@
+//! A manager put together: its log, its state, its listener and its loops.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use skep_consensus::{Consensus, Member, OpenError, Options};
+use skep_model::{ClusterId, ControlError, ControlRequest, ControlResponse, NodeId};
+use skep_pki::Sealer;
+use skep_proto::connect::Connector;
+use skep_proto::v1::ca_server::CaServer;
+use skep_proto::v1::control_server::ControlServer;
+use skep_proto::v1::dispatcher_server::DispatcherServer;
+use skep_proto::v1::logs_server::LogsServer;
+use skep_proto::v1::membership_server::MembershipServer;
+use skep_proto::v1::raft_server::RaftServer;
+use skep_proto::{MESSAGE_BYTES_MAX, listen};
+use skep_store::{Commit, Snapshot, Store};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use crate::liveness::Liveness;
+use crate::machine::Machine;
+use crate::rpc::{ca, control, dispatcher, logs, membership, raft};
+use crate::sessions::Sessions;
+use crate::submit;
+use crate::transport::GrpcTransport;
+
+/// Changes that a watcher may leave unread before it is told that it was too slow.
+const WATCH_EVENTS_MAX: usize = 10_000;
+
+/// How to start a manager.
+pub struct ManagerConfig {
+    pub node: NodeId,
+    pub cluster: ClusterId,
+    pub raft_id: u64,
+    /// `address:port` that the other managers reach this one at.
+    pub address: String,
+    pub listen: SocketAddr,
+    pub directory: PathBuf,
+    pub sealer: Sealer,
+    pub connector: Arc<Connector>,
+    pub server_tls: Arc<ArcSwap<ServerConfig>>,
+    /// Takes every entry on two cores; set lower for tests of slow machines.
+    pub timing: skep_consensus::Timing,
+    pub snapshot_every: u64,
+    pub keep_entries: u64,
+}
+
+/// Why a manager cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Bootstrap(ControlError),
+}
+
+/// What the manager's services and loops share.
+pub struct Core {
+    pub node: NodeId,
+    pub cluster: ClusterId,
+    pub raft_id: u64,
+    pub address: String,
+    pub consensus: Consensus,
+    pub machine: Arc<Machine>,
+    pub connector: Arc<Connector>,
+    pub sessions: Sessions,
+    /// Used on the leader only.
+    pub liveness: Mutex<Liveness>,
+    /// Wakes the leader's loop for something that is no change of the state.
+    pub leader_wake: tokio::sync::Notify,
+}
+
+/// A running manager. Dropping it does not stop it; [`Manager::shutdown`] does.
+pub struct Manager {
+    core: Arc<Core>,
+    running: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Manager {
+    /// Opens the log and starts to serve. A manager that is not part of a cluster yet is made
+    /// one by [`Manager::bootstrap`] or by joining.
+    pub async fn start(config: ManagerConfig) -> Result<Self, StartError> {
+        let listener =
+            TcpListener::bind(config.listen)
+                .await
+                .map_err(|source| StartError::Listen {
+                    address: config.listen,
+                    source,
+                })?;
+        let machine = Arc::new(Machine::new(Store::new()));
+        let transport = Arc::new(GrpcTransport::new(Arc::clone(&config.connector)));
+        let mut options = Options::new(config.raft_id, &config.directory, config.sealer);
+        options.timing = config.timing;
+        options.snapshot_every = config.snapshot_every;
+        options.keep_entries = config.keep_entries;
+        let state: Arc<dyn skep_consensus::StateMachine> = Arc::clone(&machine) as _;
+        let consensus = Consensus::open(options, state, transport).await?;
+        let core = Arc::new(Core {
+            node: config.node,
+            cluster: config.cluster,
+            raft_id: config.raft_id,
+            address: config.address,
+            consensus,
+            machine,
+            connector: config.connector,
+            sessions: Sessions::default(),
+            liveness: Mutex::default(),
+            leader_wake: tokio::sync::Notify::new(),
+        });
+        let mut running = JoinSet::new();
+        running.spawn(serve(Arc::clone(&core), listener, config.server_tls));
+        running.spawn(crate::leader::run(Arc::clone(&core)));
+        running.spawn(crate::relay::run(Arc::clone(&core)));
+        info!(node = %core.node, listen = %config.listen, "manager started");
+        Ok(Self {
+            core,
+            running: tokio::sync::Mutex::new(running),
+        })
+    }
+
+    /// Makes a new cluster with this manager as its only member, holding `first` and then this
+    /// node itself.
+    pub async fn bootstrap(
+        &self,
+        first: &Commit,
+        me: skep_reconcile::NewNode,
+    ) -> Result<(), StartError> {
+        let failed = |error: String| {
+            StartError::Bootstrap(ControlError::new(skep_model::Kind::Internal, error))
+        };
+        let member = self.member();
+        self.core
+            .consensus
+            .bootstrap(member)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let described = |error| StartError::Bootstrap(submit::describe(&error));
+        submit::propose(&self.core, first)
+            .await
+            .map_err(described)?;
+        let snapshot = self.core.machine.store().snapshot();
+        let commit = skep_reconcile::add_node(&snapshot, me, crate::clock::now())
+            .ok_or_else(|| failed("the first node changes nothing".to_owned()))?;
+        submit::propose(&self.core, &commit)
+            .await
+            .map_err(described)
+    }
+
+    fn member(&self) -> Member {
+        Member {
+            id: self.core.raft_id,
+            address: self.core.address.clone(),
+            node: self.core.node.to_string(),
+        }
+    }
+
+    /// What the services and loops share.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The replicated state; linearizable unless `stale`.
+    pub async fn snapshot(&self, stale: bool) -> Result<Snapshot, ControlError> {
+        submit::read(&self.core, stale).await
+    }
+
+    /// Every change applied on this manager from now on.
+    pub fn watch(&self) -> skep_store::Watch {
+        self.core.machine.store().watch(WATCH_EVENTS_MAX).1
+    }
+
+    /// Asks for a change, on whichever manager leads.
+    pub async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
+        submit::submit(&self.core, request, false).await
+    }
+
+    /// How many managers answer and how many do not, this one included.
+    pub fn reachability(&self) -> (usize, usize) {
+        let metrics = self.core.consensus.metrics();
+        let voters = metrics
+            .members
+            .iter()
+            .filter(|part| part.part == skep_consensus::Part::Voter);
+        let answers = |id: u64| {
+            id == self.core.raft_id
+                || !metrics.leadership.is_me
+                || metrics
+                    .followers
+                    .iter()
+                    .any(|follower| follower.id == id && follower.reachable)
+        };
+        let (reachable, unreachable): (Vec<_>, Vec<_>) =
+            voters.partition(|part| answers(part.member.id));
+        (reachable.len(), unreachable.len())
+    }
+
+    /// Whether this manager leads, and the address of the one that does.
+    pub fn leader(&self) -> (bool, Option<String>) {
+        let now = self.core.consensus.leadership().borrow().clone();
+        (now.is_me, now.leader.map(|leader| leader.address))
+    }
+
+    /// Asks another manager to lead.
+    pub async fn step_down(&self, within: Duration) -> bool {
+        self.core.consensus.step_down_hint(within).await
+    }
+
+    /// The managers by node id and address.
+    pub fn members(&self) -> Vec<(NodeId, String)> {
+        let members = self.core.consensus.members();
+        members
+            .into_iter()
+            .map(|part| (NodeId::new(part.member.node), part.member.address))
+            .collect()
+    }
+
+    /// Addresses of the managers.
+    pub fn addresses(&self) -> Vec<String> {
+        let members = self.core.consensus.members();
+        members
+            .into_iter()
+            .map(|part| part.member.address)
+            .collect()
+    }
+
+    /// Follows log lines of tasks on whichever nodes they run.
+    pub fn logs(&self, wanted: logs::Wanted) -> tokio::sync::mpsc::Receiver<logs::Piece> {
+        logs::follow_everywhere(Arc::clone(&self.core), wanted)
+    }
+
+    /// Stops serving and closes the log. Bounded.
+    pub async fn shutdown(&self) {
+        let mut running = self.running.lock().await;
+        running.abort_all();
+        while running.join_next().await.is_some() {}
+        if tokio::time::timeout(Duration::from_secs(10), self.core.consensus.shutdown())
+            .await
+            .is_err()
+        {
+            warn!("the replicated log did not close in time");
+        }
+    }
+}
+
+async fn serve(core: Arc<Core>, listener: TcpListener, tls: Arc<ArcSwap<ServerConfig>>) {
+    let incoming = ReceiverStream::new(listen::accept(listener, tls));
+    macro_rules! sized {
+        ($server:expr) => {
+            $server
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        };
+    }
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .add_service(sized!(RaftServer::new(raft::RaftService(Arc::clone(
+            &core
+        )))))
+        .add_service(sized!(CaServer::new(ca::CaService(Arc::clone(&core)))))
+        .add_service(sized!(MembershipServer::new(
+            membership::MembershipService(Arc::clone(&core))
+        )))
+        .add_service(sized!(ControlServer::new(control::ControlService(
+            Arc::clone(&core)
+        ))))
+        .add_service(sized!(DispatcherServer::new(
+            dispatcher::DispatcherService(Arc::clone(&core))
+        )))
+        .add_service(sized!(LogsServer::new(logs::LogsService(Arc::clone(
+            &core
+        )))))
+        .serve_with_incoming(incoming)
+        .await;
+    if let Err(error) = served {
+        warn!(%error, "the manager's listener ended");
+    }
+}

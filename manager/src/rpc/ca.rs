@@ -1,0 +1,185 @@
+//! Issues certificates: to new nodes against a join token, to members against their old one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::node::NodeDescription;
+use skep_model::{Availability, Cluster, NodeId, NodeRole};
+use skep_pki::{Authority, Peer, same_secret};
+use skep_proto::decode;
+use skep_proto::v1::ca_client::CaClient;
+use skep_proto::v1::ca_server::Ca;
+use skep_proto::v1::{Empty, IssueReply, IssueRequest, RootReply};
+use skep_reconcile::NewNode;
+use skep_store::Snapshot;
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use crate::caller::{is_forwarded, mark_forwarded, verify};
+use crate::clock;
+use crate::manager::Core;
+use crate::submit::{self, CommitError};
+
+/// A commit that lost a race is made anew this often.
+const ATTEMPTS_MAX: usize = 8;
+
+pub struct CaService(pub Arc<Core>);
+
+#[tonic::async_trait]
+impl Ca for CaService {
+    async fn get_root(&self, _request: Request<Empty>) -> Result<Response<RootReply>, Status> {
+        let snapshot = self.0.machine.store().snapshot();
+        let cluster = cluster(&snapshot)?;
+        Ok(Response::new(RootReply {
+            root_pem: cluster.root_ca.cert.clone(),
+        }))
+    }
+
+    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueReply>, Status> {
+        let peer = verify(&request, &self.0.cluster)?.map(|verified| verified.peer);
+        let forwarded = is_forwarded(&request);
+        let leader = submit::leader_elsewhere(&self.0)
+            .await
+            .map_err(|error| skep_proto::status::from_control(&error))?;
+        match leader {
+            None => issue(&self.0, peer, &request.into_inner())
+                .await
+                .map(Response::new),
+            Some(_) if forwarded => Err(Status::unavailable(submit::NO_LEADER)),
+            Some(leader) => {
+                let mut call = Request::new(request.into_inner());
+                mark_forwarded(&mut call, peer.as_ref());
+                CaClient::new(self.0.connector.channel(&leader.address))
+                    .issue(call)
+                    .await
+            }
+        }
+    }
+}
+
+fn cluster(snapshot: &Snapshot) -> Result<&Arc<Cluster>, Status> {
+    snapshot
+        .cluster()
+        .ok_or_else(|| Status::unavailable("the cluster is not known here yet"))
+}
+
+async fn issue(
+    core: &Arc<Core>,
+    peer: Option<Peer>,
+    request: &IssueRequest,
+) -> Result<IssueReply, Status> {
+    let snapshot = core.machine.store().snapshot();
+    let cluster = Arc::clone(cluster(&snapshot)?);
+    let (node, role) = match peer {
+        Some(peer) => renewed(&snapshot, &peer)?,
+        None => admitted(core, &cluster, request).await?,
+    };
+    // The observed role follows the certificate; a demotion has set it before.
+    if role == NodeRole::Manager {
+        record_role(core, &node).await?;
+    }
+    let now = clock::now();
+    let life = match cluster.spec.ca_config.node_cert_expiry.duration() {
+        Duration::ZERO => Duration::from_secs(2160 * 3600),
+        life => life.max(Duration::from_secs(
+            u64::try_from(skep_model::limits::CERT_EXPIRY_SECS_MIN).unwrap_or(3600),
+        )),
+    };
+    let internal = |error: skep_pki::authority::AuthorityError| Status::internal(error.to_string());
+    let authority =
+        Authority::from_pem(&cluster.root_ca.cert, &cluster.root_ca.key).map_err(internal)?;
+    let cert_pem = authority
+        .sign(&request.csr_pem, &node, role, &core.cluster, life, now)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    info!(%node, ?role, "certificate issued");
+    Ok(IssueReply {
+        cert_pem,
+        root_pem: cluster.root_ca.cert.clone(),
+        node_id: node.to_string(),
+    })
+}
+
+/// A member asks for its next certificate: the same node, in the role it should have now.
+fn renewed(snapshot: &Snapshot, peer: &Peer) -> Result<(NodeId, NodeRole), Status> {
+    let Some(node) = snapshot.node(&peer.node) else {
+        return Err(Status::not_found("the node was removed from the cluster"));
+    };
+    let role = match (node.spec.role, node.role) {
+        (NodeRole::Worker, NodeRole::Worker) => NodeRole::Worker,
+        // A manager that is to be a worker keeps its role until its vote is gone.
+        (NodeRole::Manager, _) | (NodeRole::Worker, NodeRole::Manager) => NodeRole::Manager,
+    };
+    Ok((peer.node.clone(), role))
+}
+
+/// A stranger with a token becomes a node.
+async fn admitted(
+    core: &Arc<Core>,
+    cluster: &Cluster,
+    request: &IssueRequest,
+) -> Result<(NodeId, NodeRole), Status> {
+    let role = if same_secret(&request.token, &cluster.join_tokens.manager) {
+        NodeRole::Manager
+    } else if same_secret(&request.token, &cluster.join_tokens.worker) {
+        NodeRole::Worker
+    } else {
+        return Err(Status::invalid_argument(
+            "A valid join token is necessary to join this cluster",
+        ));
+    };
+    let description: NodeDescription = decode("node description", &request.description)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let availability = match request.availability.as_str() {
+        "" | "active" => Availability::Active,
+        "pause" => Availability::Pause,
+        "drain" => Availability::Drain,
+        other => {
+            return Err(Status::invalid_argument(format!(
+                "invalid availability: {other}"
+            )));
+        }
+    };
+    let id = NodeId::random(&mut clock::random());
+    for _ in 0..ATTEMPTS_MAX {
+        let snapshot = core.machine.store().snapshot();
+        let new = NewNode {
+            id: id.clone(),
+            role,
+            availability,
+            description: description.clone(),
+            ..NewNode::default()
+        };
+        let Some(commit) = skep_reconcile::add_node(&snapshot, new, clock::now()) else {
+            return Ok((id, role));
+        };
+        match submit::propose(core, &commit).await {
+            Ok(()) => return Ok((id, role)),
+            Err(CommitError::Conflict { .. }) => (),
+            Err(error) => return Err(skep_proto::status::from_control(&submit::describe(&error))),
+        }
+    }
+    Err(Status::unavailable(
+        "the node could not be added: too many changes at once, try again",
+    ))
+}
+
+async fn record_role(core: &Arc<Core>, node: &NodeId) -> Result<(), Status> {
+    for _ in 0..ATTEMPTS_MAX {
+        let snapshot = core.machine.store().snapshot();
+        let known = snapshot.node(node);
+        if known.is_none_or(|node| node.role == NodeRole::Manager) {
+            return Ok(());
+        }
+        let status = known.and_then(|node| node.manager_status.clone());
+        let commit = crate::roles::record_role(&snapshot, node, NodeRole::Manager, status);
+        let Some(commit) = commit else { return Ok(()) };
+        match submit::propose(core, &commit).await {
+            Ok(()) => return Ok(()),
+            Err(CommitError::Conflict { .. }) => (),
+            Err(error) => return Err(skep_proto::status::from_control(&submit::describe(&error))),
+        }
+    }
+    Err(Status::unavailable(
+        "the node's role could not be noted: try again",
+    ))
+}

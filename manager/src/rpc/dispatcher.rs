@@ -1,0 +1,281 @@
+//! Holds sessions with agents: tells them what to run, hears how it goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::{NodeId, NodeRole};
+use skep_pki::Peer;
+use skep_proto::v1::dispatcher_server::Dispatcher;
+use skep_proto::v1::{
+    AgentMessage, Empty, Heard, ManagerMessage, ManagerPeer, Managers, Welcome, agent_message,
+    manager_message,
+};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info};
+
+use crate::assignments::{Items, complete, difference};
+use crate::caller::require;
+use crate::manager::Core;
+
+/// Changes are collected this long before an agent is told.
+const SETTLE: Duration = Duration::from_millis(5);
+/// The first message must come within this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// A manager without a leader for this long sends its agents elsewhere.
+const LEADERLESS_MAX: Duration = Duration::from_secs(6);
+/// An agent that says nothing for so many heartbeat periods is gone.
+const SILENT_PERIODS_MAX: u32 = 5;
+/// Messages that may wait for a slow agent.
+const OUTGOING: usize = 16;
+
+pub struct DispatcherService(pub Arc<Core>);
+
+#[tonic::async_trait]
+impl Dispatcher for DispatcherService {
+    type SessionStream = ReceiverStream<Result<ManagerMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let verified = require(&request, &self.0.cluster)?;
+        let address = verified
+            .address
+            .map(|address| address.ip().to_string())
+            .unwrap_or_default();
+        let (out, outgoing) = mpsc::channel(OUTGOING);
+        let session = Session {
+            core: Arc::clone(&self.0),
+            peer: verified.peer,
+            address,
+            out,
+            sent: None,
+            managers: Vec::new(),
+            told_role: None,
+        };
+        tokio::spawn(session.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+}
+
+struct Session {
+    core: Arc<Core>,
+    peer: Peer,
+    address: String,
+    out: mpsc::Sender<Result<ManagerMessage, Status>>,
+    /// What the agent was told last; `None` before the complete set.
+    sent: Option<Items>,
+    managers: Vec<ManagerPeer>,
+    /// The role for which a new certificate was asked last.
+    told_role: Option<NodeRole>,
+}
+
+impl Session {
+    async fn run(mut self, incoming: Streaming<AgentMessage>) {
+        if let Err(status) = self.hold(incoming).await {
+            debug!(node = %self.peer.node, %status, "session ended");
+            let _ = self.out.send(Err(status)).await;
+        }
+    }
+
+    async fn hold(&mut self, mut incoming: Streaming<AgentMessage>) -> Result<(), Status> {
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, incoming.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        let Some(agent_message::Content::Hello(hello)) = hello.and_then(|message| message.content)
+        else {
+            return Err(Status::invalid_argument("a session begins with a hello"));
+        };
+        self.check_membership()?;
+        let node = self.peer.node.clone();
+        let (id, mut others) = self.core.sessions.open(&node);
+        info!(%node, address = self.address, "session opened");
+        self.hear(hello.description, false);
+        let held = self.serve(&mut incoming, &mut others, id).await;
+        self.core.sessions.close(&node, id);
+        held
+    }
+
+    async fn serve(
+        &mut self,
+        incoming: &mut Streaming<AgentMessage>,
+        others: &mut mpsc::Receiver<manager_message::Content>,
+        id: u64,
+    ) -> Result<(), Status> {
+        let period = self.heartbeat();
+        let heartbeat_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+        self.tell(manager_message::Content::Welcome(Welcome {
+            session_id: id.to_string(),
+            heartbeat_ms,
+        }))
+        .await?;
+        let mut applied = self.core.machine.applied();
+        let mut leadership = self.core.consensus.leadership();
+        let mut leaderless_since: Option<Instant> = None;
+        let mut heard_at = Instant::now();
+        self.tell_changes().await?;
+        let mut tell_at: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            leaderless_since = match leadership.borrow().leader {
+                Some(_) => None,
+                None => leaderless_since.or(Some(now)),
+            };
+            if leaderless_since.is_some_and(|since| now - since > LEADERLESS_MAX) {
+                return Err(Status::unavailable("this manager has lost its leader"));
+            }
+            if now - heard_at > period * SILENT_PERIODS_MAX {
+                return Err(Status::unavailable("the agent is silent"));
+            }
+            tokio::select! {
+                message = incoming.message() => match message? {
+                    Some(message) => {
+                        heard_at = Instant::now();
+                        if !self.take(message) {
+                            return Ok(());
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                changed = applied.changed(), if tell_at.is_none() => {
+                    changed.map_err(|_| Status::unavailable("this manager stops"))?;
+                    tell_at = Some(Instant::now() + SETTLE);
+                }
+                () = tokio::time::sleep_until(tell_at.unwrap_or(now)), if tell_at.is_some() => {
+                    tell_at = None;
+                    applied.mark_unchanged();
+                    self.tell_changes().await?;
+                }
+                other = others.recv() => match other {
+                    Some(content) => self.tell(content).await?,
+                    None => return Err(Status::aborted("a newer session of this node took over")),
+                },
+                _ = leadership.changed() => (),
+                () = tokio::time::sleep(period) => (),
+                () = self.out.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Refuses a node only on evidence: a replica that lags may not know a new node yet.
+    fn check_membership(&self) -> Result<(), Status> {
+        let snapshot = self.core.machine.store().snapshot();
+        let removed = snapshot
+            .cluster()
+            .is_some_and(|cluster| cluster.removed_nodes.contains_key(&self.peer.node));
+        if removed {
+            return Err(Status::not_found("the node was removed from the cluster"));
+        }
+        if snapshot.node(&self.peer.node).is_none() {
+            return Err(Status::unavailable(
+                "this manager does not know the node yet",
+            ));
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&self) -> Duration {
+        let snapshot = self.core.machine.store().snapshot();
+        let period = snapshot
+            .cluster()
+            .map(|cluster| cluster.spec.dispatcher.heartbeat_period.duration());
+        crate::leader::heartbeat(period)
+    }
+
+    /// Takes one message. False ends the session.
+    fn take(&self, message: AgentMessage) -> bool {
+        match message.content {
+            Some(agent_message::Content::Heartbeat(_)) => self.hear(Vec::new(), false),
+            Some(agent_message::Content::Description(description)) => self.hear(description, false),
+            Some(agent_message::Content::Statuses(batch)) => {
+                // A node speaks for its own tasks only.
+                let own = self.peer.node.as_str();
+                let statuses = batch
+                    .statuses
+                    .into_iter()
+                    .filter(|status| status.node_id == own)
+                    .collect();
+                self.core.sessions.reported(statuses);
+            }
+            Some(agent_message::Content::Logs(lines)) => self.core.sessions.deliver_logs(lines),
+            Some(agent_message::Content::Goodbye(_)) => {
+                self.hear(Vec::new(), true);
+                return false;
+            }
+            Some(agent_message::Content::Applied(_) | agent_message::Content::Hello(_)) | None => {
+                ()
+            }
+        }
+        true
+    }
+
+    fn hear(&self, description: Vec<u8>, gone: bool) {
+        self.core.sessions.heard(Heard {
+            node_id: self.peer.node.to_string(),
+            address: self.address.clone(),
+            description,
+            gone,
+        });
+    }
+
+    async fn tell(&self, content: manager_message::Content) -> Result<(), Status> {
+        let message = ManagerMessage {
+            content: Some(content),
+        };
+        self.out
+            .send(Ok(message))
+            .await
+            .map_err(|_| Status::cancelled("the agent has gone"))
+    }
+
+    /// Tells everything that is news to the agent.
+    async fn tell_changes(&mut self) -> Result<(), Status> {
+        let common = self.core.sessions.common(&self.core);
+        let node: NodeId = self.peer.node.clone();
+        if !common.is_member(&node) {
+            self.tell(manager_message::Content::Removed(Empty {}))
+                .await?;
+            return Err(Status::not_found("the node was removed from the cluster"));
+        }
+        let managers = self.managers_now();
+        if managers != self.managers {
+            self.managers.clone_from(&managers);
+            self.tell(manager_message::Content::Managers(Managers { managers }))
+                .await?;
+        }
+        let wanted = common.role_wanted(&node);
+        if wanted.is_some_and(|role| role != self.peer.role) && self.told_role != wanted {
+            self.told_role = wanted;
+            self.tell(manager_message::Content::Renew(Empty {})).await?;
+        }
+        let items = common.for_node(&node);
+        let change = match &self.sent {
+            None => Some(complete(&items, common.version())),
+            Some(sent) => difference(sent, &items, common.version()),
+        };
+        self.sent = Some(items);
+        match change {
+            Some(change) => {
+                self.tell(manager_message::Content::Assignments(change))
+                    .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn managers_now(&self) -> Vec<ManagerPeer> {
+        let members = self.core.consensus.members();
+        members
+            .into_iter()
+            .filter(|part| part.part == skep_consensus::Part::Voter)
+            .map(|part| ManagerPeer {
+                node_id: part.member.node,
+                address: part.member.address,
+                raft_id: part.member.id,
+            })
+            .collect()
+    }
+}

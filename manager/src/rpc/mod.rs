@@ -1,0 +1,8 @@
+//! The services that a manager's listener offers, one file each.
+
+pub mod ca;
+pub mod control;
+pub mod dispatcher;
+pub mod logs;
+pub mod membership;
+pub mod raft;

@@ -1,0 +1,235 @@
+//! Changes and reads: on the leader directly, on a follower through the leader, once.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_consensus::{Member, ProposeError, ReadError};
+use skep_model::{ControlError, ControlRequest, ControlResponse, Kind};
+use skep_proto::v1::control_client::ControlClient;
+use skep_proto::v1::{ControlPayload, control_reply};
+use skep_proto::{MESSAGE_BYTES_MAX, decode, encode, status};
+use skep_store::{Commit, Snapshot};
+use tonic::Request;
+use tonic::transport::Channel;
+
+use crate::caller::mark_forwarded;
+use crate::clock;
+use crate::machine::{Outcome, decode_outcome, encode_command};
+use crate::manager::Core;
+
+/// A change that lost a race is decided anew this often.
+const ATTEMPTS_MAX: usize = 16;
+/// How long a request waits for a leader to be known, as after an election.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// How long a forwarded request may take.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a read may wait for this replica to catch up.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Swarm's text for a cluster that cannot decide.
+pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
+     are online. Make sure more than half of the managers are online.";
+
+/// Why a commit is not in the state.
+#[derive(Debug)]
+pub enum CommitError {
+    /// Decide anew: something it relied on has changed.
+    Conflict {
+        kind: Kind,
+        message: String,
+    },
+    Propose(ProposeError),
+}
+
+/// Says a commit's failure in the terms of a request.
+pub fn describe(error: &CommitError) -> ControlError {
+    match error {
+        CommitError::Conflict { kind, message } => ControlError::new(*kind, message.clone()),
+        CommitError::Propose(ProposeError::NotLeader { .. } | ProposeError::Unavailable) => {
+            ControlError::new(Kind::Unavailable, NO_LEADER)
+        }
+        CommitError::Propose(error @ (ProposeError::Busy | ProposeError::Stopped)) => {
+            ControlError::new(Kind::Unavailable, error.to_string())
+        }
+        CommitError::Propose(error @ ProposeError::TooBig { .. }) => {
+            ControlError::new(Kind::Exhausted, error.to_string())
+        }
+    }
+}
+
+/// Puts a commit into the log and waits until it is applied here.
+pub async fn propose(core: &Core, commit: &Commit) -> Result<(), CommitError> {
+    let bytes = core
+        .consensus
+        .propose(encode_command(commit))
+        .await
+        .map_err(CommitError::Propose)?;
+    match decode_outcome(&bytes) {
+        Outcome::Applied => Ok(()),
+        Outcome::Conflict { kind, message } => Err(CommitError::Conflict { kind, message }),
+    }
+}
+
+/// The replicated state as this manager has it: current, unless `stale` is good enough.
+pub async fn read(core: &Core, stale: bool) -> Result<Snapshot, ControlError> {
+    if !stale {
+        let current = async {
+            let index = core.consensus.leader_read_index().await?;
+            core.consensus.wait_applied(index, READ_TIMEOUT).await
+        };
+        retry_without_leader(core, || async { Ok(()) }).await?;
+        current.await.map_err(|error: ReadError| match error {
+            ReadError::NotLeader { .. } | ReadError::Unavailable => {
+                ControlError::new(Kind::Unavailable, NO_LEADER)
+            }
+            ReadError::Stopped => ControlError::new(Kind::Unavailable, error.to_string()),
+        })?;
+    }
+    Ok(core.machine.store().snapshot())
+}
+
+/// Waits, with a bound, until a leader is known.
+async fn retry_without_leader<F, T>(
+    core: &Core,
+    then: impl FnOnce() -> F,
+) -> Result<T, ControlError>
+where
+    F: Future<Output = Result<T, ControlError>>,
+{
+    let mut leadership = core.consensus.leadership();
+    let known = leadership.wait_for(|now| now.leader.is_some());
+    // The guard on the value must not live across the next await.
+    let found = matches!(tokio::time::timeout(LEADER_WAIT, known).await, Ok(Ok(_)));
+    if found {
+        then().await
+    } else {
+        Err(ControlError::new(Kind::Unavailable, NO_LEADER))
+    }
+}
+
+/// The leader, if it is another manager. Waits for one to be known.
+pub async fn leader_elsewhere(core: &Core) -> Result<Option<Member>, ControlError> {
+    retry_without_leader(core, || async {
+        let now = core.consensus.leadership().borrow().clone();
+        Ok(if now.is_me { None } else { now.leader })
+    })
+    .await
+}
+
+/// A client for the leader's control service.
+pub fn control_client(core: &Core, leader: &Member) -> ControlClient<Channel> {
+    ControlClient::new(core.connector.channel(&leader.address))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Decides a request on the leader. `forwarded` requests are not handed on again.
+pub async fn submit(
+    core: &Arc<Core>,
+    request: ControlRequest,
+    forwarded: bool,
+) -> Result<ControlResponse, ControlError> {
+    let deadline = tokio::time::Instant::now() + LEADER_WAIT;
+    loop {
+        let outcome = match leader_elsewhere(core).await? {
+            None => submit_here(core, &request).await,
+            Some(_) if forwarded => Err(ControlError::new(Kind::Unavailable, NO_LEADER)),
+            Some(leader) => forward(core, &leader, &request).await,
+        };
+        match outcome {
+            // Nothing was taken in: the leader has changed under our hands.
+            Err(error)
+                if error.kind == Kind::Unavailable
+                    && error.message == NO_LEADER
+                    && !forwarded
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn submit_here(
+    core: &Arc<Core>,
+    request: &ControlRequest,
+) -> Result<ControlResponse, ControlError> {
+    // Removing a manager needs a change of the membership first.
+    if let ControlRequest::RemoveNode { id, force } = request {
+        crate::roles::before_remove(core, id, *force).await?;
+    }
+    if let ControlRequest::UpdateNode { id, spec, .. } = request {
+        crate::roles::before_update(core, id, spec)?;
+    }
+    let mut last = None;
+    for _ in 0..ATTEMPTS_MAX {
+        let snapshot = core.machine.store().snapshot();
+        let (commit, response) = skep_reconcile::control::execute(
+            request,
+            &snapshot,
+            clock::now(),
+            &mut clock::random(),
+        )?;
+        if commit.is_empty() {
+            return Ok(response);
+        }
+        match propose(core, &commit).await {
+            Ok(()) => return Ok(response),
+            Err(error @ CommitError::Conflict { .. }) => last = Some(describe(&error)),
+            // Known not to have been taken in: may be decided by the next leader.
+            Err(error @ CommitError::Propose(ProposeError::NotLeader { .. })) => {
+                return Err(describe(&error));
+            }
+            // May have been taken in: to decide it again could do it twice.
+            Err(CommitError::Propose(ProposeError::Unavailable)) => {
+                return Err(ControlError::new(
+                    Kind::Unavailable,
+                    "no quorum of managers answered in time: the change may or may not have been made",
+                ));
+            }
+            Err(error) => return Err(describe(&error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| ControlError::new(Kind::OutOfSequence, "update out of sequence")))
+}
+
+async fn forward(
+    core: &Arc<Core>,
+    leader: &Member,
+    request: &ControlRequest,
+) -> Result<ControlResponse, ControlError> {
+    let mut call = Request::new(ControlPayload {
+        payload: encode(request),
+    });
+    mark_forwarded(&mut call, None);
+    let mut client = control_client(core, leader);
+    let reply = match tokio::time::timeout(FORWARD_TIMEOUT, client.submit(call)).await {
+        Ok(Ok(reply)) => reply.into_inner(),
+        Ok(Err(status)) => return Err(status::to_control(&status)),
+        Err(_) => {
+            return Err(ControlError::new(
+                Kind::Unavailable,
+                format!(
+                    "the leader at {} did not answer in time: the change may or may not have been made",
+                    leader.address
+                ),
+            ));
+        }
+    };
+    let unreadable =
+        |error: skep_proto::DecodeError| ControlError::new(Kind::Internal, error.to_string());
+    match reply.outcome {
+        Some(control_reply::Outcome::Response(bytes)) => {
+            decode("control response", &bytes).map_err(unreadable)
+        }
+        Some(control_reply::Outcome::Error(bytes)) => {
+            Err(decode("control error", &bytes).unwrap_or_else(unreadable))
+        }
+        None => Err(ControlError::new(
+            Kind::Internal,
+            "the leader's answer is empty",
+        )),
+    }
+}

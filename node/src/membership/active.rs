@@ -1,0 +1,500 @@
+//! A node that is a member: its agent, its manager if it is one, and what follows from what the
+//! cluster tells it.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::{ClientConfig, ServerConfig};
+use skep_agent::{AgentEvent, Session, Worker};
+use skep_api::cluster::{LocalCluster, LocalState};
+use skep_api::texts;
+use skep_manager::{Manager, ManagerConfig, Timing, clock};
+use skep_model::node::NodeDescription;
+use skep_model::{ControlError, Kind, NodeId, NodeRole};
+use skep_pki::tls::{client_config, server_config};
+use skep_pki::{Identity, Sealer};
+use skep_proto::connect::Connector;
+use skep_proto::status;
+use skep_proto::v1::membership_client::MembershipClient;
+use skep_proto::v1::{JoinRequest, LeaveRequest, ManagerPeer};
+use skep_reconcile::NewNode;
+use skep_store::Commit;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{info, warn};
+
+use super::files::{Files, Saved};
+use super::{Surroundings, describe, issue, skep_error_chain};
+
+/// Events of the agent that may wait.
+const EVENTS: usize = 16;
+/// A renewal that failed is tried again after this time.
+const RENEW_RETRY: Duration = Duration::from_secs(5);
+/// How often a joining manager asks before it gives up, and how long it waits in between.
+const JOIN_ATTEMPTS: (usize, Duration) = (30, Duration::from_millis(500));
+/// How long the first assignments may take to arrive.
+const FIRST_ASSIGNMENTS: Duration = Duration::from_secs(15);
+/// How long a leader that leaves waits for another one.
+const STEP_DOWN: Duration = Duration::from_secs(3);
+/// Log entries between snapshots, and entries kept for followers that are a little slow.
+const SNAPSHOTS: (u64, u64) = (10_000, 500);
+
+/// What the first manager of a new cluster begins with.
+pub struct Birth {
+    pub first: Commit,
+    pub me: NewNode,
+}
+
+/// A membership at work.
+pub struct Active {
+    around: Arc<Surroundings>,
+    files: Files,
+    saved: Mutex<Saved>,
+    identity: ArcSwap<Identity>,
+    client_tls: Arc<ArcSwap<ClientConfig>>,
+    server_tls: Arc<ArcSwap<ServerConfig>>,
+    connector: Arc<Connector>,
+    worker: Arc<Worker>,
+    manager: Mutex<Option<Arc<Manager>>>,
+    managers: watch::Sender<Vec<String>>,
+    description: watch::Sender<NodeDescription>,
+    events: mpsc::Sender<AgentEvent>,
+    heard: tokio::sync::Mutex<mpsc::Receiver<AgentEvent>>,
+    session: Mutex<Option<AbortHandle>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn internal(error: impl std::fmt::Display) -> ControlError {
+    ControlError::new(Kind::Internal, error.to_string())
+}
+
+impl Active {
+    /// Starts manager (if the node is one) and agent.
+    pub async fn start(
+        around: Arc<Surroundings>,
+        files: Files,
+        saved: Saved,
+        identity: Identity,
+        birth: Option<Birth>,
+    ) -> Result<Arc<Self>, ControlError> {
+        let data_path: IpAddr = saved
+            .data_path
+            .parse()
+            .map_err(|_| internal("the data path address is damaged"))?;
+        let client_tls = Arc::new(ArcSwap::new(client_config(&identity).map_err(internal)?));
+        let server_tls = Arc::new(ArcSwap::new(server_config(&identity).map_err(internal)?));
+        let description = describe::node(&around, &identity, data_path).await;
+        let worker = Worker::open(
+            Arc::clone(&around.engine),
+            Arc::clone(&around.host),
+            &files.agent(),
+            &around.exec_root,
+            description.data_path_mtu,
+        )
+        .map_err(|error| internal(skep_error_chain(&error)))?;
+        let (events, heard) = mpsc::channel(EVENTS);
+        let role = identity.peer.role;
+        let active = Arc::new(Self {
+            around,
+            files,
+            managers: watch::Sender::new(saved.managers.clone()),
+            saved: Mutex::new(saved),
+            identity: ArcSwap::from_pointee(identity),
+            connector: Arc::new(Connector::new(Arc::clone(&client_tls))),
+            client_tls,
+            server_tls,
+            worker: Arc::clone(&worker),
+            manager: Mutex::default(),
+            description: watch::Sender::new(description),
+            events,
+            heard: tokio::sync::Mutex::new(heard),
+            session: Mutex::default(),
+            tasks: Mutex::default(),
+        });
+        if role == NodeRole::Manager {
+            active.start_manager().await?;
+        }
+        if let Some(birth) = birth {
+            let manager = active.manager()?;
+            manager
+                .bootstrap(&birth.first, birth.me)
+                .await
+                .map_err(|error| internal(skep_error_chain(&error)))?;
+        }
+        active.spawn(Arc::clone(&worker).watch_containers());
+        active.spawn(worker.keep_network());
+        active.restart_session();
+        let renewing = Arc::clone(&active);
+        active.spawn(async move { renewing.renew_in_time().await });
+        Ok(active)
+    }
+
+    async fn start_manager(&self) -> Result<(), ControlError> {
+        let saved = self.saved();
+        let key = self.files.data_key()?;
+        let listen: SocketAddr = saved
+            .listen
+            .parse()
+            .map_err(|_| internal("the listen address is damaged"))?;
+        let config = ManagerConfig {
+            node: saved.node.clone(),
+            cluster: saved.cluster.clone(),
+            raft_id: saved.raft_id,
+            address: saved.advertise.clone(),
+            listen,
+            directory: self.files.raft(),
+            sealer: Sealer::new(&key),
+            connector: Arc::clone(&self.connector),
+            server_tls: Arc::clone(&self.server_tls),
+            timing: Timing::default(),
+            snapshot_every: SNAPSHOTS.0,
+            keep_entries: SNAPSHOTS.1,
+        };
+        let manager = Manager::start(config)
+            .await
+            .map_err(|error| internal(skep_error_chain(&error)))?;
+        *lock(&self.manager) = Some(Arc::new(manager));
+        // The manager on this very node is the nearest one.
+        self.note_managers(saved.managers.clone());
+        Ok(())
+    }
+
+    fn saved(&self) -> Saved {
+        lock(&self.saved).clone()
+    }
+
+    /// Runs `work` until the membership stops.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.tasks).spawn(work);
+    }
+
+    pub fn node(&self) -> NodeId {
+        lock(&self.saved).node.clone()
+    }
+
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    /// This node's manager.
+    pub fn manager(&self) -> Result<Arc<Manager>, ControlError> {
+        lock(&self.manager)
+            .clone()
+            .ok_or_else(|| ControlError::new(Kind::Unavailable, texts::NOT_A_MANAGER))
+    }
+
+    /// What needs no other node to tell.
+    pub fn local(&self) -> LocalCluster {
+        let saved = self.saved();
+        let address = saved
+            .advertise
+            .parse::<SocketAddr>()
+            .map(|address| address.ip().to_string());
+        let expired = self.identity.load().not_after < clock::now();
+        LocalCluster {
+            state: if expired {
+                LocalState::Error
+            } else {
+                LocalState::Active
+            },
+            node_id: saved.node,
+            node_addr: address.unwrap_or_default(),
+            is_manager: lock(&self.manager).is_some(),
+            cluster_id: saved.cluster,
+            error: if expired {
+                texts::CERTIFICATES_EXPIRED.to_owned()
+            } else {
+                String::new()
+            },
+            remote_managers: self.remote_managers(),
+        }
+    }
+
+    fn remote_managers(&self) -> Vec<(NodeId, String)> {
+        if let Some(manager) = &*lock(&self.manager) {
+            return manager.members();
+        }
+        let addresses = self.managers.borrow().clone();
+        addresses
+            .into_iter()
+            .map(|address| (NodeId::default(), address))
+            .collect()
+    }
+
+    /// (Re)opens the session with the managers, with the certificate that is current now.
+    fn restart_session(&self) {
+        let session = Session {
+            node: self.node(),
+            connector: Arc::clone(&self.connector),
+            managers: self.managers.subscribe(),
+            description: self.description.subscribe(),
+            worker: Arc::clone(&self.worker),
+            events: self.events.clone(),
+        };
+        let handle = lock(&self.tasks).spawn(session.run());
+        if let Some(old) = lock(&self.session).replace(handle) {
+            old.abort();
+        }
+    }
+
+    /// Hears no manager any more.
+    pub async fn end_session(&self) {
+        if let Some(session) = lock(&self.session).take() {
+            session.abort();
+        }
+    }
+
+    /// Acts on what the cluster tells this node, for as long as it is a member. True when the
+    /// cluster has removed it.
+    pub async fn attend(self: &Arc<Self>) -> bool {
+        let mut heard = self.heard.lock().await;
+        while let Some(event) = heard.recv().await {
+            match event {
+                AgentEvent::Removed => return true,
+                AgentEvent::Managers(managers) => self.take_managers(&managers),
+                AgentEvent::Renew => {
+                    if let Err(error) = self.renew().await {
+                        warn!(%error, "the certificate could not be renewed yet");
+                        let (active, events) = (Arc::clone(self), self.events.clone());
+                        self.spawn(async move {
+                            tokio::time::sleep(RENEW_RETRY).await;
+                            let _ = events.send(AgentEvent::Renew).await;
+                            drop(active);
+                        });
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn take_managers(&self, managers: &[ManagerPeer]) {
+        if managers.is_empty() {
+            return;
+        }
+        self.note_managers(managers.iter().map(|peer| peer.address.clone()).collect());
+    }
+
+    /// Remembers the managers, this node's own first.
+    fn note_managers(&self, mut addresses: Vec<String>) {
+        let is_manager = lock(&self.manager).is_some();
+        let mut saved = lock(&self.saved);
+        if is_manager {
+            let own = saved.advertise.clone();
+            addresses.retain(|address| *address != own);
+            addresses.insert(0, own);
+        }
+        if addresses != saved.managers {
+            saved.managers.clone_from(&addresses);
+            // During init there is no saved state yet; it is written when all is well.
+            if matches!(self.files.load(), Ok(Some(_)))
+                && let Err(error) = self.files.save(&saved)
+            {
+                warn!(
+                    error = skep_error_chain(&error),
+                    "the list of managers could not be saved"
+                );
+            }
+        }
+        drop(saved);
+        self.managers.send_if_modified(|known| {
+            let changed = *known != addresses;
+            *known = addresses;
+            changed
+        });
+    }
+
+    async fn renew_in_time(self: Arc<Self>) {
+        loop {
+            let chance = lock(&self.saved).renew_chance;
+            let at = self.identity.load().renew_at(chance);
+            // Looked at again now and then: clocks jump.
+            let pause = at
+                .since(clock::now())
+                .clamp(RENEW_RETRY, Duration::from_secs(3600));
+            tokio::time::sleep(pause).await;
+            if at <= clock::now()
+                && let Err(error) = self.renew().await
+            {
+                warn!(%error, "the certificate could not be renewed yet");
+            }
+        }
+    }
+
+    /// Gets the next certificate and puts it to use; starts or stops the manager if the role in
+    /// it is another one.
+    async fn renew(self: &Arc<Self>) -> Result<(), ControlError> {
+        let before = self.identity.load().peer.role;
+        let managers = self.managers.borrow().clone();
+        let identity = issue::next_certificate(&self.connector, &managers).await?;
+        let role = identity.peer.role;
+        self.files.save_identity(&identity)?;
+        self.client_tls
+            .store(client_config(&identity).map_err(internal)?);
+        self.server_tls
+            .store(server_config(&identity).map_err(internal)?);
+        self.identity.store(Arc::new(identity));
+        self.connector.forget_all();
+        info!(?role, "certificate renewed");
+        match (before, role) {
+            (NodeRole::Worker, NodeRole::Manager) => {
+                self.become_manager().await?;
+                self.restart_session();
+            }
+            (NodeRole::Manager, NodeRole::Worker) => {
+                self.become_worker().await?;
+                self.restart_session();
+            }
+            (NodeRole::Worker, NodeRole::Worker) | (NodeRole::Manager, NodeRole::Manager) => {
+                if role == NodeRole::Manager && self.saved().raft_id == 0 {
+                    self.become_manager().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn become_manager(&self) -> Result<(), ControlError> {
+        {
+            let mut saved = lock(&self.saved);
+            if saved.raft_id == 0 {
+                saved.raft_id = super::nonzero(&mut super::clock_random());
+            }
+            self.files.save(&saved)?;
+        }
+        if lock(&self.manager).is_none() {
+            self.start_manager().await?;
+        }
+        self.join_log().await
+    }
+
+    async fn become_worker(&self) -> Result<(), ControlError> {
+        let manager = lock(&self.manager).take();
+        if let Some(manager) = manager {
+            manager.shutdown().await;
+        }
+        self.files.remove_log();
+        let own = {
+            let mut saved = lock(&self.saved);
+            saved.raft_id = 0;
+            self.files.save(&saved)?;
+            saved.advertise.clone()
+        };
+        let mut others = self.managers.borrow().clone();
+        others.retain(|address| *address != own);
+        self.note_managers(others);
+        Ok(())
+    }
+
+    /// Asks the leader, through any manager, to make this manager a voting member of the log.
+    pub async fn join_log(&self) -> Result<(), ControlError> {
+        let saved = self.saved();
+        let mut last = ControlError::new(Kind::Unavailable, "no manager is known");
+        for _ in 0..JOIN_ATTEMPTS.0 {
+            let others: Vec<String> = saved
+                .managers
+                .iter()
+                .filter(|address| **address != saved.advertise)
+                .cloned()
+                .collect();
+            for address in others {
+                let request = JoinRequest {
+                    raft_id: saved.raft_id,
+                    address: saved.advertise.clone(),
+                };
+                let mut client = MembershipClient::new(self.connector.channel(&address));
+                match client.join(request).await {
+                    Ok(reply) => {
+                        self.take_managers(&reply.into_inner().managers);
+                        return Ok(());
+                    }
+                    Err(answer) => last = status::to_control(&answer),
+                }
+            }
+            if last.kind != Kind::Unavailable {
+                return Err(last);
+            }
+            tokio::time::sleep(JOIN_ATTEMPTS.1).await;
+        }
+        Err(last)
+    }
+
+    /// Tells the leader that this node leaves; a manager gives up its vote.
+    pub async fn leave_log(&self) -> Result<(), ControlError> {
+        let own = self.saved().advertise;
+        let manager = lock(&self.manager).clone();
+        if let Some(manager) = &manager
+            && manager.leader().0
+            && manager.addresses().len() > 1
+        {
+            manager.step_down(STEP_DOWN).await;
+        }
+        let mut others = match &manager {
+            Some(manager) => manager.addresses(),
+            None => self.managers.borrow().clone(),
+        };
+        others.retain(|address| manager.is_none() || *address != own);
+        let mut last = Ok(());
+        for address in others {
+            let mut client = MembershipClient::new(self.connector.channel(&address));
+            match client.leave(LeaveRequest { node: true }).await {
+                Ok(_) => return Ok(()),
+                Err(answer) => last = Err(status::to_control(&answer)),
+            }
+        }
+        last
+    }
+
+    /// Waits until a manager has told this node what it is to run.
+    pub async fn wait_for_assignments(&self) -> Result<(), ControlError> {
+        let wait = async {
+            while self.worker.assigned().local.is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(FIRST_ASSIGNMENTS, wait)
+            .await
+            .map_err(|_| {
+                ControlError::new(
+                    Kind::Unavailable,
+                    "no manager has opened a session with this node in time",
+                )
+            })
+    }
+
+    /// Stops agent and manager. Containers go on.
+    pub async fn stop(&self) {
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+        let manager = lock(&self.manager).take();
+        if let Some(manager) = manager {
+            manager.shutdown().await;
+        }
+    }
+
+    /// Takes down what the cluster's networks left on this host.
+    pub async fn remove_networks(&self) {
+        let host = Arc::clone(&self.around.host);
+        let removed = tokio::task::spawn_blocking(move || host.remove_cluster()).await;
+        match removed {
+            Ok(report) => {
+                for failure in report.failures {
+                    warn!(object = failure.object, error = %failure.error.chain(), "could not be removed");
+                }
+            }
+            Err(error) => warn!(%error, "the cluster's networks could not be removed"),
+        }
+    }
+}

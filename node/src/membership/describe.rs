@@ -1,0 +1,88 @@
+//! What this node says of itself.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use skep_model::node::{EngineDescription, NodeDescription, PluginDescription};
+use skep_model::placement::Platform;
+use skep_model::resources::Resources;
+use skep_model::{MemoryBytes, NanoCpus};
+use skep_pki::Identity;
+
+use super::Surroundings;
+
+/// The description of a node that has its certificate.
+pub async fn node(
+    around: &Arc<Surroundings>,
+    identity: &Identity,
+    data_path: IpAddr,
+) -> NodeDescription {
+    let mut description = without_identity(around, data_path).await;
+    description.tls_info = identity.tls_info();
+    description
+}
+
+/// The description of a node that has no certificate yet.
+pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> NodeDescription {
+    let host = Arc::clone(&around.host);
+    // The device that carries the address, not the way to it: that would be the loopback.
+    let mtu = tokio::task::spawn_blocking(move || host.mtu_of(data_path)).await;
+    let info = around.engine.info();
+    let plugins = |kind: &str, names: &[String]| -> Vec<PluginDescription> {
+        names
+            .iter()
+            .map(|name| PluginDescription {
+                kind: kind.to_owned(),
+                name: name.clone(),
+            })
+            .collect()
+    };
+    let mut offered = plugins("Log", &info.log_drivers);
+    offered.extend(plugins("Network", &info.network_drivers));
+    offered.extend(plugins("Network", &["overlay".to_owned()]));
+    offered.extend(plugins("Volume", &info.volume_drivers));
+    let labels: BTreeMap<String, String> = around
+        .labels
+        .iter()
+        .map(|label| {
+            let (key, value) = label.split_once('=').unwrap_or((label, ""));
+            (key.to_owned(), value.to_owned())
+        })
+        .collect();
+    NodeDescription {
+        hostname: around.hostname.clone(),
+        platform: Platform {
+            architecture: std::env::consts::ARCH.to_owned(),
+            os: std::env::consts::OS.to_owned(),
+        },
+        resources: Resources {
+            nano_cpus: NanoCpus(processors() * 1_000_000_000),
+            memory_bytes: MemoryBytes(memory_bytes()),
+            generic_resources: Vec::new(),
+        },
+        engine: EngineDescription {
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels,
+            plugins: offered,
+        },
+        tls_info: Default::default(),
+        data_path_addr: Some(data_path),
+        data_path_mtu: mtu.ok().and_then(Result::ok).unwrap_or(0),
+    }
+}
+
+fn processors() -> i64 {
+    std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1))
+}
+
+/// Total memory as the kernel reports it, in bytes.
+fn memory_bytes() -> i64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: i64 = line
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0);
+    kib * 1024
+}

@@ -1,0 +1,535 @@
+//! This node's place in a cluster: makes, joins and leaves one, and keeps manager and agent
+//! running while it is a member.
+
+mod active;
+mod address;
+mod describe;
+mod files;
+mod issue;
+mod leave;
+mod logs;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use skep_api::cluster::{
+    Cluster, InitRequest, JoinRequest, LocalCluster, LocalState, LogOptions, LogSource, LogStream,
+};
+use skep_api::texts;
+use skep_engine::Engine;
+use skep_model::{
+    Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
+};
+use skep_net::Host;
+use skep_pki::{Authority, Identity, JoinToken, generate_root};
+use skep_reconcile::{InitialCluster, NewNode};
+use skep_store::Snapshot;
+use tokio::sync::{Mutex, watch};
+use tracing::{info, warn};
+
+use active::{Active, Birth};
+use files::{FileError, Files, Saved};
+use skep_manager::clock;
+
+/// How long joining may take before it is given up.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a membership needs of the daemon.
+pub struct Surroundings {
+    pub engine: Arc<Engine>,
+    pub host: Arc<Host>,
+    pub data_root: PathBuf,
+    pub exec_root: PathBuf,
+    /// Name that nodes and templates show.
+    pub hostname: String,
+    /// The daemon's labels.
+    pub labels: Vec<String>,
+}
+
+/// This node's membership. Clones share it.
+#[derive(Clone)]
+pub struct Membership {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    around: Arc<Surroundings>,
+    files: Files,
+    /// Held while the membership changes: one init, join or leave at a time.
+    changing: Mutex<()>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Default)]
+enum State {
+    #[default]
+    Inactive,
+    Pending,
+    Active(Arc<Active>),
+    Failed(String),
+}
+
+fn internal(error: impl std::fmt::Display) -> ControlError {
+    ControlError::new(Kind::Internal, error.to_string())
+}
+
+impl From<FileError> for ControlError {
+    fn from(error: FileError) -> Self {
+        internal(skep_error_chain(&error))
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn skep_error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl Membership {
+    /// Takes up the membership that is on disk, if there is one. A membership that cannot be
+    /// taken up is shown as an error; the engine works all the same.
+    pub async fn resume(around: Surroundings) -> Self {
+        let files = Files::new(&around.data_root);
+        let inner = Inner {
+            around: Arc::new(around),
+            files,
+            changing: Mutex::new(()),
+            state: watch::Sender::new(State::Inactive),
+        };
+        let membership = Self {
+            inner: Arc::new(inner),
+        };
+        let saved = match membership.inner.files.load() {
+            Ok(None) => return membership,
+            Ok(Some(saved)) => saved,
+            Err(error) => {
+                membership.fail(&error);
+                return membership;
+            }
+        };
+        match membership.inner.files.load_identity() {
+            Ok(identity) => {
+                if let Err(error) = membership.activate(saved, identity, None).await {
+                    membership.fail(&error);
+                }
+            }
+            Err(error) => membership.fail(&error),
+        }
+        membership
+    }
+
+    fn fail(&self, error: &dyn std::error::Error) {
+        let text = skep_error_chain(error);
+        warn!(error = text, "the node's membership cannot be taken up");
+        self.inner.state.send_replace(State::Failed(text));
+    }
+
+    async fn activate(
+        &self,
+        saved: Saved,
+        identity: Identity,
+        birth: Option<Birth>,
+    ) -> Result<Arc<Active>, ControlError> {
+        let active = Active::start(
+            Arc::clone(&self.inner.around),
+            self.inner.files.clone(),
+            saved,
+            identity,
+            birth,
+        )
+        .await?;
+        self.inner
+            .state
+            .send_replace(State::Active(Arc::clone(&active)));
+        // The node acts on what managers tell it for as long as it is a member.
+        let membership = self.clone();
+        let watched = Arc::clone(&active);
+        active.spawn(async move {
+            if watched.attend().await {
+                // Removed by the cluster: give up the membership from outside of its own tasks.
+                tokio::spawn(async move { membership.removed().await });
+            }
+        });
+        Ok(active)
+    }
+
+    async fn removed(&self) {
+        let _changing = self.inner.changing.lock().await;
+        let Ok(active) = self.active() else { return };
+        warn!(node = %active.node(), "this node was removed from its cluster");
+        leave::dissolve(&active).await;
+        self.inner.state.send_replace(State::Inactive);
+    }
+
+    fn active(&self) -> Result<Arc<Active>, ControlError> {
+        match &*self.inner.state.borrow() {
+            State::Active(active) => Ok(Arc::clone(active)),
+            State::Inactive | State::Pending => {
+                Err(ControlError::new(Kind::Unavailable, texts::NO_SWARM))
+            }
+            State::Failed(error) => Err(ControlError::new(Kind::Unavailable, error.clone())),
+        }
+    }
+
+    /// Stops manager and agent; containers and membership stay.
+    pub async fn shutdown(&self) {
+        let _changing = self.inner.changing.lock().await;
+        let active = self.active();
+        if let Ok(active) = active {
+            active.stop().await;
+        }
+    }
+
+    fn refuse_member(&self) -> Result<(), ControlError> {
+        match &*self.inner.state.borrow() {
+            State::Inactive => Ok(()),
+            State::Pending | State::Active(_) | State::Failed(_) => {
+                Err(ControlError::new(Kind::Unavailable, texts::ALREADY_PART))
+            }
+        }
+    }
+
+    async fn own_addresses(&self) -> Result<Vec<(String, IpNet)>, ControlError> {
+        let host = Arc::clone(&self.inner.around.host);
+        tokio::task::spawn_blocking(move || host.addresses())
+            .await
+            .map_err(internal)?
+            .map_err(|error| internal(error.chain()))
+    }
+
+    /// Where this node listens, is known, and sends its overlay frames from.
+    async fn choose_addresses(
+        &self,
+        listen: &str,
+        advertise: &str,
+        data_path: &str,
+    ) -> Result<(SocketAddr, SocketAddr, std::net::IpAddr), ControlError> {
+        let own = self.own_addresses().await?;
+        let listen = address::listen(listen, &own)?;
+        let advertise = address::advertise(advertise, listen, &own)?;
+        let data_path = address::data_path(data_path, advertise, &own)?;
+        Ok((listen, advertise, data_path))
+    }
+
+    async fn make(&self, request: InitRequest) -> Result<NodeId, ControlError> {
+        let (listen, advertise, data_path) = self
+            .choose_addresses(
+                &request.listen_addr,
+                &request.advertise_addr,
+                &request.data_path_addr,
+            )
+            .await?;
+        let pools = parse_pools(&request)?;
+        let port = check_data_path_port(request.data_path_port)?;
+        let now = clock::now();
+        let mut random = clock_random();
+        let (cluster, node) = (ClusterId::random(&mut random), NodeId::random(&mut random));
+        let root = generate_root(now).map_err(internal)?;
+        let authority = Authority::from_pem(&root.cert_pem, &root.key_pem).map_err(internal)?;
+        let key = skep_pki::request_certificate().map_err(internal)?;
+        let life = request.spec.ca_config.node_cert_expiry.duration();
+        let cert = authority
+            .sign(&key.csr_pem, &node, NodeRole::Manager, &cluster, life, now)
+            .map_err(internal)?;
+        let identity = Identity::from_pem(&cert, &key.key_pem, &root.cert_pem).map_err(internal)?;
+        let files = &self.inner.files;
+        files.create()?;
+        files.save_identity(&identity)?;
+        let saved = Saved {
+            node: node.clone(),
+            cluster: cluster.clone(),
+            raft_id: nonzero(&mut random),
+            listen: listen.to_string(),
+            advertise: advertise.to_string(),
+            data_path: data_path.to_string(),
+            data_path_port: port,
+            managers: vec![advertise.to_string()],
+            renew_chance: random(),
+        };
+        let description = describe::node(&self.inner.around, &identity, data_path).await;
+        let initial = InitialCluster {
+            id: cluster,
+            spec: request.spec,
+            tls_info: identity.tls_info(),
+            root_ca: skep_model::cluster::RootCa {
+                cert: root.cert_pem.clone(),
+                key: root.key_pem,
+            },
+            join_tokens: skep_model::JoinTokens {
+                worker: JoinToken::generate(&root.cert_pem).reveal(),
+                manager: JoinToken::generate(&root.cert_pem).reveal(),
+            },
+            unlock_key: String::new(),
+            default_addr_pool: pools,
+            subnet_size: u8::try_from(request.subnet_size).unwrap_or(24),
+            data_path_port: port,
+            ingress_subnet: None,
+            data_path_mtu: description.data_path_mtu,
+        };
+        let first = skep_reconcile::initial_cluster(initial, now, &mut random);
+        let me = NewNode {
+            id: node.clone(),
+            role: NodeRole::Manager,
+            availability: request.availability.unwrap_or(Availability::Active),
+            description,
+            addr: advertise.ip().to_string(),
+            manager_status: Some(skep_model::node::ManagerStatus {
+                leader: true,
+                reachability: skep_model::node::Reachability::Reachable,
+                addr: advertise.to_string(),
+                raft_id: saved.raft_id,
+            }),
+        };
+        self.activate(saved.clone(), identity, Some(Birth { first, me }))
+            .await?;
+        // Only now is there something to take up again after a restart.
+        files.save(&saved)?;
+        info!(%node, "cluster made");
+        Ok(node)
+    }
+
+    async fn enter(&self, request: JoinRequest) -> Result<(), ControlError> {
+        let token: JoinToken =
+            request
+                .join_token
+                .parse()
+                .map_err(|error: skep_pki::token::TokenParseError| {
+                    ControlError::invalid(error.to_string())
+                })?;
+        if request.remote_addrs.iter().all(String::is_empty) {
+            return Err(ControlError::invalid(
+                "at least 1 RemoteAddr is required to join",
+            ));
+        }
+        let (listen, advertise, data_path) = self
+            .choose_addresses(
+                &request.listen_addr,
+                &request.advertise_addr,
+                &request.data_path_addr,
+            )
+            .await?;
+        let mut random = clock_random();
+        let mut remotes = Vec::new();
+        for given in request
+            .remote_addrs
+            .iter()
+            .filter(|given| !given.is_empty())
+        {
+            remotes.push(address::remote(given)?);
+        }
+        let description = describe::without_identity(&self.inner.around, data_path).await;
+        let wish = issue::Wish {
+            token,
+            description,
+            availability: request.availability.unwrap_or(Availability::Active),
+        };
+        let identity = issue::first_certificate(&remotes, &wish).await?;
+        let files = &self.inner.files;
+        files.create()?;
+        files.save_identity(&identity)?;
+        let is_manager = identity.peer.role == NodeRole::Manager;
+        let saved = Saved {
+            node: identity.peer.node.clone(),
+            cluster: identity.peer.cluster.clone(),
+            raft_id: if is_manager { nonzero(&mut random) } else { 0 },
+            listen: listen.to_string(),
+            advertise: advertise.to_string(),
+            data_path: data_path.to_string(),
+            data_path_port: 0,
+            managers: remotes,
+            renew_chance: random(),
+        };
+        files.save(&saved)?;
+        let node = saved.node.clone();
+        let active = self.activate(saved, identity, None).await?;
+        if is_manager {
+            active.join_log().await?;
+        }
+        active.wait_for_assignments().await?;
+        info!(%node, "joined");
+        Ok(())
+    }
+}
+
+fn clock_random() -> impl FnMut() -> u64 {
+    || u64::from_be_bytes(skep_pki::random_bytes())
+}
+
+fn nonzero(random: &mut impl FnMut() -> u64) -> u64 {
+    loop {
+        // JSON numbers are exact below 2^53; this id is shown in the API.
+        let id = random() >> 11;
+        if id != 0 {
+            return id;
+        }
+    }
+}
+
+fn parse_pools(request: &InitRequest) -> Result<Vec<IpNet>, ControlError> {
+    let mut pools = Vec::new();
+    for given in request.default_addr_pool.iter().flatten() {
+        let pool: IpNet = given.parse().map_err(|_| {
+            ControlError::invalid(format!(
+                "invalid CIDR address in --default-addr-pool: {given}"
+            ))
+        })?;
+        pools.push(pool);
+    }
+    if request.subnet_size > 29 {
+        return Err(ControlError::invalid(format!(
+            "invalid default-addr-pool-mask-length {}: must be at most 29",
+            request.subnet_size
+        )));
+    }
+    Ok(pools)
+}
+
+fn check_data_path_port(port: u32) -> Result<u16, ControlError> {
+    match port {
+        0 => Ok(4789),
+        1024..=49151 => Ok(u16::try_from(port).unwrap_or(4789)),
+        _ => Err(ControlError::invalid(
+            "can't use data path port: data path port must be in the range 1024 to 49151",
+        )),
+    }
+}
+
+#[async_trait]
+impl Cluster for Membership {
+    fn local(&self) -> LocalCluster {
+        match &*self.inner.state.borrow() {
+            State::Inactive => LocalCluster::default(),
+            State::Pending => LocalCluster {
+                state: LocalState::Pending,
+                ..Default::default()
+            },
+            State::Failed(error) => LocalCluster {
+                state: LocalState::Error,
+                error: error.clone(),
+                ..Default::default()
+            },
+            State::Active(active) => active.local(),
+        }
+    }
+
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
+        let _changing = self.inner.changing.lock().await;
+        if request.force_new_cluster {
+            return Err(ControlError::new(
+                Kind::Unimplemented,
+                "--force-new-cluster is not supported yet",
+            ));
+        }
+        if request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers {
+            return Err(ControlError::new(
+                Kind::Unimplemented,
+                "--autolock is not supported yet",
+            ));
+        }
+        self.refuse_member()?;
+        self.inner.state.send_replace(State::Pending);
+        let outcome = self.make(request).await;
+        self.settle(outcome).await
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), ControlError> {
+        let _changing = self.inner.changing.lock().await;
+        self.refuse_member()?;
+        self.inner.state.send_replace(State::Pending);
+        let outcome = match tokio::time::timeout(JOIN_TIMEOUT, self.enter(request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ControlError::new(
+                Kind::Unavailable,
+                "Timeout was reached before node joined. Nothing was changed on this node; check the manager's address and port, and try again.",
+            )),
+        };
+        self.settle(outcome).await
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), ControlError> {
+        let _changing = self.inner.changing.lock().await;
+        let state = self.inner.state.borrow().clone();
+        match state {
+            State::Inactive | State::Pending => {
+                return Err(ControlError::new(Kind::Unavailable, texts::NOT_PART));
+            }
+            State::Failed(_) => self.inner.files.remove()?,
+            State::Active(active) => {
+                leave::check(&active, force)?;
+                leave::say_goodbye(&active).await;
+                leave::dissolve(&active).await;
+            }
+        }
+        self.inner.state.send_replace(State::Inactive);
+        Ok(())
+    }
+
+    async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
+        let state = self.inner.state.borrow().clone();
+        match state {
+            State::Inactive => Err(ControlError::new(Kind::Unavailable, texts::NOT_PART)),
+            State::Pending | State::Active(_) | State::Failed(_) => {
+                Err(ControlError::new(Kind::Conflict, "swarm is not locked"))
+            }
+        }
+    }
+
+    async fn unlock_key(&self) -> Result<String, ControlError> {
+        let snapshot = self.snapshot(false).await?;
+        Ok(snapshot
+            .cluster()
+            .map(|cluster| cluster.unlock_key.clone())
+            .unwrap_or_default())
+    }
+
+    async fn snapshot(&self, stale: bool) -> Result<Snapshot, ControlError> {
+        let manager = self.active()?.manager()?;
+        manager.snapshot(stale).await
+    }
+
+    fn watch(&self) -> Option<skep_store::Watch> {
+        Some(self.active().ok()?.manager().ok()?.watch())
+    }
+
+    async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
+        let manager = self.active()?.manager()?;
+        manager.submit(request).await
+    }
+
+    async fn logs(
+        &self,
+        source: LogSource,
+        options: LogOptions,
+    ) -> Result<LogStream, ControlError> {
+        let manager = self.active()?.manager()?;
+        logs::open(&manager, source, options).await
+    }
+}
+
+impl Membership {
+    /// After a failed init or join nothing remains of it.
+    async fn settle<T>(&self, outcome: Result<T, ControlError>) -> Result<T, ControlError> {
+        if outcome.is_err() {
+            if let Ok(active) = self.active() {
+                active.stop().await;
+            }
+            if let Err(error) = self.inner.files.remove() {
+                warn!(
+                    error = skep_error_chain(&error),
+                    "remains of a failed attempt stay"
+                );
+            }
+            self.inner.state.send_replace(State::Inactive);
+        }
+        outcome
+    }
+}
