@@ -427,6 +427,8 @@ fn is_fine(op: &Op, error: &KernelError) -> bool {
             )
         }
         Op::AddRule(_) | Op::AddAddress(..) => error.errno == libc::EEXIST,
+        // Without IPv6 there is nothing to silence.
+        Op::Silence(_) => true,
         _ => false,
     }
 }
@@ -446,6 +448,7 @@ fn spell<'a>(op: &'a Op, indexes: &BTreeMap<String, u32>) -> Result<Message, &'a
         Op::DeleteAddress(dev, net) => entry::delete_address(index(dev)?, *net),
         Op::AddAddress(dev, net) => entry::add_address(index(dev)?, *net),
         Op::DeleteLink(name) => link::delete(index(name)?),
+        Op::Silence(name) => link::no_link_local(index(name)?),
         Op::SetPort(name, options) => link::port_options(index(name)?, *options),
         Op::ChangeLink(
             name,

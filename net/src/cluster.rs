@@ -390,7 +390,7 @@ impl Host {
             .as_ref()
             .is_none_or(|before| targets.changed_for_flows(before))
         {
-            let own = self.look(|socket, names| entry::addresses(socket, names));
+            let own = self.look(entry::addresses);
             let own: BTreeSet<IpAddr> = own
                 .unwrap_or_default()
                 .into_iter()

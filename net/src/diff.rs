@@ -22,6 +22,8 @@ pub(crate) enum Op {
     DeleteAddress(String, IpNet),
     DeleteLink(String),
     CreateLink(String, Link),
+    /// Only for links just made: no address of the kernel's own making.
+    Silence(String),
     ChangeLink(String, LinkChange),
     SetPort(String, PortOptions),
     AddAddress(String, IpNet),
@@ -64,6 +66,7 @@ impl Op {
             Self::DeleteAddress(dev, net) => ("delete", format!("address {net} of `{dev}`")),
             Self::DeleteLink(name) => ("delete", format!("link `{name}`")),
             Self::CreateLink(name, _) => ("create", format!("link `{name}`")),
+            Self::Silence(name) => ("silence", format!("link `{name}`")),
             Self::ChangeLink(name, _) => ("change", format!("link `{name}`")),
             Self::SetPort(name, _) => ("change", format!("bridge port `{name}`")),
             Self::AddAddress(dev, net) => ("add", format!("address {net} to `{dev}`")),
@@ -199,6 +202,9 @@ pub(crate) fn diff(
     }
     for (name, link) in &by_birth {
         let found = present(name);
+        if found.is_none() && link.kind != LinkKind::Given {
+            ops.push(Op::Silence((*name).clone()));
+        }
         let master = found
             .and_then(|found| found.master)
             .and_then(|index| seen.links.values().find(|link| link.index == index))
@@ -451,8 +457,11 @@ mod tests {
                 "create link `br0`",
                 "create link `vxlan0`",
                 "create link `tx`",
+                "silence link `br0`",
                 "change link `br0`",
+                "silence link `vxlan0`",
                 "change link `vxlan0`",
+                "silence link `tx`",
                 "change link `tx`",
                 "set forwarding of 02:42:0a:00:01:07 to 10.77.0.2 on `vxlan0`",
                 "set neighbour 10.0.1.7 at 02:42:0a:00:01:07 on `vxlan0`",
@@ -472,6 +481,7 @@ mod tests {
             ops(&wanted(), &seen, Scope::Overlay),
             [
                 "create link `br0`",
+                "silence link `br0`",
                 "change link `br0`",
                 "change link `vxlan0`",
                 "change link `tx`"
@@ -494,6 +504,7 @@ mod tests {
             [
                 "delete link `vxlan0`",
                 "create link `vxlan0`",
+                "silence link `vxlan0`",
                 "change link `vxlan0`",
                 "set forwarding of 02:42:0a:00:01:07 to 10.77.0.2 on `vxlan0`",
                 "set neighbour 10.0.1.7 at 02:42:0a:00:01:07 on `vxlan0`",
@@ -508,7 +519,12 @@ mod tests {
         let said: Vec<_> = ops.iter().map(Op::to_string).collect();
         assert_eq!(
             said,
-            ["delete link `tx`", "create link `tx`", "change link `tx`"]
+            [
+                "delete link `tx`",
+                "create link `tx`",
+                "silence link `tx`",
+                "change link `tx`"
+            ]
         );
     }
 

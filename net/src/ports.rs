@@ -198,7 +198,12 @@ impl Ports {
                 host_ip,
                 host_port: port,
             };
-            match self.hold(owner, &wish) {
+            // Two requests of one owner do not share a port.
+            let held = match self.of(owner).contains(&wish) {
+                true => Err(Refused::Held),
+                false => self.hold(owner, &wish),
+            };
+            match held {
                 Ok(()) => bound.push(wish),
                 // A host without IPv6 publishes on IPv4 alone.
                 Err(Refused::System(error))

@@ -84,9 +84,10 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; 16] {
     header
 }
 
-/// Without an IPv6 link-local address: for ports and devices that only switch.
-fn no_link_local(message: Message) -> Message {
-    message.nest(IFLA_AF_SPEC, |m| {
+/// Keeps a link that only switches from giving itself an IPv6 address and talking
+/// by it. To be sent before the link goes up.
+pub(crate) fn no_link_local(index: u32) -> Message {
+    Message::new(RTM_NEWLINK, 0, &ifinfo(index, 0, 0)).nest(IFLA_AF_SPEC, |m| {
         m.nest(libc::AF_INET6 as u16, |m| {
             m.u8(INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE)
         })
@@ -109,7 +110,7 @@ pub(crate) fn create(
         .with(netns, |m, fd| m.u32(IFLA_NET_NS_FD, fd.cast_unsigned()));
     let kind = |m: Message, kind: &str| m.attr(INFO_KIND, kind.as_bytes());
     match birth {
-        Birth::Bridge => no_link_local(message).nest(IFLA_LINKINFO, |m| {
+        Birth::Bridge => message.nest(IFLA_LINKINFO, |m| {
             kind(m, "bridge").nest(INFO_DATA, |m| m.u8(BRIDGE_MCAST_SNOOPING, 0))
         }),
         Birth::Vxlan {
@@ -117,7 +118,7 @@ pub(crate) fn create(
             local,
             port,
             proxy,
-        } => no_link_local(message).nest(IFLA_LINKINFO, |m| {
+        } => message.nest(IFLA_LINKINFO, |m| {
             kind(m, "vxlan").nest(INFO_DATA, |m| {
                 let attribute = if local.is_ipv4() {
                     VXLAN_LOCAL
@@ -136,7 +137,7 @@ pub(crate) fn create(
             peer_netns,
             peer_mac,
             mtu,
-        } => no_link_local(message).nest(IFLA_LINKINFO, |m| {
+        } => message.nest(IFLA_LINKINFO, |m| {
             kind(m, "veth").nest(INFO_DATA, |m| {
                 m.nest(VETH_PEER, |m| {
                     m.raw(&ifinfo(0, 0, 0))

@@ -111,11 +111,9 @@ impl Message {
     pub fn each<T>(
         self,
         values: impl IntoIterator<Item = T>,
-        mut more: impl FnMut(Self, T) -> Self,
+        more: impl FnMut(Self, T) -> Self,
     ) -> Self {
-        values
-            .into_iter()
-            .fold(self, |message, value| more(message, value))
+        values.into_iter().fold(self, more)
     }
 
     fn push(&mut self, kind: u16, value: &[u8]) {

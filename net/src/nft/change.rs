@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use super::expr::{self, Verdict};
 use super::rule::Rule;
 use super::seen::{self, FINGERPRINT_KIND, SUBSYSTEM, SeenHook, SeenSet, SeenTable, message};
-use super::table::{Chain, Element, Family, Hook, Set, Table, Value, fields_length, fields_type};
+use super::table::{
+    Chain, Element, Family, Field, Hook, Set, Table, Value, byte_order, fields_length, fields_type,
+};
 use crate::NetError;
 use crate::netlink::socket::Socket;
 use crate::netlink::wire::{APPEND, CREATE, Message};
@@ -362,13 +364,24 @@ fn add_set(m: Message, set: &Set) -> Message {
         // A number by which later messages of the transaction could name the set;
         // we name it by its name, but the kernel demands one.
         .be32(10, 1);
-    match &set.value {
+    let mut user_data = order_note(0, &set.key);
+    let m = match &set.value {
         Value::None => m,
-        Value::Fields(fields) => m
-            .be32(6, fields_type(fields))
-            .be32(7, fields_length(fields)),
+        Value::Fields(fields) => {
+            user_data.extend(order_note(1, fields));
+            m.be32(6, fields_type(fields))
+                .be32(7, fields_length(fields))
+        }
         Value::Verdict => m.be32(6, DATA_VERDICT).be32(7, 16),
-    }
+    };
+    m.attr(13, &user_data)
+}
+
+/// A note for the `nft` program's listing: kind, length, byte order.
+fn order_note(kind: u8, fields: &[Field]) -> Vec<u8> {
+    let mut note = vec![kind, 4];
+    note.extend(byte_order(fields).to_ne_bytes());
+    note
 }
 
 fn element(m: Message, key: &[u8], value: &Element) -> Message {
@@ -400,7 +413,7 @@ fn add_chain(m: Message, chain: &Chain) -> Message {
 #[cfg(test)]
 mod tests {
     use super::super::seen::SeenChain;
-    use super::super::table::{Bytes, Field};
+    use super::super::table::Bytes;
     use super::*;
 
     fn table(slots: u32, to: &str) -> Table {

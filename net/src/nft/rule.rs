@@ -185,7 +185,7 @@ impl Rule {
     }
 
     /// The source is, or is not, in a set of addresses of this family.
-    pub fn from_set(self, ip: Ip, set: &str, inside: bool) -> Self {
+    pub fn source_in(self, ip: Ip, set: &str, inside: bool) -> Self {
         self.family(ip)
             .load(ip.source(), ip.length(), R0)
             .then(Expr::Lookup {
@@ -197,7 +197,7 @@ impl Rule {
     }
 
     /// The destination is in a set of addresses of this family.
-    pub fn to_set(self, ip: Ip, set: &str) -> Self {
+    pub fn destination_in(self, ip: Ip, set: &str) -> Self {
         self.family(ip)
             .load(ip.destination(), ip.length(), R0)
             .then(Expr::Lookup {
@@ -219,11 +219,11 @@ impl Rule {
             .compare(op, RTN_LOCAL.to_ne_bytes())
     }
 
-    pub fn to_this_host(self) -> Self {
+    pub fn local_destination(self) -> Self {
         self.address_type(false, Cmp::Eq)
     }
 
-    pub fn not_from_this_host(self) -> Self {
+    pub fn foreign_source(self) -> Self {
         self.address_type(true, Cmp::Ne)
     }
 
@@ -294,7 +294,7 @@ impl Rule {
         (rule, next + 2)
     }
 
-    pub fn is_tcp_syn(self) -> Self {
+    pub fn tcp_syn(self) -> Self {
         self.protocol(Proto::Tcp)
             .load((Base::Transport, 13), 1, R0)
             .then(Expr::And {
@@ -305,7 +305,7 @@ impl Rule {
     }
 
     /// The frame is for this hardware address (netdev tables).
-    pub fn to_mac(self, mac: crate::Mac) -> Self {
+    pub fn mac_destination(self, mac: crate::Mac) -> Self {
         self.load((Base::Link, 0), 6, R0).compare(Cmp::Eq, mac.0)
     }
 

@@ -181,11 +181,13 @@ fn chains(socket: &mut Socket, family: u8) -> Result<Vec<NamedChain>, KernelErro
         let text = |kind| wire::find(attributes, kind).map(wire::text_of);
         let hook = wire::find(attributes, 4).and_then(|hook| {
             let number = |kind| wire::find(hook, kind).and_then(wire::be32_of);
-            let mut devices: Vec<String> =
-                wire::find(hook, 3).map(wire::text_of).into_iter().collect();
-            if let Some(list) = wire::find(hook, 4) {
-                devices.extend(wire::attributes(list).map(|(_, name)| wire::text_of(name)));
-            }
+            // A single device is told in both ways.
+            let devices = match wire::find(hook, 4) {
+                Some(list) => wire::attributes(list)
+                    .map(|(_, name)| wire::text_of(name))
+                    .collect(),
+                None => wire::find(hook, 3).map(wire::text_of).into_iter().collect(),
+            };
             Some(SeenHook {
                 kind: text(7).unwrap_or_default(),
                 number: number(1)?,

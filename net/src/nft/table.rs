@@ -91,6 +91,15 @@ impl Field {
     }
 }
 
+/// Whether the `nft` program is to print this in the host's byte order (1) or the
+/// network's (2).
+pub(super) fn byte_order(fields: &[Field]) -> u32 {
+    match fields {
+        [Field::Number | Field::Zone] => 1,
+        _ => 2,
+    }
+}
+
 /// Length in bytes: one field as it is, several each padded to whole registers.
 pub(super) fn fields_length(fields: &[Field]) -> u32 {
     let length = match fields {

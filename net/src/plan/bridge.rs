@@ -12,7 +12,7 @@ use crate::nft::{
     Direction::{In, Out},
     Family, Field, Hook, Ip, Rule, Set, Table,
 };
-use crate::plan::{default_prefix, not_from_loopback6};
+use crate::plan::{default_prefix, link_local_gateway, not_from_loopback6};
 use crate::view::{Link, LinkKind, NsKey, PortOptions, Route, Sysctl, VethPeer, Wanted};
 use crate::{Mac, NetError};
 
@@ -74,6 +74,10 @@ pub(crate) fn network(
         "1",
     ));
     if network.gateways.iter().any(|net| net.addr().is_ipv6()) {
+        // Whoever forwards asks for neighbours from a link-local address; this
+        // one is usable at once.
+        let link_local = (name.clone(), link_local_gateway());
+        wanted.addresses.insert(link_local);
         wanted
             .sysctls
             .push(Sysctl::new("net/ipv6/conf/all/forwarding", "1"));
@@ -192,7 +196,7 @@ fn table(network: &BridgeNetwork, dev: &str, published: &[(IpAddr, BoundPort)]) 
             .into_iter()
             .zip(["4", "6"])
             .flat_map(|(ip, digit)| {
-                let local = || Rule::new().to_this_host();
+                let local = || Rule::new().local_destination();
                 [
                     local().dnat_published(ip, true, &format!("pubip{digit}")),
                     local().dnat_published(ip, false, &format!("pub{digit}")),
@@ -282,19 +286,15 @@ fn post_nat(network: &BridgeNetwork, dev: &str) -> Vec<Rule> {
             .from(loopback())
             .interface(Out, dev)
             .masquerade(),
-        Rule::new()
-            .interface(In, dev)
-            .interface(Out, dev)
-            .redirected()
-            .masquerade(),
     ];
-    if network.masquerade && !network.internal {
-        rules.extend(network.gateways.iter().map(|net| {
-            Rule::new()
-                .from(net.trunc())
-                .not_interface(Out, dev)
-                .masquerade()
-        }));
+    for net in &network.gateways {
+        let from_here = || Rule::new().from(net.trunc());
+        // Back into the network it came from, by way of a published port. The
+        // interface it came in by is not known here for bridged frames.
+        rules.push(from_here().interface(Out, dev).redirected().masquerade());
+        if network.masquerade && !network.internal {
+            rules.push(from_here().not_interface(Out, dev).masquerade());
+        }
     }
     rules
 }

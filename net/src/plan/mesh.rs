@@ -101,8 +101,11 @@ impl Served {
                     continue;
                 }
                 let backends = ports.entry(key).or_default();
-                backends.insert((leg.ip4.into(), port.target));
-                backends.extend(leg.ip6.map(|ip| (ip.into(), port.target)));
+                backends.extend(
+                    task::reached_at(leg)
+                        .into_iter()
+                        .map(|ip| (ip, port.target)),
+                );
             }
         }
         Self { ports }
@@ -224,7 +227,7 @@ fn egress(config: &HostConfig, state: &HostState) -> Table {
     }
     table.set(peers);
     let rule = Rule::new()
-        .to_mac(NOBODY_MAC)
+        .mac_destination(NOBODY_MAC)
         .destination_mac_by_mark("peer_mac");
     table.chain(Chain::base("eg", Hook::egress(INGRESS_DEVICE), vec![rule]));
     table
@@ -250,7 +253,7 @@ fn mesh(config: &HostConfig, state: &HostState, served: &Served) -> Table {
         Hook::filter_prerouting(MANGLE),
         pre_mangle(config),
     ));
-    let follow = || Rule::new().to_this_host().follow_service("pub");
+    let follow = || Rule::new().local_destination().follow_service("pub");
     table.chain(Chain::base(
         "pre-nat",
         Hook::nat_prerouting(),
@@ -260,7 +263,7 @@ fn mesh(config: &HostConfig, state: &HostState, served: &Served) -> Table {
     table.chain(Chain::base("out-nat", Hook::nat_output(), local));
     let clamp = Rule::new()
         .interface(Out, INGRESS_DEVICE)
-        .is_tcp_syn()
+        .tcp_syn()
         .clamp_mss();
     table.chain(Chain::base(
         "fwd-mangle",
@@ -402,7 +405,7 @@ fn turned(node: u16, port: u16, backends: &Backends, ip: Ip) -> Vec<(IpAddr, u16
 
 fn pre_raw(config: &HostConfig, state: &HostState) -> Vec<Rule> {
     // Frames are not authenticated: only nodes may send any.
-    let stranger = |ip, set| vxlan(config).from_set(ip, set, false).drop();
+    let stranger = |ip, set| vxlan(config).source_in(ip, set, false).drop();
     let mut rules = vec![stranger(Ip::V4, "vtep4"), stranger(Ip::V6, "vtep6")];
     if state.node.ingress.is_some() {
         rules.push(
@@ -445,7 +448,7 @@ fn pre_mangle(config: &HostConfig) -> Vec<Rule> {
 fn refuse() -> Vec<Rule> {
     let empty = |ip, set| {
         Rule::new()
-            .to_this_host()
+            .local_destination()
             .family(ip)
             .service_in_set(None, set)
     };
@@ -502,8 +505,8 @@ fn post_nat(config: &HostConfig, state: &HostState) -> Vec<Rule> {
             // itself and be dropped as such.
             let node_as_client = to_mesh()
                 .redirected()
-                .from_set(ip, nodes, true)
-                .not_from_this_host();
+                .source_in(ip, nodes, true)
+                .foreign_source();
             rules.push(node_as_client.snat(address));
             rules.push(
                 to_mesh()
@@ -528,11 +531,20 @@ fn post_nat(config: &HostConfig, state: &HostState) -> Vec<Rule> {
             .masquerade(),
     );
     let unique_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7);
+    let out = || {
+        Rule::new()
+            .group(In, GATEWAY_GROUP)
+            .not_group(Out, GATEWAY_GROUP)
+    };
     for net in [IpNet::V4(config.gateway_subnet), IpNet::V6(unique_local)] {
+        rules.push(out().from(net).masquerade());
+    }
+    // A published task goes out by its ingress address, which is nothing outside.
+    if let Some(ingress) = &state.node.ingress {
+        let net = IpNet::V4(ingress.ip4.trunc());
         rules.push(
-            Rule::new()
-                .group(In, GATEWAY_GROUP)
-                .not_group(Out, GATEWAY_GROUP)
+            out()
+                .not_interface(Out, INGRESS_DEVICE)
                 .from(net)
                 .masquerade(),
         );

@@ -33,3 +33,11 @@ pub(crate) fn not_from_loopback6() -> Rule {
         .to(host_prefix(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)))
         .accept()
 }
+
+/// The address a gateway has on every link of its own that speaks IPv6.
+pub(crate) fn link_local_gateway() -> IpNet {
+    IpNet::V6(ipnet::Ipv6Net::new_assert(
+        crate::names::LINK_LOCAL_GATEWAY,
+        64,
+    ))
+}

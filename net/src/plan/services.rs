@@ -62,10 +62,10 @@ pub(crate) fn services(seed: &str, services: &[Vip]) -> Table {
     let refuse = Ip::BOTH.into_iter().zip(&empty).flat_map(|(ip, set)| {
         [
             Rule::new()
-                .to_set(ip, &set.name)
+                .destination_in(ip, &set.name)
                 .protocol(Proto::Tcp)
                 .reset(),
-            Rule::new().to_set(ip, &set.name).unreachable(),
+            Rule::new().destination_in(ip, &set.name).unreachable(),
         ]
     });
     chains.push(Chain::base("nat-out", Hook::nat_output(), follow));

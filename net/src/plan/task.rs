@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use crate::desired::cluster::{GatewayLeg, TaskSandbox};
 use crate::names::{self, GATEWAY_GROUP, LINK_LOCAL_GATEWAY};
 use crate::netlink::entry::MAIN_TABLE;
-use crate::plan::{default_prefix, host_prefix, services};
+use crate::plan::{default_prefix, host_prefix, link_local_gateway, services};
 use crate::view::{Link, LinkKind, NsKey, Route, Sysctl, VethPeer, Wanted};
 
 /// The gateway's address: the first host of the subnet.
@@ -57,21 +57,38 @@ fn inside(wanted: &mut Wanted, subnet: Ipv4Net, leg: &GatewayLeg) {
         dev: dev(),
         source,
     };
+    let own = reached_at(leg);
+    let source = |like: IpAddr| {
+        own.iter()
+            .find(|ip| ip.is_ipv4() == like.is_ipv4())
+            .copied()
+    };
     wanted
         .routes
         .insert(route(host_prefix(gateway), None, None));
     wanted.routes.insert(route(
         default_prefix(gateway),
         Some(gateway),
-        Some(leg.ip4.into()),
+        source(gateway),
     ));
     if addresses(leg).any(|ip| ip.is_ipv6()) {
         let gateway = IpAddr::V6(LINK_LOCAL_GATEWAY);
-        let source = leg.ip6.map(IpAddr::V6);
-        wanted
-            .routes
-            .insert(route(default_prefix(gateway), Some(gateway), source));
+        wanted.routes.insert(route(
+            default_prefix(gateway),
+            Some(gateway),
+            source(gateway),
+        ));
     }
+}
+
+/// The one address of each family by which the task is reached through the leg,
+/// and which it answers from: a server that listens on all addresses answers a
+/// datagram from the one its route prefers, and that must be the one asked.
+pub(crate) fn reached_at(leg: &GatewayLeg) -> Vec<IpAddr> {
+    let own = [Some(IpAddr::V4(leg.ip4)), leg.ip6.map(IpAddr::V6)];
+    let all = || leg.ingress.iter().copied().chain(own.into_iter().flatten());
+    let first = |is_v4: bool| all().find(|ip| ip.is_ipv4() == is_v4);
+    [first(true), first(false)].into_iter().flatten().collect()
 }
 
 /// Adds the root namespace's end of a task's leg to what is wanted there.
@@ -91,9 +108,9 @@ pub(crate) fn outside(wanted: &mut Wanted, subnet: Ipv4Net, netns: &str, leg: &G
     wanted
         .addresses
         .insert((name.clone(), host_prefix(gateway_address(subnet).into())));
-    if let Ok(net) = ipnet::Ipv6Net::new(LINK_LOCAL_GATEWAY, 64) {
-        wanted.addresses.insert((name.clone(), net.into()));
-    }
+    wanted
+        .addresses
+        .insert((name.clone(), link_local_gateway()));
     for ip in addresses(leg) {
         wanted.routes.insert(Route {
             table: MAIN_TABLE,

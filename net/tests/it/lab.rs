@@ -1,0 +1,386 @@
+//! Hosts A, B, C and two clients on one wire, all in namespaces, built by the
+//! crate itself: the wire is one of its bridge networks.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use skep_net::{
+    BridgeEndpoint, BridgeNetwork, GatewayLeg, Host, HostConfig, HostPort, HostState,
+    IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode, Mac, Namespaces, Netns, Overlay,
+    Peer, Proto, PublishedPort, RemoteEndpoint, Report, TaskSandbox, Vip, names,
+};
+use tempfile::TempDir;
+
+pub const NODES: [&str; 3] = ["A", "B", "C"];
+
+pub struct Lab {
+    pub stations: Namespaces,
+    pub hosts: Vec<Host>,
+    pub networks: Vec<Overlay>,
+    pub tasks: Vec<Task>,
+    pub published: Vec<PublishedPort>,
+    /// Whether nodes have the routing mesh.
+    pub mesh: bool,
+    _wire: Host,
+    _dir: TempDir,
+}
+
+/// A task as the tests think of it.
+#[derive(Clone)]
+pub struct Task {
+    pub name: &'static str,
+    pub node: usize,
+    /// Network and addresses.
+    pub endpoints: Vec<(&'static str, Vec<&'static str>)>,
+    /// Last number of its ingress addresses 10.255.1.n and fd5a::1:n.
+    pub ingress: Option<u8>,
+    pub has_gateway: bool,
+    pub open_ports: Vec<(Proto, u16)>,
+    pub host_ports: Vec<HostPort>,
+    pub services: Vec<Vip>,
+}
+
+impl Task {
+    pub fn new(name: &'static str, node: usize) -> Self {
+        Self {
+            name,
+            node,
+            endpoints: Vec::new(),
+            ingress: None,
+            has_gateway: false,
+            open_ports: Vec::new(),
+            host_ports: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+
+    pub fn on(mut self, network: &'static str, ips: &[&'static str]) -> Self {
+        self.endpoints.push((network, ips.to_vec()));
+        self
+    }
+
+    pub fn published(mut self, ingress: u8, port: u16) -> Self {
+        self.ingress = Some(ingress);
+        self.has_gateway = true;
+        self.open_ports = vec![(Proto::Tcp, port), (Proto::Udp, port)];
+        self
+    }
+
+    pub fn ingress_ips(&self) -> Vec<IpAddr> {
+        let number = self.ingress.into_iter();
+        number
+            .flat_map(|n| [ip(&format!("10.255.1.{n}")), ip(&format!("fd5a::1:{n}"))])
+            .collect()
+    }
+
+    pub fn netns(&self) -> String {
+        names::task_netns(self.name)
+    }
+
+    pub fn sandbox(&self, number: usize) -> TaskSandbox {
+        let endpoints = self
+            .endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, (network, ips))| {
+                let with_prefix = |text: &&str| {
+                    let address = ip(text);
+                    IpNet::new(address, if address.is_ipv4() { 24 } else { 64 }).unwrap()
+                };
+                LocalEndpoint {
+                    id: format!("{}-{network}", self.name),
+                    network: (*network).into(),
+                    ips: ips.iter().map(with_prefix).collect(),
+                    mac: None,
+                    ifname: format!("eth{index}"),
+                }
+            });
+        TaskSandbox {
+            id: self.name.into(),
+            netns: self.netns(),
+            endpoints: endpoints.collect(),
+            gateway: self.has_gateway.then(|| GatewayLeg {
+                id: format!("{}-gw", self.name),
+                ifname: format!("eth{}", self.endpoints.len()),
+                ip4: std::net::Ipv4Addr::new(172, 18, 1, number as u8 + 2),
+                ip6: None,
+                ingress: self.ingress_ips(),
+                open_ports: self.open_ports.clone(),
+                host_ports: self.host_ports.clone(),
+            }),
+            services: self.services.clone(),
+            dns_ports: None,
+        }
+    }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text} is no address"))
+}
+
+pub fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip(address), port)
+}
+
+pub fn overlay(id: &str, vni: u32, subnets: &[&str]) -> Overlay {
+    Overlay {
+        id: id.into(),
+        vni,
+        mtu: 1450,
+        subnets: subnets.iter().map(|net| net.parse().unwrap()).collect(),
+        encrypted: false,
+        remote: Vec::new(),
+    }
+}
+
+pub fn vip(address: &str, backends: &[&str]) -> Vip {
+    Vip {
+        vip: ip(address),
+        backends: backends.iter().map(|text| ip(text)).collect(),
+    }
+}
+
+/// Whether this test can run; says why not.
+pub fn can_run() -> bool {
+    // SAFETY: geteuid only reads.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("skipped: needs root for network namespaces");
+    }
+    root
+}
+
+/// From here on this thread's mounts (pinned namespaces) are its own and vanish
+/// with the process, however it ends.
+fn own_mounts() {
+    // SAFETY: both calls take constant arguments; they change this thread's (and
+    // its future children's) mounts only.
+    let rc = unsafe {
+        libc::unshare(libc::CLONE_NEWNS)
+            + libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            )
+    };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// An open host in a fresh namespace of its own.
+pub fn lone_host() -> (Host, Netns, TempDir) {
+    own_mounts();
+    let dir = TempDir::new().unwrap();
+    let netns = Namespaces::new(&dir.path().join("lab"))
+        .create("host")
+        .unwrap();
+    let config = HostConfig::new(dir.path().join("run"));
+    let host = netns.run(|| Host::open(config)).unwrap().unwrap();
+    (host, netns, dir)
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        own_mounts();
+        let dir = TempDir::new().unwrap();
+        let stations = Namespaces::new(&dir.path().join("lab"));
+        let open = |name: &str| {
+            let config = HostConfig::new(dir.path().join(format!("run-{name}")));
+            stations
+                .create(name)
+                .unwrap()
+                .run(|| Host::open(config))
+                .unwrap()
+                .unwrap()
+        };
+        let wire = open("wire");
+        wire.ensure_bridge(&BridgeNetwork {
+            id: "wire".into(),
+            bridge: None,
+            gateways: Vec::new(),
+            mtu: 1500,
+            internal: false,
+            icc: true,
+            masquerade: false,
+        })
+        .unwrap();
+        let plug = |name: &str, number: u8| {
+            stations.create(name).unwrap();
+            wire.connect(&BridgeEndpoint {
+                id: name.into(),
+                name: name.into(),
+                network: "wire".into(),
+                netns: stations.path(name),
+                ifname: "eth0".into(),
+                addresses: vec![
+                    format!("10.77.0.{number}/24").parse().unwrap(),
+                    format!("fd77::{number}/64").parse().unwrap(),
+                ],
+                mac: None,
+                default_route: false,
+                ports: Vec::new(),
+            })
+            .unwrap();
+        };
+        for (index, name) in NODES.iter().enumerate() {
+            plug(name, index as u8 + 1);
+        }
+        plug("cl1", 101);
+        plug("cl2", 102);
+        let hosts = NODES.iter().map(|name| open(name)).collect();
+        Self {
+            stations,
+            hosts,
+            networks: Vec::new(),
+            tasks: Vec::new(),
+            published: Vec::new(),
+            mesh: false,
+            _wire: wire,
+            _dir: dir,
+        }
+    }
+
+    pub fn station(&self, name: &str) -> Netns {
+        self.stations.open(name).unwrap()
+    }
+
+    /// The namespace of a task.
+    pub fn inside(&self, name: &str) -> Netns {
+        let task = self
+            .tasks
+            .iter()
+            .find(|task| task.name == name)
+            .expect("a task");
+        self.hosts[task.node]
+            .namespaces()
+            .open(&task.netns())
+            .unwrap()
+    }
+
+    pub fn task(&mut self, name: &str) -> &mut Task {
+        self.tasks
+            .iter_mut()
+            .find(|task| task.name == name)
+            .expect("a task")
+    }
+
+    pub fn run_dir(&self, node: usize) -> PathBuf {
+        self.hosts[node].config().run_dir.clone()
+    }
+
+    fn ingress(&self, node: usize) -> Option<IngressAddresses> {
+        self.mesh.then(|| IngressAddresses {
+            ip4: format!("10.255.0.{}/16", node + 1).parse().unwrap(),
+            ip6: Some(format!("fd5a::{}/64", node + 1).parse().unwrap()),
+        })
+    }
+
+    pub fn state(&self, node: usize) -> HostState {
+        let vtep = |node: usize| ip(&format!("10.77.0.{}", node + 1));
+        let also = |node: usize| vec![ip(&format!("fd77::{}", node + 1))];
+        let local = LocalNode {
+            index: node as u16 + 1,
+            vtep: vtep(node),
+            ingress: self.ingress(node),
+            ingress_mtu: 1450,
+            addresses: also(node),
+        };
+        let peers = (0..NODES.len()).filter(|peer| *peer != node).map(|peer| {
+            let ingress = self.ingress(peer);
+            Peer {
+                index: peer as u16 + 1,
+                vtep: vtep(peer),
+                addresses: also(peer),
+                ingress_ip4: ingress.as_ref().map(|ingress| ingress.ip4.addr()),
+                ingress_ip6: ingress
+                    .and_then(|ingress| ingress.ip6)
+                    .map(|net| net.addr()),
+            }
+        });
+        let here = |network: &str| {
+            self.tasks.iter().any(|task| {
+                task.node == node && task.endpoints.iter().any(|(id, _)| *id == network)
+            })
+        };
+        let overlays = self
+            .networks
+            .iter()
+            .filter(|overlay| here(&overlay.id))
+            .map(|overlay| {
+                let mut overlay = overlay.clone();
+                for task in self.tasks.iter().filter(|task| task.node != node) {
+                    for (_, ips) in task.endpoints.iter().filter(|(id, _)| *id == overlay.id) {
+                        let ips: Vec<IpAddr> = ips.iter().map(|text| ip(text)).collect();
+                        let mac = Mac::of(ips[0]);
+                        overlay.remote.push(RemoteEndpoint {
+                            ips,
+                            mac,
+                            vtep: vtep(task.node),
+                        });
+                    }
+                }
+                overlay
+            });
+        let sandboxes = self
+            .tasks
+            .iter()
+            .enumerate()
+            .filter(|(_, task)| task.node == node)
+            .map(|(number, task)| task.sandbox(number));
+        let ingress_endpoints =
+            self.tasks
+                .iter()
+                .filter(|task| task.ingress.is_some())
+                .map(|task| IngressEndpoint {
+                    ips: task.ingress_ips(),
+                    node: task.node as u16 + 1,
+                });
+        HostState {
+            node: local,
+            peers: peers.collect(),
+            overlays: overlays.collect(),
+            sandboxes: sandboxes.collect(),
+            ingress_endpoints: ingress_endpoints.collect(),
+            published: self.published.clone(),
+        }
+    }
+
+    /// Applies the state of every node; all of it must succeed.
+    pub fn apply(&self) -> Vec<Report> {
+        let reports: Vec<Report> = (0..NODES.len())
+            .map(|node| {
+                let report = self.hosts[node].apply(&self.state(node));
+                let failures: Vec<_> = report
+                    .failures
+                    .iter()
+                    .map(|failure| format!("{}: {}", failure.object, failure.error.chain()))
+                    .collect();
+                assert!(failures.is_empty(), "{}: {failures:#?}", NODES[node]);
+                report
+            })
+            .collect();
+        reports
+    }
+
+    /// Publishes a port on all nodes, served by these tasks.
+    pub fn publish(&mut self, port: u16, tasks: &[&str], target: u16) {
+        let backends: Vec<(IpAddr, u16)> = self
+            .tasks
+            .iter()
+            .filter(|task| tasks.contains(&task.name))
+            .flat_map(|task| task.ingress_ips())
+            .map(|ip| (ip, target))
+            .collect();
+        self.published.retain(|published| published.port != port);
+        for proto in [Proto::Tcp, Proto::Udp] {
+            self.published.push(PublishedPort {
+                proto,
+                port,
+                backends: backends.clone(),
+            });
+        }
+    }
+}

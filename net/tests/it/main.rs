@@ -1,0 +1,9 @@
+//! The data plane on a real kernel: hosts, clients and the wire between them are
+//! network namespaces of this process, and nothing leaves them.
+
+mod bridge;
+mod lab;
+mod mesh;
+mod overlay;
+mod repair;
+mod talk;
