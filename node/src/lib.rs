@@ -1,3 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod daemon;
+pub mod dev;
 pub mod membership;
+pub mod options;
