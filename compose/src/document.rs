@@ -227,9 +227,7 @@ fn print_service(service: &Service) -> Out {
         out.put(name, value.clone());
     }
 
-    let Out::Map(mut entries) = out.done() else {
-        unreachable!("MapOut makes maps");
-    };
+    let mut entries = out.into_entries();
     let rank = |name: &str| {
         SERVICE_ORDER
             .iter()
@@ -265,14 +263,11 @@ fn print_credentials(spec: &CredentialSpec) -> Out {
 }
 
 fn print_ulimit(limit: Ulimit) -> Out {
-    let mut out = MapOut::default();
     match limit {
-        Ulimit::Both(0) => {}
-        Ulimit::Both(limit) => return Out::Int(limit),
-        Ulimit::Each { soft, hard } => {
-            out.put("soft", Out::Int(soft));
-            out.put("hard", Out::Int(hard));
-        }
+        Ulimit::Both(limit) => Out::Int(limit),
+        Ulimit::Each { soft, hard } => Out::Map(vec![
+            ("soft".to_owned(), Out::Int(soft)),
+            ("hard".to_owned(), Out::Int(hard)),
+        ]),
     }
-    out.done()
 }

@@ -1,12 +1,18 @@
 //! Reading typed values out of the tree, with messages that name path and place.
 
 use crate::context::Context;
-use crate::out::{Out, scalar_text};
+use crate::fields::Fields;
+use crate::out::scalar_text;
 use crate::report::{At, Placed};
 use crate::scalar::{Resolved, boolean};
 use crate::text::{duration, nearest::nearest};
 use crate::tree::{Form, Key, Node, Scalar, Value, shown};
 use skep_model::Nanos;
+
+/// Permission bits written without the leading zero; no sensible decimal number is among them.
+const DECIMAL_TRAPS: [&str; 13] = [
+    "400", "440", "444", "500", "550", "555", "600", "640", "644", "700", "750", "755", "777",
+];
 
 /// One value and the path that leads to it.
 #[derive(Debug, Clone)]
@@ -27,8 +33,13 @@ pub(crate) struct Pair {
 }
 
 impl<'n> Field<'n> {
+    /// The place of the value; of the key where nothing was written behind it.
     pub fn at(&self) -> At {
-        self.node.at
+        if self.node.is_null() {
+            self.key
+        } else {
+            self.node.at
+        }
     }
 
     /// Reports that the value is of the wrong type.
@@ -160,6 +171,15 @@ impl<'n> Field<'n> {
     /// Permission bits: `0440` unquoted is octal as in YAML 1.1, quoted or replaced text is
     /// octal too.
     pub fn mode(&self, cx: &mut Context<'_>) -> Option<u32> {
+        if let Some((scalar, Resolved::Int(_))) = self.resolved()
+            && DECIMAL_TRAPS.contains(&scalar.text.as_str())
+        {
+            cx.warn_with_hint(
+                self.at(),
+                format!("{} is the decimal number {}", self.path, scalar.text),
+                format!("permission bits are octal: write 0{}", scalar.text),
+            );
+        }
         let value = match self.resolved() {
             Some((_, Resolved::Int(value))) => u32::try_from(value).ok(),
             Some((scalar, Resolved::Text)) => {
@@ -379,136 +399,11 @@ impl<'n> Field<'n> {
     /// The value as a mapping with known keys.
     pub fn fields(&self, cx: &mut Context<'_>) -> Option<Fields<'n>> {
         match &self.node.value {
-            Value::Map(entries) => Some(Fields {
-                path: self.path.clone(),
-                entries,
-                known: Vec::new(),
-            }),
+            Value::Map(entries) => Some(Fields::new(self.path.clone(), entries)),
             Value::Scalar(_) | Value::List(_) => {
                 self.wrong_type("mapping", cx);
                 None
             }
-        }
-    }
-}
-
-/// A mapping whose keys are known; what nobody takes is an error.
-#[derive(Debug)]
-pub(crate) struct Fields<'n> {
-    pub path: String,
-    entries: &'n [(Key, Node)],
-    known: Vec<&'static str>,
-}
-
-impl<'n> Fields<'n> {
-    /// The root of a file.
-    pub fn root(node: &'n Node) -> Option<Self> {
-        match &node.value {
-            Value::Map(entries) => Some(Self {
-                path: String::new(),
-                entries,
-                known: Vec::new(),
-            }),
-            Value::Scalar(_) | Value::List(_) => None,
-        }
-    }
-
-    /// The value of `name`, null or not.
-    pub fn take_any(&mut self, name: &'static str) -> Option<Field<'n>> {
-        self.known.push(name);
-        let (key, node) = self.entries.iter().find(|(key, _)| key.text == name)?;
-        Some(Field {
-            path: self.path_of(name),
-            key: key.at,
-            node,
-        })
-    }
-
-    /// The value of `name`; a key with nothing behind it counts as absent.
-    pub fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
-        self.take_any(name).filter(|field| !field.node.is_null())
-    }
-
-    fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
-    }
-
-    pub fn string(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<String> {
-        self.take(name)?.string(cx)
-    }
-
-    pub fn boolean(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<bool> {
-        self.take(name)?.boolean(cx)
-    }
-
-    pub fn unsigned(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<u64> {
-        self.take(name)?.unsigned(cx)
-    }
-
-    pub fn duration(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<Nanos> {
-        self.take(name)?.duration(cx)
-    }
-
-    /// Labels, options and the like; a missing value is the empty text.
-    pub fn map(
-        &mut self,
-        name: &'static str,
-        cx: &mut Context<'_>,
-    ) -> Option<std::collections::BTreeMap<String, String>> {
-        let pairs = self.take(name)?.pairs('=', cx);
-        Some(
-            pairs
-                .into_iter()
-                .map(|pair| (pair.name, pair.value.unwrap_or_default()))
-                .collect(),
-        )
-    }
-
-    /// Takes a key that means something elsewhere but nothing here, and says so.
-    pub fn no_effect(&mut self, name: &'static str, why: &str, cx: &mut Context<'_>) {
-        if let Some(field) = self.take(name) {
-            cx.warn(field.key, format!("{} has no effect: {why}", field.path));
-        }
-    }
-
-    /// The extension fields (`x-…`).
-    pub fn extras(&self) -> Vec<(String, Out)> {
-        self.entries
-            .iter()
-            .filter(|(key, _)| key.text.starts_with("x-"))
-            .map(|(key, node)| (key.text.clone(), Out::from(node)))
-            .collect()
-    }
-
-    /// Reports every key that nobody took and that is no extension.
-    pub fn finish(self, cx: &mut Context<'_>) {
-        for (key, _) in self.entries {
-            if key.text.starts_with("x-") || self.known.contains(&key.text.as_str()) {
-                continue;
-            }
-            let path = if self.path.is_empty() {
-                "(root)"
-            } else {
-                &self.path
-            };
-            let mut allowed = self.known.clone();
-            allowed.sort_unstable();
-            let mut hint = format!("allowed here: {}", allowed.join(", "));
-            if let Some(near) = nearest(&key.text, &allowed) {
-                hint = format!("did you mean `{near}`? {hint}");
-            }
-            cx.error_with_hint(
-                key.at,
-                format!(
-                    "{path} Additional property {} is not allowed",
-                    shown(&key.text)
-                ),
-                hint,
-            );
         }
     }
 }

@@ -14,10 +14,10 @@ pub(crate) mod volume;
 use std::collections::BTreeMap;
 
 use crate::context::Context;
-use crate::field::Fields;
+use crate::fields::Fields;
 use crate::out::Out;
 use crate::report::{At, Placed};
-use crate::tree::Node;
+use crate::tree::{Node, Value, shown};
 
 use network::Network;
 use object::{FileObject, ObjectKind};
@@ -97,7 +97,9 @@ impl File {
             });
         }
         file.extras.extend(fields.extras());
-        fields.finish(cx);
+        if !refuse_version_1(root, cx) {
+            fields.finish(cx);
+        }
         file
     }
 
@@ -120,6 +122,36 @@ impl File {
         merge_named(&mut self.configs, later.configs, FileObject::merge);
         self.extras.extend(later.extras);
     }
+}
+
+/// Reports a file whose services stand at the top, as in version 1; whether it is one.
+fn refuse_version_1(root: &Node, cx: &mut Context<'_>) -> bool {
+    let Value::Map(entries) = &root.value else {
+        return false;
+    };
+    let is_service = |node: &Node| node.get("image").is_some() || node.get("build").is_some();
+    let known = |key: &str| {
+        ["services", "networks", "volumes", "secrets", "configs"].contains(&key)
+            || key.starts_with("x-")
+    };
+    if entries.iter().any(|(key, _)| key.text == "services") {
+        return false;
+    }
+    let Some((key, _)) = entries
+        .iter()
+        .find(|(key, node)| !known(&key.text) && is_service(node))
+    else {
+        return false;
+    };
+    cx.error_with_hint(
+        key.at,
+        format!(
+            "(root) Additional property {} is not allowed",
+            shown(&key.text)
+        ),
+        "this looks like a file of version 1; services stand below `services:`",
+    );
+    true
 }
 
 fn is_version_3(version: &str) -> bool {
@@ -150,9 +182,6 @@ fn named<'n, T>(
         return entries;
     }
     for (key, field) in section.entries(cx) {
-        if key.text.starts_with("x-") {
-            continue;
-        }
         if !is_name(&key.text) {
             refuse_name(&section.path, &key.text, key.at, cx);
             continue;
@@ -169,7 +198,7 @@ pub(crate) fn refuse_name(section: &str, name: &str, at: At, cx: &mut Context<'_
         at,
         format!(
             "{section} Additional property {} is not allowed",
-            crate::tree::shown(name)
+            shown(name)
         ),
         "names have letters, digits, `.`, `_` and `-`",
     );

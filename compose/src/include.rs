@@ -1,7 +1,8 @@
 //! `include`: other compose files that this one builds upon.
 
 use crate::context::Context;
-use crate::field::{Field, Fields};
+use crate::field::Field;
+use crate::fields::Fields;
 use crate::file::extends::open;
 use crate::report::At;
 use crate::tree::{Node, Value};

@@ -112,6 +112,9 @@ fn place_of_dollar(report: &Report, at: At, index: usize) -> At {
     let Some(source) = report.sources().get(at.source as usize) else {
         return at;
     };
+    if report.is_full() {
+        return at;
+    }
     let first_line = (at.line as usize).saturating_sub(1);
     let mut left = index;
     for (number, line) in source.text.lines().enumerate().skip(first_line) {

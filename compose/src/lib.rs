@@ -5,6 +5,7 @@ mod diagnostic;
 mod document;
 mod emit;
 mod field;
+mod fields;
 mod file;
 mod include;
 mod interpolate;

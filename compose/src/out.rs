@@ -101,6 +101,10 @@ impl MapOut {
         self.entries.extend(entries);
     }
 
+    pub fn into_entries(self) -> Vec<(String, Out)> {
+        self.entries
+    }
+
     pub fn done(self) -> Out {
         Out::Map(self.entries)
     }

@@ -65,6 +65,11 @@ impl Report {
         self.errors
     }
 
+    /// Whether further messages are only counted; their places need not be found.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= DIAGNOSTICS_MAX
+    }
+
     pub fn has_errors(&self) -> bool {
         self.errors > 0
     }

@@ -147,7 +147,7 @@ fn request(reader: &mut impl BufRead) -> Option<(String, String, Vec<u8>)> {
 #[derive(Debug, Default, PartialEq)]
 struct Made {
     networks: BTreeMap<String, NetworkSpec>,
-    secrets: BTreeMap<String, (SecretSpec, Vec<u8>)>,
+    secrets: BTreeMap<String, SecretSpec>,
     configs: BTreeMap<String, ConfigSpec>,
     services: BTreeMap<String, ServiceSpec>,
 }
@@ -162,8 +162,7 @@ fn made_by_docker(asked: &[(String, Value)]) -> Made {
             }
             "/secrets/create" => {
                 let secret: SecretSpec = serde_json::from_value(body.clone()).unwrap();
-                let data = secret.data.clone();
-                made.secrets.insert(secret.name.clone(), (secret, data));
+                made.secrets.insert(secret.name.clone(), secret);
             }
             "/configs/create" => {
                 let config: ConfigSpec = serde_json::from_value(body.clone()).unwrap();
@@ -173,7 +172,16 @@ fn made_by_docker(asked: &[(String, Value)]) -> Made {
                 let mut body = body.clone();
                 drop_ids(&mut body);
                 let mut service: ServiceSpec = serde_json::from_value(body).unwrap();
-                // The client leaves the order of unpublished ports to chance.
+                // The client leaves to chance how a secret's several uses are ordered, and
+                // ports that are not published.
+                if let Some(container) = &mut service.task_template.container_spec {
+                    container.secrets.sort_by_key(|one| {
+                        (
+                            one.secret_name.clone(),
+                            one.file.as_ref().map(|file| file.name.clone()),
+                        )
+                    });
+                }
                 if let Some(endpoint) = &mut service.endpoint_spec {
                     endpoint
                         .ports
@@ -248,7 +256,7 @@ fn made_by_us(paths: &[std::path::PathBuf]) -> Result<Made, String> {
         secrets: stack
             .secrets
             .into_iter()
-            .map(|secret| (secret.name.clone(), (secret.clone(), secret.data)))
+            .map(|secret| (secret.name.clone(), secret))
             .collect(),
         configs: stack
             .configs

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use skep_model::limits::{MEMORY_BYTES_MIN, NANO_CPUS_MIN};
 use skep_model::{Constraint, NanoCpus, Nanos};
 
 use crate::context::Context;
-use crate::field::{Field, Fields};
+use crate::field::Field;
+use crate::fields::Fields;
 use crate::file::health::count;
 use crate::file::volume::{print_map, size};
 use crate::file::{merge_maps, override_with};
@@ -160,7 +162,7 @@ fn read_resources(field: &Field<'_>, deploy: &mut Deploy, cx: &mut Context<'_>) 
         let mut fields = field.fields(cx)?;
         let limits = Limits {
             cpus: read_cpus("cpus", &mut fields, cx),
-            memory: fields.take("memory").and_then(|field| size(&field, cx)),
+            memory: fields.take("memory").and_then(|field| memory(&field, cx)),
             pids: fields
                 .take("pids")
                 .and_then(|field| field.integer_within(0, i64::MAX, cx)),
@@ -172,7 +174,7 @@ fn read_resources(field: &Field<'_>, deploy: &mut Deploy, cx: &mut Context<'_>) 
         let mut fields = field.fields(cx)?;
         let reservations = Reservations {
             cpus: read_cpus("cpus", &mut fields, cx),
-            memory: fields.take("memory").and_then(|field| size(&field, cx)),
+            memory: fields.take("memory").and_then(|field| memory(&field, cx)),
             generic_resources: fields
                 .take("generic_resources")
                 .map(|field| read_generic(&field, cx))
@@ -180,13 +182,29 @@ fn read_resources(field: &Field<'_>, deploy: &mut Deploy, cx: &mut Context<'_>) 
         };
         fields.no_effect(
             "devices",
-            "reserve with generic_resources what nodes announce",
+            "reserve what nodes offer with generic_resources",
             cx,
         );
         fields.finish(cx);
         Some(reservations)
     });
     fields.finish(cx);
+}
+
+/// An amount of memory that a task can live with.
+pub(crate) fn memory(field: &Field<'_>, cx: &mut Context<'_>) -> Option<i64> {
+    let bytes = size(field, cx)?;
+    if bytes != 0 && bytes < MEMORY_BYTES_MIN {
+        cx.error(
+            field.at(),
+            format!(
+                "{}: invalid memory value {bytes}: Must be at least 4MiB",
+                field.path
+            ),
+        );
+        return None;
+    }
+    Some(bytes)
 }
 
 /// A processor count, quoted or not.
@@ -198,6 +216,17 @@ pub(crate) fn read_cpus(
     let field = fields.take(name)?;
     let text = field.string_or_number(cx)?;
     match cpus::parse(&text) {
+        Ok(nanos) if nanos.0 != 0 && nanos.0 < NANO_CPUS_MIN => {
+            cx.error(
+                field.at(),
+                format!(
+                    "{}: invalid cpu value {text}: Must be at least {}",
+                    field.path,
+                    NANO_CPUS_MIN as f64 / 1e9
+                ),
+            );
+            None
+        }
         Ok(nanos) => Some(Cpus { text, nanos }),
         Err(wrong) => {
             field.wrong(format!("is no number of processors: {wrong}"), cx);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::context::Context;
-use crate::field::{Field, Fields, Pair};
+use crate::field::{Field, Pair};
+use crate::fields::Fields;
 use crate::report::Placed;
 use crate::text::env_file;
 use crate::tree::Value;

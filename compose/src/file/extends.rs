@@ -1,7 +1,8 @@
 //! `extends`: a service built upon another one, of the same file or of another.
 
 use crate::context::Context;
-use crate::field::{Field, Fields};
+use crate::field::Field;
+use crate::fields::Fields;
 use crate::file::service::{self, Service};
 use crate::interpolate::interpolate;
 use crate::report::At;

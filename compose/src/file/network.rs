@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::context::Context;
-use crate::field::{Field, Fields};
+use crate::field::Field;
+use crate::fields::Fields;
 use crate::file::volume::print_map;
 use crate::file::{merge_maps, override_with};
 use crate::out::{MapOut, Out};

@@ -2,7 +2,7 @@
 //! ones that are refused.
 
 use crate::context::Context;
-use crate::field::Fields;
+use crate::fields::Fields;
 use crate::out::{MapOut, Out};
 
 /// How a key's value is normalised when printed.
@@ -91,7 +91,7 @@ const ELSEWHERE: [(&str, Shape, &str); 25] = [
         AsIs,
         "set resource limits using deploy.resources",
     ),
-    ("depends_on", AsIs, "services of a stack start together"),
+    ("depends_on", AsIs, "services of a stack start in any order"),
     ("develop", AsIs, "it serves development on one machine"),
     (
         "device_cgroup_rules",
@@ -101,7 +101,7 @@ const ELSEWHERE: [(&str, Shape, &str); 25] = [
     (
         "gpus",
         AsIs,
-        "reserve with deploy.resources.reservations.generic_resources what nodes announce",
+        "reserve what nodes offer with deploy.resources.reservations.generic_resources",
     ),
     ("mem_swappiness", AsIs, "swapping is the node's own matter"),
     ("models", AsIs, "models are not run by a cluster"),

@@ -9,8 +9,8 @@ use crate::out::{MapOut, Out};
 use crate::report::At;
 use crate::tree::{Value, shown};
 
-/// Published ports of one service, ranges counted out.
-const PORTS_MAX: usize = 4096;
+/// Published ports of one service, ranges counted out. Media servers have some ten thousand.
+const PORTS_MAX: usize = 16_384;
 
 /// One published port; no ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,14 @@
 //! One service of a compose file: everything that stands below its name.
 
+mod merge;
+
 use std::collections::BTreeMap;
 
 use skep_model::Nanos;
 
 use crate::context::Context;
-use crate::field::{Field, Fields, Pair};
+use crate::field::{Field, Pair};
+use crate::fields::Fields;
 use crate::file::deploy::{self, Cpus, Deploy};
 use crate::file::environment::{self, Environment};
 use crate::file::health::{self, Health};
@@ -13,7 +16,7 @@ use crate::file::network::{self, JoinedNetworks};
 use crate::file::object::{self, Used};
 use crate::file::port::{self, Port};
 use crate::file::volume::{self, ServiceVolume};
-use crate::file::{extends, is_name, merge_maps, override_with, passthrough, refuse_name};
+use crate::file::{extends, is_name, merge_maps, passthrough, refuse_name};
 use crate::out::Out;
 use crate::report::{At, Placed};
 use crate::text::{env_file, shell};
@@ -101,9 +104,6 @@ pub(crate) fn read_services(
 ) -> BTreeMap<String, Service> {
     let mut services = BTreeMap::new();
     for (key, field) in section.entries(cx) {
-        if key.text.starts_with("x-") {
-            continue;
-        }
         if !is_name(&key.text) {
             refuse_name(&section.path, &key.text, key.at, cx);
             continue;
@@ -211,7 +211,7 @@ fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
         cpus: deploy::read_cpus("cpus", &mut fields, cx),
         mem_reservation: fields
             .take("mem_reservation")
-            .and_then(|field| volume::size(&field, cx)),
+            .and_then(|field| deploy::memory(&field, cx)),
         pids_limit: fields
             .take("pids_limit")
             .and_then(|field| field.integer_within(-1, i64::MAX, cx)),
@@ -464,78 +464,4 @@ fn restart(
         );
     }
     restart
-}
-
-impl Service {
-    /// Puts a later file's service over this one.
-    pub fn merge(&mut self, later: Self) {
-        override_with!(self, later: image, command, entrypoint, hostname, user, working_dir, tty,
-            stdin_open, init, isolation, read_only, stop_signal, stop_grace_period,
-            oom_score_adj, credential_spec, restart, scale, cpus, mem_reservation, pids_limit,
-            platform);
-        self.environment.extend(later.environment);
-        merge_maps(&mut self.labels, later.labels);
-        merge_maps(&mut self.sysctls, later.sysctls);
-        self.ulimits.extend(later.ulimits);
-        self.env_file.extend(later.env_file);
-        self.group_add.extend(later.group_add);
-        self.cap_add.extend(later.cap_add);
-        self.cap_drop.extend(later.cap_drop);
-        self.dns.extend(later.dns);
-        self.dns_search.extend(later.dns_search);
-        self.dns_opt.extend(later.dns_opt);
-        self.extra_hosts.extend(later.extra_hosts);
-        self.tmpfs.extend(later.tmpfs);
-        self.profiles.extend(later.profiles);
-        port::merge_into(&mut self.ports, later.ports);
-        volume::merge_into(&mut self.volumes, later.volumes);
-        object::merge_used_into(&mut self.secrets, later.secrets);
-        object::merge_used_into(&mut self.configs, later.configs);
-        network::merge_joined(&mut self.networks, later.networks);
-        self.merge_health(later.health);
-        self.merge_logging(later.logging);
-        match (&mut self.deploy, later.deploy) {
-            (Some(base), Some(later)) => base.merge(later),
-            (base, Some(later)) => *base = Some(later),
-            (_, None) => {}
-        }
-        for (name, value) in later.passthrough {
-            match self
-                .passthrough
-                .iter_mut()
-                .find(|(known, _)| *known == name)
-            {
-                Some((_, known)) => match (known, value) {
-                    (Out::List(items), Out::List(more)) => items.extend(more),
-                    (known, value) => *known = value,
-                },
-                None => self.passthrough.push((name, value)),
-            }
-        }
-        self.extras.extend(later.extras);
-    }
-
-    fn merge_health(&mut self, later: Option<Health>) {
-        match (&mut self.health, later) {
-            (Some(base), Some(later)) => base.merge(later),
-            (base, Some(later)) => *base = Some(later),
-            (_, None) => {}
-        }
-    }
-
-    /// Options of one driver are merged; another driver starts afresh.
-    fn merge_logging(&mut self, later: Option<Logging>) {
-        let Some(later) = later else { return };
-        match &mut self.logging {
-            Some(base)
-                if base.driver == later.driver
-                    || base.driver.is_none()
-                    || later.driver.is_none() =>
-            {
-                override_with!(base, later: driver);
-                merge_maps(&mut base.options, later.options);
-            }
-            base => *base = Some(later),
-        }
-    }
 }

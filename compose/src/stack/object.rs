@@ -143,7 +143,12 @@ fn payload(
     None
 }
 
-/// The secrets of one service, ordered by full name.
+/// Where a file goes; orders the uses of one object.
+fn target(file: Option<&FileTarget>) -> String {
+    file.map(|file| file.name.clone()).unwrap_or_default()
+}
+
+/// The secrets of one service, ordered by full name and target.
 pub(super) fn used_secrets(
     name: &str,
     service: &Service,
@@ -159,11 +164,11 @@ pub(super) fn used_secrets(
                 secret_name,
             })
             .collect();
-    references.sort_by(|a, b| a.secret_name.cmp(&b.secret_name));
+    references.sort_by_key(|one| (one.secret_name.clone(), target(one.file.as_ref())));
     references
 }
 
-/// The configs of one service, ordered by full name.
+/// The configs of one service, ordered by full name and target.
 pub(super) fn used_configs(
     name: &str,
     service: &Service,
@@ -193,7 +198,7 @@ pub(super) fn used_configs(
             None => undefined(name, "config", config, spec.at, &file.configs, cx),
         }
     }
-    references.sort_by(|a, b| a.config_name.cmp(&b.config_name));
+    references.sort_by_key(|one| (one.config_name.clone(), target(one.file.as_ref())));
     references
 }
 

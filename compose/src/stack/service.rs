@@ -1,5 +1,7 @@
 //! One service of a stack.
 
+use std::collections::HashSet;
+
 use skep_model::mount::Driver;
 use skep_model::placement::{Placement, PlacementPreference, Platform, SpreadOver};
 use skep_model::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -31,6 +33,7 @@ pub(super) fn service(
     let deploy = service.deploy.clone().unwrap_or_default();
     let mut labels = labelled(deploy.labels.as_ref(), cx);
     check_image(name, service, cx);
+    check_twice(name, service, cx);
     if let Some(image) = &service.image {
         labels.insert(IMAGE_LABEL.to_owned(), image.value.clone());
     }
@@ -62,6 +65,32 @@ pub(super) fn service(
         cx.error(service.at, format!("service {name}: {}", wrong.message));
     }
     spec
+}
+
+/// Reports ports and mount points that are given twice, each at its second place.
+fn check_twice(name: &str, service: &Service, cx: &mut Context<'_>) {
+    let mut published = HashSet::new();
+    for port in service.ports.iter().filter(|port| port.published != 0) {
+        let mode = port.mode.unwrap_or(PublishMode::Ingress);
+        if !published.insert((port.published, port.protocol.unwrap_or_default(), mode)) {
+            cx.error(
+                port.at,
+                format!("service {name}: EndpointSpec: duplicate published ports provided"),
+            );
+        }
+    }
+    let mut targets = HashSet::new();
+    for volume in &service.volumes {
+        if !targets.insert(&volume.target) {
+            cx.error(
+                volume.at,
+                format!(
+                    "service {name}: ContainerSpec: duplicate mount point: {}",
+                    volume.target
+                ),
+            );
+        }
+    }
 }
 
 fn check_image(name: &str, service: &Service, cx: &mut Context<'_>) {

@@ -95,9 +95,9 @@ pub fn load_texts(texts: &[&str], options: &Options) -> Result<Loaded, Vec<Diagn
         })
         .collect();
     let mut read = |path: &str| match path {
-        "/work/secret.txt" => Ok(b"payload".to_vec()),
-        "/work/vars.env" => Ok(b"FROM_FILE=1\n".to_vec()),
-        "/work/sub/base.yml" => Ok(BASE.as_bytes().to_vec()),
+        "/project/secret.txt" => Ok(b"payload".to_vec()),
+        "/project/vars.env" => Ok(b"FROM_FILE=1\n".to_vec()),
+        "/project/sub/base.yml" => Ok(BASE.as_bytes().to_vec()),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     };
     load(&sources, &env, &mut read, options)
@@ -115,7 +115,7 @@ services:
 
 pub fn text_options() -> Options {
     Options {
-        working_dir: "/work".to_owned(),
+        working_dir: "/project".to_owned(),
         ..options()
     }
 }
