@@ -651,8 +651,9 @@ fn config(options: &Options) -> Result<Config, OpenError> {
     let lease = millis(timing.election_min) * 9 / 10;
     let config = Config {
         cluster_name: "skep".to_owned(),
-        // Its clock ticks every one and a half of these.
-        heartbeat_interval: millis(timing.heartbeat) * 2 / 3,
+        // How long openraft waits for an answer; its own heartbeats come at one and a half of it.
+        // Those in between, which keep followers quiet, are sent by `Elections`.
+        heartbeat_interval: millis(timing.election_min) / 2,
         election_timeout_min: lease - 1,
         election_timeout_max: lease,
         enable_elect: false,

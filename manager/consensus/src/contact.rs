@@ -18,8 +18,8 @@ struct Inner {
     heard_from: Option<u64>,
     /// By follower: the term in which it answered, and when what it answered was sent.
     answers: HashMap<u64, (u64, Instant)>,
-    /// By follower: when anything was last sent to it as leader.
-    sent: HashMap<u64, Instant>,
+    /// By follower: when it was last told that its leader lives.
+    told: HashMap<u64, Instant>,
     /// When raft itself last sent something as leader.
     raft_sent: Instant,
 }
@@ -30,7 +30,7 @@ impl Contacts {
             leader_heard: now,
             heard_from: None,
             answers: HashMap::new(),
-            sent: HashMap::new(),
+            told: HashMap::new(),
             raft_sent: now,
         };
         Self {
@@ -59,25 +59,29 @@ impl Contacts {
     }
 
     /// Raft sends something to a follower.
-    pub fn raft_sends(&self, follower: u64, now: Instant) {
-        let mut inner = self.lock();
-        inner.raft_sent = now;
-        inner.sent.insert(follower, now);
+    pub fn raft_sends(&self, now: Instant) {
+        self.lock().raft_sent = now;
     }
 
     pub fn since_raft_sent(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.lock().raft_sent)
     }
 
-    /// Whether nothing was sent to a follower for longer than `period`; counts as sent if so.
-    pub fn is_neglected(&self, follower: u64, period: Duration, now: Instant) -> bool {
+    /// Whether it is time to tell a follower that its leader lives: within the last period it was
+    /// neither told so nor has it answered anything. Counts as told if so.
+    pub fn is_overdue(&self, follower: u64, term: u64, period: Duration, now: Instant) -> bool {
+        let answered = self.since_answer(follower, term, now);
         let mut inner = self.lock();
-        let sent = inner.sent.get(&follower);
-        let neglected = sent.is_none_or(|sent| now.saturating_duration_since(*sent) > period);
-        if neglected {
-            inner.sent.insert(follower, now);
+        let told = inner
+            .told
+            .get(&follower)
+            .map(|told| now.saturating_duration_since(*told));
+        let overdue = answered.is_none_or(|answered| answered >= period)
+            && told.is_none_or(|told| told >= period);
+        if overdue {
+            inner.told.insert(follower, now);
         }
-        neglected
+        overdue
     }
 
     /// A follower accepted what this member sent it as leader of `term`.

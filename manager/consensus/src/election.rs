@@ -94,16 +94,20 @@ impl Elections {
         rand::rng().random_range(self.timing.election_min..self.timing.election_max)
     }
 
-    /// While raft waits for this leader's disk it sends nothing, and a disk that takes a second
-    /// is no reason for an election. One that takes much longer is: then this is silent too.
+    /// Heartbeats, sent aside of raft: while raft waits for a disk, here or there, leader and
+    /// follower say nothing to each other, and a disk that takes a second is no reason for an
+    /// election. One that takes much longer is: then this is silent too.
     fn keep_alive(&self, membership: &StoredMembership, vote: Vote, now: Instant) {
         let stall_max = self.timing.election_max * STALL_ELECTIONS;
         if self.standing.is_leaving() || self.contacts.since_raft_sent(now) > stall_max {
             return;
         }
-        let period = self.timing.heartbeat * 3 / 2;
+        let term = vote.leader_id().term;
         for (id, node) in membership.nodes().filter(|(id, _)| **id != self.me) {
-            if !self.contacts.is_neglected(*id, period, now) {
+            if !self
+                .contacts
+                .is_overdue(*id, term, self.timing.heartbeat, now)
+            {
                 continue;
             }
             let member = Member {

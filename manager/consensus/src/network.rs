@@ -135,7 +135,7 @@ impl Link {
     ) -> Result<AppendEntriesResponse<u64>, TransportError> {
         let term = rpc.vote.leader_id().term;
         let (prev, vote) = (rpc.prev_log_id, rpc.vote);
-        self.network.contacts.raft_sends(self.to.id, Instant::now());
+        self.network.contacts.raft_sends(Instant::now());
         if rpc.entries.is_empty() {
             return self.heartbeat(rpc, term).await;
         }

@@ -27,7 +27,7 @@ pub(crate) struct Envelope {
 pub(crate) enum Message {
     Append(AppendEntriesRequest<Types>),
     Vote(VoteRequest<u64>),
-    /// The leader lives, though its disk keeps it from saying so in raft's own way.
+    /// The heartbeat: the leader with this vote lives.
     Alive {
         vote: Vote,
     },

@@ -200,6 +200,7 @@ pub struct Cluster {
     pub backend: Backend,
     pub snapshot_every: u64,
     pub keep_entries: u64,
+    pub timing: Timing,
     members: BTreeMap<u64, (Consensus, Arc<Journal>)>,
 }
 
@@ -212,6 +213,7 @@ impl Cluster {
             backend,
             snapshot_every: 10_000,
             keep_entries: 500,
+            timing: timing(),
             members: BTreeMap::new(),
         }
     }
@@ -240,7 +242,7 @@ impl Cluster {
     pub fn options(&self, id: u64) -> Options {
         let mut options = Options::new(id, self.path(id), self.sealer.clone());
         options.backend = self.backend;
-        options.timing = timing();
+        options.timing = self.timing;
         options.snapshot_every = self.snapshot_every;
         options.keep_entries = self.keep_entries;
         options
