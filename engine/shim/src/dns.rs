@@ -258,10 +258,7 @@ impl Server {
 
     fn ask(&mut self, query: Vec<u8>, asker: Asker, now: Instant) {
         let over_tcp = matches!(asker, Asker::Client(_));
-        match self
-            .responder
-            .answer(&query, over_tcp, sys::random_u64())
-        {
+        match self.responder.answer(&query, over_tcp, sys::random_u64()) {
             Outcome::Reply(reply) => self.reply(asker, &reply),
             Outcome::Forward => self.forward(query, asker, now),
             Outcome::Drop => {}
@@ -436,8 +433,7 @@ impl Forward {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(length) => inbox.extend_from_slice(&buffer[..length]),
                     Err(error)
-                        if would_block(&error)
-                            || error.kind() == io::ErrorKind::NotConnected => {}
+                        if would_block(&error) || error.kind() == io::ErrorKind::NotConnected => {}
                     Err(error) => return Err(error),
                 }
                 Ok(take_message(inbox))
@@ -552,7 +548,11 @@ mod tests {
             for (socket, flags) in [(first, 0x82), (second, 0x80)] {
                 let (length, from) = socket.recv_from(&mut buffer).unwrap();
                 let mut reply = buffer[..length].to_vec();
-                assert_ne!(&reply[..2], &[0x12, 0x34], "the id must not be the client's");
+                assert_ne!(
+                    &reply[..2],
+                    &[0x12, 0x34],
+                    "the id must not be the client's"
+                );
                 reply[2] = 0x81;
                 reply[3] = flags;
                 socket.send_to(&reply, from).unwrap();

@@ -215,7 +215,9 @@ impl Network {
                     netns: None,
                     dns: None,
                 }),
-                Some(_) => Err(failure("a container on the host's network uses its resolver")),
+                Some(_) => Err(failure(
+                    "a container on the host's network uses its resolver",
+                )),
             };
         }
         let doing = || "preparing the network namespace";
@@ -224,9 +226,8 @@ impl Network {
             Namespace::Join(path) => {
                 let netns = sys::open(path, libc::O_RDONLY)
                     .context(|| format!("lstat {}", path.display()))?;
-                sys::setns(netns.as_fd(), libc::CLONE_NEWNET).context(|| {
-                    format!("joining the network namespace {}", path.display())
-                })?;
+                sys::setns(netns.as_fd(), libc::CLONE_NEWNET)
+                    .context(|| format!("joining the network namespace {}", path.display()))?;
                 netns
             }
             _ => {
@@ -269,14 +270,24 @@ fn loopback_up() -> io::Result<()> {
     // SAFETY: both calls take an ifreq, which outlives them; reading the flags back
     // is valid after the first has filled them.
     unsafe {
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) != 0 {
+        if libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS as _,
+            &raw mut request,
+        ) != 0
+        {
             return Err(io::Error::last_os_error());
         }
         if request.ifr_ifru.ifru_flags & libc::IFF_UP as libc::c_short != 0 {
             return Ok(());
         }
         request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) != 0 {
+        if libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw mut request,
+        ) != 0
+        {
             return Err(io::Error::last_os_error());
         }
     }

@@ -454,13 +454,11 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
 /// Writes what fits.
 pub fn write(fd: impl AsFd, buffer: &[u8]) -> io::Result<usize> {
     // SAFETY: the buffer is live and its length given.
-    let count = check(unsafe {
-        libc::write(
-            fd.as_fd().as_raw_fd(),
-            buffer.as_ptr().cast(),
-            buffer.len(),
-        )
-    } as c_long)?;
+    let count =
+        check(
+            unsafe { libc::write(fd.as_fd().as_raw_fd(), buffer.as_ptr().cast(), buffer.len()) }
+                as c_long,
+        )?;
     Ok(count as usize)
 }
 
@@ -476,7 +474,9 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Unmounts what is at a path, now or as soon as it is free.
 pub fn detach_mount(path: &CStr) -> io::Result<()> {
     // SAFETY: the path is a C string.
-    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }.into())?;
+    check(
+        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }.into(),
+    )?;
     Ok(())
 }
 
@@ -513,9 +513,7 @@ pub fn set_window_size(terminal: BorrowedFd<'_>, height: u16, width: u16) -> io:
         ws_ypixel: 0,
     };
     // SAFETY: TIOCSWINSZ reads a winsize that outlives the call.
-    check(
-        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into(),
-    )?;
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())?;
     Ok(())
 }
 

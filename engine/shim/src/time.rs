@@ -93,8 +93,7 @@ mod tests {
 
     #[test]
     fn moments_are_written_as_go_writes_them() {
-        let at =
-            |seconds, nanos| rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos));
+        let at = |seconds, nanos| rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos));
         assert_eq!(at(0, 0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_782_400, 0), "2000-02-29T00:00:00Z");
         assert_eq!(at(1_709_251_199, 120_000_000), "2024-02-29T23:59:59.12Z");

@@ -18,7 +18,10 @@ pub fn write(path: &Path, value: &str) -> io::Result<()> {
             let text = crate::sys::errno_text(&error);
             io::Error::new(
                 error.kind(),
-                format!("failed to write \"{value}\": write {}: {text}", path.display()),
+                format!(
+                    "failed to write \"{value}\": write {}: {text}",
+                    path.display()
+                ),
             )
         })
 }

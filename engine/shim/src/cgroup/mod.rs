@@ -123,7 +123,11 @@ pub fn is_unified() -> bool {
 /// This host has no control groups, or the path has a `..`.
 pub fn at(path: &str) -> io::Result<Box<dyn Group>> {
     let path = path.trim_start_matches('/');
-    if path.is_empty() || Path::new(path).components().any(|part| part.as_os_str() == "..") {
+    if path.is_empty()
+        || Path::new(path)
+            .components()
+            .any(|part| part.as_os_str() == "..")
+    {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("`{path}` is no path of a control group"),

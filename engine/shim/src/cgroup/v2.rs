@@ -258,7 +258,9 @@ fn swap_only(memory: Option<i64>, together: Option<i64>) -> Option<String> {
     match (memory, together) {
         (_, None) => None,
         (_, Some(..0)) => Some("max".to_owned()),
-        (Some(memory), Some(together)) if memory >= 0 => Some((together - memory).max(0).to_string()),
+        (Some(memory), Some(together)) if memory >= 0 => {
+            Some((together - memory).max(0).to_string())
+        }
         _ => None,
     }
 }

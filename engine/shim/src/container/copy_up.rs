@@ -143,13 +143,8 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
 fn copy_extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let mut names = vec![0_u8; 65_536];
     // SAFETY: the buffer is live and its length given.
-    let length = unsafe {
-        libc::flistxattr(
-            from.as_raw_fd(),
-            names.as_mut_ptr().cast(),
-            names.len(),
-        )
-    };
+    let length =
+        unsafe { libc::flistxattr(from.as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
     let Ok(length) = usize::try_from(length) else {
         // A file system without extended attributes has none to copy.
         return Ok(());

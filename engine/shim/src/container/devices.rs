@@ -119,7 +119,9 @@ pub fn rules(config: &ShimConfig) -> Result<Option<Vec<String>>, StartFailure> {
     }
     for rule in &config.device_cgroup_rules {
         if !is_rule(rule) {
-            return Err(failure(format!("invalid device cgroup rule format: '{rule}'")));
+            return Err(failure(format!(
+                "invalid device cgroup rule format: '{rule}'"
+            )));
         }
         rules.push(rule.clone());
     }
@@ -243,7 +245,9 @@ mod tests {
         for good in ["c 1:3 rwm", "b *:* m", "a *:* rw", "c 42:* r"] {
             assert!(is_rule(good), "{good}");
         }
-        for bad in ["c 1 rwm", "d 1:3 r", "c 1:3", "c 1:3 x", "c a:b r", "c 1:3 "] {
+        for bad in [
+            "c 1 rwm", "d 1:3 r", "c 1:3", "c 1:3 x", "c a:b r", "c 1:3 ",
+        ] {
             assert!(!is_rule(bad), "{bad}");
         }
     }

@@ -83,8 +83,7 @@ pub fn write<'a>(
 
 /// Memory that, where the kernel can (6.4), is never swapped out.
 fn memory() -> std::io::Result<OwnedFd> {
-    let attributes =
-        libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    let attributes = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     let context = || {
         let context = FsContext::new(c"tmpfs")?;
         context.set("mode", "0700")?;

@@ -56,12 +56,12 @@ pub fn mount_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartF
             let doing = || format!("sharing {}", path.display());
             let source = sys::open(path, libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
             let tree = sys::clone_tree(source.as_fd(), false).context(doing)?;
-            sys::set_mount(tree.as_fd(), LOCKED_DOWN, 0, libc::MS_PRIVATE, false)
-                .context(doing)?;
+            sys::set_mount(tree.as_fd(), LOCKED_DOWN, 0, libc::MS_PRIVATE, false).context(doing)?;
             tree
         }
-        Shm::OfProcess { pid } => shm_of(*pid)
-            .context(|| format!("sharing /dev/shm of process {pid}"))?,
+        Shm::OfProcess { pid } => {
+            shm_of(*pid).context(|| format!("sharing /dev/shm of process {pid}"))?
+        }
     };
     place::attach(root, shm.as_fd(), "/dev/shm", Kind::Directory)
 }
@@ -199,8 +199,7 @@ pub fn mask(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartFailur
 /// A path of the kernel's file systems; a symbolic link on the way is refused, as
 /// the kernel puts none there and an image must not choose what is covered.
 fn existing(root: BorrowedFd<'_>, path: &str) -> std::io::Result<Option<OwnedFd>> {
-    let resolve =
-        libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+    let resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
     match sys::openat2(root, path.as_ref(), libc::O_PATH, 0, resolve) {
         Ok(place) => Ok(Some(place)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -210,8 +209,8 @@ fn existing(root: BorrowedFd<'_>, path: &str) -> std::io::Result<Option<OwnedFd>
 
 /// The host's null device, looked at after it was opened.
 fn null_device() -> Result<OwnedFd, StartFailure> {
-    let null = sys::open("/dev/null", libc::O_PATH | libc::O_NOFOLLOW)
-        .context(|| "open /dev/null")?;
+    let null =
+        sys::open("/dev/null", libc::O_PATH | libc::O_NOFOLLOW).context(|| "open /dev/null")?;
     let status = sys::fstat(null.as_fd()).context(|| "stat /dev/null")?;
     if status.st_mode & libc::S_IFMT != libc::S_IFCHR || status.st_rdev != libc::makedev(1, 3) {
         return Err(failure("/dev/null of the host is not the null device"));

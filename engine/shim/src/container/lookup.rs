@@ -62,14 +62,8 @@ fn executable(path: &Path) -> io::Result<()> {
     }
     let path = sys::c_path(path)?;
     // SAFETY: the path is a C string that outlives the call.
-    let result = unsafe {
-        libc::faccessat(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::X_OK,
-            libc::AT_EACCESS,
-        )
-    };
+    let result =
+        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }

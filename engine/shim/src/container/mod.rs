@@ -113,10 +113,9 @@ pub fn launch_main(plan: MainPlan<'_>) -> Result<Launched, StartFailure> {
         | new(&namespaces.ipc, libc::CLONE_NEWIPC)
         | new(&namespaces.uts, libc::CLONE_NEWUTS);
     let joined = match &namespaces.pid {
-        Namespace::Join(path) => Some(
-            sys::open(path, libc::O_RDONLY)
-                .context(|| format!("lstat {}", path.display()))?,
-        ),
+        Namespace::Join(path) => {
+            Some(sys::open(path, libc::O_RDONLY).context(|| format!("lstat {}", path.display()))?)
+        }
         Namespace::New | Namespace::Host => None,
     };
     let group = plan.group;
@@ -153,8 +152,7 @@ fn launch(
         Some(other) => {
             let own = sys::open("/proc/self/ns/pid", libc::O_RDONLY)
                 .context(|| "open /proc/self/ns/pid")?;
-            sys::setns(other, libc::CLONE_NEWPID)
-                .context(|| "joining the pid namespace")?;
+            sys::setns(other, libc::CLONE_NEWPID).context(|| "joining the pid namespace")?;
             Some(own)
         }
         None => None,
@@ -166,8 +164,7 @@ fn launch(
         run_child(theirs, become_it);
     }
     if let Some(own) = own {
-        sys::setns(own.as_fd(), libc::CLONE_NEWPID)
-            .context(|| "leaving the pid namespace")?;
+        sys::setns(own.as_fd(), libc::CLONE_NEWPID).context(|| "leaving the pid namespace")?;
     }
     let forked = forked.context(|| "fork/exec of the container's process")?;
     drop(theirs);

@@ -83,11 +83,8 @@ fn attach_bind(
         Some(tree) => tree,
         None => bind_tree(mount)?,
     };
-    let is_directory = sys::fstat(tree.as_fd())
-        .context(doing)?
-        .st_mode
-        & libc::S_IFMT
-        == libc::S_IFDIR;
+    let is_directory =
+        sys::fstat(tree.as_fd()).context(doing)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let kind = if is_directory {
         Kind::Directory
     } else {
@@ -96,14 +93,8 @@ fn attach_bind(
     let (flag, recursive) = propagation_flag(*propagation);
     sys::set_mount(tree.as_fd(), 0, 0, flag, recursive).context(doing)?;
     if mount.readonly {
-        sys::set_mount(
-            tree.as_fd(),
-            libc::MOUNT_ATTR_RDONLY,
-            0,
-            0,
-            !non_recursive,
-        )
-        .context(doing)?;
+        sys::set_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, !non_recursive)
+            .context(doing)?;
     }
     let place = place::make(root, &mount.target, kind)?;
     sys::attach_mount(tree.as_fd(), place.as_fd()).context(doing)
@@ -218,7 +209,10 @@ mod tests {
         let parsed = TmpfsOptions::parse("size=64m,exec", 0o1777).unwrap();
         assert_eq!(parsed.flags, libc::MS_NOSUID | libc::MS_NODEV);
         assert_eq!(parsed.data, "size=64m,mode=1777");
-        assert_eq!(TmpfsOptions::parse("mode=700", 0o755).unwrap().data, "mode=700");
+        assert_eq!(
+            TmpfsOptions::parse("mode=700", 0o755).unwrap().data,
+            "mode=700"
+        );
         assert_eq!(TmpfsOptions::parse("fly", 0), Err("fly".into()));
     }
 }

@@ -100,8 +100,7 @@ pub fn attach(
     kind: Kind,
 ) -> Result<(), StartFailure> {
     let place = make(root, path, kind)?;
-    sys::attach_mount(mount, place.as_fd())
-        .context(|| format!("mounting to rootfs at \"{path}\""))
+    sys::attach_mount(mount, place.as_fd()).context(|| format!("mounting to rootfs at \"{path}\""))
 }
 
 #[cfg(test)]

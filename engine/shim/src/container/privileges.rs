@@ -37,8 +37,7 @@ pub fn permitted() -> io::Result<u64> {
     };
     let mut words = [CapabilityWord::default(); 2];
     // SAFETY: header and two words are what this version of the call wants.
-    let result =
-        unsafe { libc::syscall(libc::SYS_capget, &raw const header, words.as_mut_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, words.as_mut_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -98,7 +97,8 @@ pub fn become_user(user: &User) -> Result<(), StartFailure> {
     };
     // The raw calls, as the shim has one thread and libc's versions would signal others.
     // SAFETY: the pointer and the count describe the same live vector.
-    let groups = unsafe { libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) };
+    let groups =
+        unsafe { libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) };
     result(groups as libc::c_int).context(|| "setgroups")?;
     // SAFETY: no pointers.
     let gid = unsafe { libc::syscall(libc::SYS_setresgid, user.gid, user.gid, user.gid) };

@@ -212,9 +212,7 @@ fn compile_filter(program: &Program<'_>) -> Result<Option<Vec<libc::sock_filter>
         Seccomp::Default => seccomp::default_filter(context),
         Seccomp::Profile(json) => seccomp::filter(json, context),
     };
-    filter
-        .map(Some)
-        .map_err(|error| failure(error.to_string()))
+    filter.map(Some).map_err(|error| failure(error.to_string()))
 }
 
 /// Major and minor version of the running kernel; 0.0 when it does not look like one.
@@ -234,8 +232,8 @@ fn give_streams_to(user: &user::User) {
         let Ok(status) = sys::fstat(stream) else {
             continue;
         };
-        let is_null = status.st_mode & libc::S_IFMT == libc::S_IFCHR
-            && status.st_rdev == libc::makedev(1, 3);
+        let is_null =
+            status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3);
         if !is_null && status.st_uid != user.uid {
             // A stream that cannot be given away still works for who has it.
             let _ = nix::unistd::fchown(stream, Some(user.uid.into()), None);

@@ -42,12 +42,7 @@ pub fn mount(rootfs: &Rootfs) -> Result<OwnedFd, StartFailure> {
         .context(|| format!("open {}", rootfs.merged.display()))
 }
 
-fn mount_overlay(
-    lower: &[PathBuf],
-    upper: &Path,
-    work: &Path,
-    merged: &Path,
-) -> io::Result<()> {
+fn mount_overlay(lower: &[PathBuf], upper: &Path, work: &Path, merged: &Path) -> io::Result<()> {
     if lower.is_empty() || lower.len() > LAYERS_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -154,14 +149,8 @@ pub fn make_readonly() -> Result<(), StartFailure> {
 /// Keeps what happens in this namespace from the host, while mounts of the host
 /// still arrive where a bind asks for them.
 pub fn part_from_host() -> Result<(), StartFailure> {
-    sys::mount(
-        c"none",
-        c"/",
-        c"",
-        libc::MS_SLAVE | libc::MS_REC,
-        c"",
-    )
-    .map_err(|error| failure(format!("parting mounts from the host: {error}")))
+    sys::mount(c"none", c"/", c"", libc::MS_SLAVE | libc::MS_REC, c"")
+        .map_err(|error| failure(format!("parting mounts from the host: {error}")))
 }
 
 #[cfg(test)]

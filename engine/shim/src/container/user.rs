@@ -47,8 +47,8 @@ fn read_in(root: BorrowedFd<'_>, path: &str) -> String {
     else {
         return String::new();
     };
-    let plain = sys::fstat(file.as_fd())
-        .is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG);
+    let plain =
+        sys::fstat(file.as_fd()).is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG);
     let mut bytes = Vec::new();
     if plain {
         // A read error leaves what was read; a name that is missing then is an error.

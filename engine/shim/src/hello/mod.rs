@@ -1,2 +1,4 @@
 //! placeholder
-pub fn main(_: impl Iterator<Item = std::ffi::OsString>) -> i32 { 0 }
+pub fn main(_: impl Iterator<Item = std::ffi::OsString>) -> i32 {
+    0
+}

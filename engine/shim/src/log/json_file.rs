@@ -197,7 +197,10 @@ fn escape(text: &[u8], json: &mut Vec<u8>) {
 }
 
 fn needs_escape(letter: char) -> bool {
-    matches!(letter, '\0'..='\u{1f}' | '"' | '\\' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}')
+    matches!(
+        letter,
+        '\0'..='\u{1f}' | '"' | '\\' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}'
+    )
 }
 
 fn escape_one(letter: char, json: &mut Vec<u8>) {
@@ -265,7 +268,9 @@ mod tests {
         log.flush();
         let numbers = |name: &str| -> Vec<char> {
             let text = std::fs::read_to_string(directory.path().join(name)).unwrap();
-            text.lines().map(|line| line.chars().nth(8).unwrap()).collect()
+            text.lines()
+                .map(|line| line.chars().nth(8).unwrap())
+                .collect()
         };
         // Two entries of 63 bytes fill a file of 100.
         assert_eq!(numbers("log"), ['8', '9']);

@@ -122,7 +122,11 @@ mod tests {
             .collect();
         assert_eq!(
             shape,
-            [(PARTIAL_BYTES_MAX, false, "0"), (11, true, "0"), (1, true, "1")]
+            [
+                (PARTIAL_BYTES_MAX, false, "0"),
+                (11, true, "0"),
+                (1, true, "1")
+            ]
         );
     }
 

@@ -130,10 +130,7 @@ fn search(leaves: &[(u32, Vec<Rule>)]) -> Vec<Instruction> {
     let left = search(below);
     let mut program = match u8::try_from(left.len()) {
         Ok(skip) => vec![jump_if(JUMP_NOT_LESS, above[0].0, skip, 0)],
-        Err(_) => vec![
-            jump_if(JUMP_NOT_LESS, above[0].0, 0, 1),
-            jump(left.len()),
-        ],
+        Err(_) => vec![jump_if(JUMP_NOT_LESS, above[0].0, 0, 1), jump(left.len())],
     };
     program.extend(left);
     program.extend(search(above));
@@ -351,9 +348,6 @@ mod tests {
             operator: Operator::Equal,
             value: 0,
         });
-        assert_eq!(
-            run(&program, 1, 7, [0; 6]),
-            libc::SECCOMP_RET_KILL_PROCESS
-        );
+        assert_eq!(run(&program, 1, 7, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
     }
 }

@@ -147,11 +147,7 @@ fn wanted_architectures(profile: &Profile) -> Vec<&str> {
         .collect()
 }
 
-fn section(
-    architecture: &Architecture,
-    rules: &[(&CallRule, Rule)],
-    default: Verdict,
-) -> Section {
+fn section(architecture: &Architecture, rules: &[(&CallRule, Rule)], default: Verdict) -> Section {
     let table: BTreeMap<&str, u32> = architecture
         .table
         .lines()

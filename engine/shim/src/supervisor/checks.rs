@@ -226,8 +226,7 @@ impl Supervisor {
 
     fn record_check(&mut self, result: HealthResult, begun: Instant) {
         let now = Instant::now();
-        let (Some(monitor), Some(started)) = (&mut self.checks.monitor, self.checks.started)
-        else {
+        let (Some(monitor), Some(started)) = (&mut self.checks.monitor, self.checks.started) else {
             return;
         };
         monitor.record(result, begun.saturating_duration_since(started));

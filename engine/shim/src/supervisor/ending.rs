@@ -122,7 +122,10 @@ impl Supervisor {
             self.paused = false;
         }
         let alive = self.group.processes().unwrap_or_default();
-        let unreaped = self.main.as_ref().is_some_and(|main| main.process.exit.is_none());
+        let unreaped = self
+            .main
+            .as_ref()
+            .is_some_and(|main| main.process.exit.is_none());
         if alive.is_empty() && !unreaped {
             ending.oom_kills = self.group.oom_kills();
             return ending.enter(Stage::Draining, now);

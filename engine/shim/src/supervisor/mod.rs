@@ -216,7 +216,9 @@ impl Supervisor {
     /// Whether a client is so far behind that the container must wait for it. After
     /// the end of the process there is only what the pipe holds, which is read.
     fn is_held_up(&self, key: ProcessKey, output: Output) -> bool {
-        let exited = self.process(key).is_none_or(|process| process.exit.is_some());
+        let exited = self
+            .process(key)
+            .is_none_or(|process| process.exit.is_some());
         !exited
             && self.connections.values().any(|connection| {
                 connection.wants(key, output) && connection.unsent() >= OUTBOX_BYTES_HIGH

@@ -50,8 +50,8 @@ impl PollSet {
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Vec<(Token, Ready)>> {
         let timeout = deadline.map_or(-1, |deadline| {
             // Rounded up, or the loop would spin through the last millisecond.
-            let left = deadline.saturating_duration_since(Instant::now())
-                + Duration::from_nanos(999_999);
+            let left =
+                deadline.saturating_duration_since(Instant::now()) + Duration::from_nanos(999_999);
             i32::try_from(left.as_millis()).unwrap_or(i32::MAX)
         });
         // SAFETY: pointer and length describe the same live vector.

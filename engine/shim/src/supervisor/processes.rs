@@ -208,11 +208,9 @@ impl Supervisor {
     /// Reads an output once and passes it on. Says whether there was something.
     pub(super) fn read_output(&mut self, key: ProcessKey, output: Output) -> bool {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = self
-            .process_mut(key)
-            .map_or(Read::End, |process| {
-                process.streams.read(output, &mut buffer)
-            });
+        let read = self.process_mut(key).map_or(Read::End, |process| {
+            process.streams.read(output, &mut buffer)
+        });
         if let Read::Bytes(count) = read {
             self.pass_on(key, output, &buffer[..count]);
         }

@@ -13,8 +13,8 @@ use crate::config::{ConsoleSize, Seccomp};
 use crate::container::{self, ExecPlan, Program, Stdio};
 use crate::failure::{Context as _, failure};
 use crate::protocol::{
-    AttachOptions, Event, ExecSpec, FRAME_BYTES_MAX, ProcessInfo, Refusal, RefusalKind, Request, Response,
-    StartFailure, encode_frame, take_frame,
+    AttachOptions, Event, ExecSpec, FRAME_BYTES_MAX, ProcessInfo, Refusal, RefusalKind, Request,
+    Response, StartFailure, encode_frame, take_frame,
 };
 use crate::streams::{Streams, Wanted};
 use crate::sys;
@@ -257,8 +257,7 @@ impl Supervisor {
     }
 
     fn send_event(&mut self, key: u64, event: &Event) {
-        if let (Some(connection), Ok(frame)) =
-            (self.connections.get_mut(&key), encode_frame(event))
+        if let (Some(connection), Ok(frame)) = (self.connections.get_mut(&key), encode_frame(event))
         {
             connection.send(&frame);
         }

@@ -11,9 +11,7 @@ use crate::config::{INJECTED_BYTES_MAX, INJECTED_FILES_MAX};
 use crate::container::{self, MainPlan, Secret, devices};
 use crate::failure::{Context as _, failure};
 use crate::prepare;
-use crate::protocol::{
-    StartAnswer, StartCommand, StartFailure, Started, read_frame, write_frame,
-};
+use crate::protocol::{StartAnswer, StartCommand, StartFailure, Started, read_frame, write_frame};
 use crate::streams::{Streams, Wanted};
 use crate::time;
 

@@ -41,9 +41,46 @@ pub fn cannot_run() -> bool {
 pub fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
     LAUNCHER.get_or_init(|| {
-        let program = fs::read(env!("CARGO_BIN_EXE_skep-shim")).unwrap();
+        let program = fs::read(static_shim()).unwrap();
         Launcher::new(&program).unwrap()
     })
+}
+
+/// The program linked as it is shipped: without libraries, as it also runs inside
+/// containers. Built once for all tests, by the first that needs it.
+/// `SHIM_TEST_PROGRAM` names another to be used instead.
+pub fn static_shim() -> PathBuf {
+    if let Ok(program) = std::env::var("SHIM_TEST_PROGRAM") {
+        return program.into();
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("static");
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let program = target.join(&triple).join("debug/skep-shim");
+    let modified = |path: &Path| fs::metadata(path).and_then(|status| status.modified()).ok();
+    if modified(&program) >= modified(Path::new(env!("CARGO_BIN_EXE_skep-shim"))) {
+        return program;
+    }
+    let status = std::process::Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--offline",
+            "--quiet",
+            "-p",
+            "skep-shim",
+            "--bin",
+            "skep-shim",
+        ])
+        .args(["--target", &triple, "--target-dir"])
+        .arg(&target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .status()
+        .unwrap();
+    assert!(status.success(), "building the static shim");
+    // Cargo leaves a program that needs no new build as old as it is.
+    let now = fs::File::options().append(true).open(&program).unwrap();
+    now.set_modified(std::time::SystemTime::now()).unwrap();
+    program
 }
 
 /// A container in a directory of its own; killed and cleaned when dropped.
@@ -255,7 +292,11 @@ fn make_root(root: &Path) {
         "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n",
     )
     .unwrap();
-    fs::write(root.join("etc/group"), "root:x:0:\nweb:x:1001:\nlogs:x:50:web\n").unwrap();
+    fs::write(
+        root.join("etc/group"),
+        "root:x:0:\nweb:x:1001:\nlogs:x:50:web\n",
+    )
+    .unwrap();
 }
 
 /// Directories of these containers that are left in any hierarchy.
