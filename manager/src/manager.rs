@@ -160,6 +160,13 @@ impl Manager {
             .map_err(described)
     }
 
+    /// Commits what another part of the node has decided. Only on the leader.
+    pub async fn commit(&self, commit: &Commit) -> Result<(), ControlError> {
+        submit::propose(&self.core, commit)
+            .await
+            .map_err(|error| submit::describe(&error))
+    }
+
     fn member(&self) -> Member {
         Member {
             id: self.core.raft_id,
