@@ -9,7 +9,8 @@ use skep_model::service::EndpointSpec;
 use skep_model::task::{NetworkAttachmentConfig, RestartPolicy};
 use skep_model::{Constraint, Nanos, Node, Service, Task, TaskSpec, TaskState};
 
-/// Whether `task` has to be replaced to match its service. `node` is where it runs.
+/// Whether `task` has to be replaced to match its service. `node` is where it runs; a task that
+/// still waits for one waits for the wrong thing when the placement has changed.
 pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
     if task.spec_version == service.spec_version {
         return false;
@@ -22,7 +23,7 @@ pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
         return true;
     }
     let placement_changed = placement(&task.spec) != placement(wanted);
-    placement_changed && node.is_some_and(|node| !meets_constraints(wanted, node))
+    placement_changed && node.is_none_or(|node| !meets_constraints(wanted, node))
 }
 
 /// Whether `node` meets every constraint of a task spec. A constraint that cannot be read is met

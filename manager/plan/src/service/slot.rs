@@ -167,17 +167,19 @@ impl Slot {
         plan: &mut Plan,
     ) {
         let cannot_be_placed =
-            keeper.status.state == TaskState::Pending && !keeper.status.err.is_empty();
+            keeper.status.state < TaskState::Assigned && !keeper.status.err.is_empty();
         let retire = match (keeper.desired_state, update_order(view.service)) {
             (TaskState::Running, _) => keeper.status.state == TaskState::Running,
             // Its image is there and it could start: now the old one may go. One that finds no
-            // node may be waiting for the very room that the old one takes.
+            // node or address may be waiting for the very one that the old task has.
             (_, UpdateOrder::StopFirst) => {
                 keeper.status.state >= TaskState::Ready || cannot_be_placed
             }
             (_, UpdateOrder::StartFirst) => false,
         };
-        let serving = |task: &Arc<Task>| task.desired_state == TaskState::Running;
+        let serving = |task: &Arc<Task>| {
+            task.desired_state == TaskState::Running && task.status.state >= TaskState::Assigned
+        };
         let mut kept = Vec::new();
         for task in std::mem::take(&mut state.dirty) {
             if retire || !serving(&task) {

@@ -108,7 +108,8 @@ impl Door<'_> {
         self.check_ports(&service.id, &spec)?;
         service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
         service.previous_spec_version = Some(service.spec_version);
-        service.update_status = Some(UpdateStatus {
+        let rolling = !service.spec.mode.is_job();
+        service.update_status = rolling.then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
             started_at: Some(self.now),
             completed_at: None,

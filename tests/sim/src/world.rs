@@ -1,0 +1,441 @@
+//! A whole run: faults first, then peace, then everything must be as it was asked for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skep_model::node::{ManagerStatus, NodeDescription, Reachability};
+use skep_model::resources::Resources;
+use skep_model::{
+    ClusterId, ControlRequest, MemoryBytes, NanoCpus, NodeId, NodeRole, NodeState, Timestamp,
+};
+use skep_reconcile::{
+    InitialCluster, Memory, NewNode, NodeReport, add_node, control, initial_cluster, reconcile,
+    record_node_states, record_statuses,
+};
+use skep_store::{Commit, Snapshot};
+
+use crate::host::Host;
+use crate::invariant;
+use crate::log::Log;
+use crate::random::Dice;
+use crate::user;
+
+/// A node is down after it was not heard for so long.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Peace must bring everything in order within this time.
+const PEACE_MAX: Duration = Duration::from_secs(400);
+/// After that nothing may change any more for this long.
+const QUIET: Duration = Duration::from_secs(90);
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub seed: u64,
+    /// Seconds into the run.
+    pub at_secs: i64,
+    pub what: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "seed {}, second {}: {}\n  to see it again: cargo run -p skep-sim -- --seed {}",
+            self.seed, self.at_secs, self.what, self.seed
+        )
+    }
+}
+
+/// What a run that went well did, to tell that it did something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub commits: usize,
+    pub conflicts: usize,
+    pub elections: usize,
+    pub node_faults: usize,
+    pub requests: usize,
+    pub refused: usize,
+    pub peace_secs: i64,
+}
+
+/// Runs the world that `seed` makes. `trace` is called with a line for each thing that happens.
+pub fn run(seed: u64, trace: &mut dyn FnMut(&str)) -> Result<Outcome, Failure> {
+    let mut world = World::new(seed);
+    let result = world.live(trace);
+    let at_secs = (world.now.0 - START.0) / 1_000_000_000;
+    match result {
+        Ok(()) => Ok(world.outcome),
+        Err(what) => Err(Failure {
+            seed,
+            at_secs,
+            what,
+        }),
+    }
+}
+
+const START: Timestamp = Timestamp::from_secs(1_000_000);
+
+struct World {
+    dice: Dice,
+    now: Timestamp,
+    log: Log,
+    memory: Memory,
+    wake_at: Option<Timestamp>,
+    hosts: Vec<Host>,
+    /// When the leader last heard each node; a new leader starts with one period of grace.
+    heard: BTreeMap<NodeId, Timestamp>,
+    rough: bool,
+    last_change: Timestamp,
+    outcome: Outcome,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let managers = usize::try_from(dice.between(1, 3)).unwrap_or(1);
+        Self {
+            dice,
+            now: START,
+            log: Log::new(managers),
+            memory: Memory::new(),
+            wake_at: None,
+            hosts: Vec::new(),
+            heard: BTreeMap::new(),
+            rough: true,
+            last_change: START,
+            outcome: Outcome::default(),
+        }
+    }
+
+    fn live(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+        self.found()?;
+        let faults_end = self
+            .now
+            .plus(Duration::from_secs(self.dice.between(30, 120)));
+        while self.now < faults_end {
+            let step = self.dice.between(50, 800);
+            self.tick(step, trace)?;
+        }
+        trace("peace");
+        self.make_peace(trace)?;
+        self.settle(trace)?;
+        self.outcome.commits = self.log.len();
+        Ok(())
+    }
+
+    /// The cluster and its first nodes.
+    fn found(&mut self) -> Result<(), String> {
+        let cluster = InitialCluster {
+            id: ClusterId::random(&mut self.dice),
+            ..InitialCluster::default()
+        };
+        let commit = initial_cluster(cluster, self.now, &mut self.dice);
+        self.commit(&commit)?;
+        for at in 0..self.dice.between(2, 5) {
+            self.join(at == 0)?;
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, manager: bool) -> Result<(), String> {
+        let id = NodeId::random(&mut self.dice);
+        let node = NewNode {
+            id: id.clone(),
+            role: match manager {
+                true => NodeRole::Manager,
+                false => NodeRole::Worker,
+            },
+            description: NodeDescription {
+                hostname: format!("n{}", self.hosts.len()),
+                resources: Resources {
+                    nano_cpus: NanoCpus(4_000_000_000),
+                    memory_bytes: MemoryBytes(1 << 30),
+                    generic_resources: Vec::new(),
+                },
+                data_path_mtu: 1500,
+                ..NodeDescription::default()
+            },
+            manager_status: manager.then(|| ManagerStatus {
+                reachability: Reachability::Reachable,
+                ..ManagerStatus::default()
+            }),
+            ..NewNode::default()
+        };
+        let commit = add_node(&self.log.snapshot(), node, self.now);
+        self.hosts.push(Host::new(id));
+        commit.map_or(Ok(()), |commit| self.commit(&commit).map(drop))
+    }
+
+    /// A moment passes.
+    fn tick(&mut self, millis: u64, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+        self.now = self.now.plus(Duration::from_millis(millis));
+        if self.rough {
+            self.strike(trace)?;
+        }
+        self.advance_hosts();
+
+        // All of these look at the same state, so they race, as they do in life.
+        let mut proposals: Vec<(&str, Commit)> = Vec::new();
+        let seen = self.log.snapshot();
+        if self.rough && self.dice.chance(25) {
+            proposals.extend(self.ask(&seen, trace));
+        }
+        proposals.extend(self.reports(&seen));
+        proposals.extend(self.heartbeats(&seen));
+        proposals.extend(self.reconcile(&seen, trace));
+        if self.rough {
+            self.dice.shuffle(&mut proposals);
+        }
+        for (what, commit) in proposals {
+            if self.rough && self.dice.chance(4) {
+                trace(&format!("the proposal of {what} is lost"));
+                continue;
+            }
+            if !self.commit(&commit)? {
+                trace(&format!("the commit of {what} is refused"));
+            }
+        }
+        let lag = match self.rough {
+            true => 8,
+            false => 0,
+        };
+        self.log.follow(&mut self.dice, lag)?;
+        invariant::always(&self.log.snapshot(), &self.hosts)
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<bool, String> {
+        match self.log.commit(commit) {
+            Ok(applied) => {
+                if !applied.events.is_empty() {
+                    self.last_change = self.now;
+                }
+                invariant::after_commit(&applied.events)?;
+                Ok(true)
+            }
+            Err(_) => {
+                self.outcome.conflicts += 1;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Something breaks, now and then.
+    fn strike(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+        if self.dice.chance(3) {
+            self.log.elect(&mut self.dice)?;
+            self.memory = Memory::new();
+            self.heard.clear();
+            self.outcome.elections += 1;
+            trace(&format!("manager {} leads", self.log.leader()));
+        }
+        if self.dice.chance(3) {
+            self.log.restore(&mut self.dice)?;
+        }
+        if self.dice.chance(1) && self.hosts.len() < 7 {
+            trace("a node joins");
+            self.join(false)?;
+        }
+        for host in &mut self.hosts {
+            let whole = host.on && host.connected;
+            if whole && self.dice.chance(1) {
+                let millis = self.dice.between(500, 15_000);
+                host.heals_at = self.now.plus(Duration::from_millis(millis));
+                self.outcome.node_faults += 1;
+                match self.dice.chance(50) {
+                    true => {
+                        trace(&format!("{} crashes", host.id));
+                        host.crash();
+                    }
+                    false => {
+                        trace(&format!("{} is cut off", host.id));
+                        host.connected = false;
+                    }
+                }
+            } else if !whole && host.heals_at <= self.now {
+                trace(&format!("{} is back", host.id));
+                host.on = true;
+                host.connected = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn advance_hosts(&mut self) {
+        for host in &mut self.hosts {
+            let view = self.log.any_snapshot(&mut self.dice);
+            host.listen(&view, self.now, &mut self.dice);
+            host.advance(self.now, self.rough, &mut self.dice);
+        }
+    }
+
+    fn ask(
+        &mut self,
+        seen: &Snapshot,
+        trace: &mut dyn FnMut(&str),
+    ) -> Option<(&'static str, Commit)> {
+        let request = self.removal(seen);
+        let request = request.or_else(|| user::wish(seen, &mut self.dice))?;
+        self.request(&request, seen, trace)
+    }
+
+    /// Now and then a node that is down is removed for good.
+    fn removal(&mut self, seen: &Snapshot) -> Option<ControlRequest> {
+        let down: Vec<NodeId> = seen
+            .nodes()
+            .filter(|node| node.status.state == NodeState::Down)
+            .filter(|node| node.spec.role == NodeRole::Worker)
+            .map(|node| node.id.clone())
+            .collect();
+        let id = self.dice.pick(&down).cloned()?;
+        self.dice
+            .chance(15)
+            .then_some(ControlRequest::RemoveNode { id, force: true })
+    }
+
+    fn request(
+        &mut self,
+        request: &ControlRequest,
+        seen: &Snapshot,
+        trace: &mut dyn FnMut(&str),
+    ) -> Option<(&'static str, Commit)> {
+        self.outcome.requests += 1;
+        match control::execute(request, seen, self.now, &mut self.dice) {
+            Ok((commit, _)) if commit.is_empty() => None,
+            Ok((commit, _)) => {
+                trace(&describe(request));
+                Some(("the user", commit))
+            }
+            Err(error) => {
+                self.outcome.refused += 1;
+                trace(&format!("{}: {error}", describe(request)));
+                None
+            }
+        }
+    }
+
+    fn reports(&mut self, seen: &Snapshot) -> Option<(&'static str, Commit)> {
+        let mut reports = Vec::new();
+        for host in &self.hosts {
+            reports.extend(host.reports(seen, self.now));
+        }
+        let commit = record_statuses(seen, &reports, self.now)?;
+        Some(("the agents", commit))
+    }
+
+    fn heartbeats(&mut self, seen: &Snapshot) -> Option<(&'static str, Commit)> {
+        let mut changed = Vec::new();
+        for host in &self.hosts {
+            let Some(node) = seen.node(&host.id) else {
+                continue;
+            };
+            let heard = self.heard.entry(host.id.clone()).or_insert(self.now);
+            if host.is_heard() {
+                *heard = self.now;
+            }
+            let state = match (host.is_heard(), self.now.since(*heard) > SILENCE) {
+                (true, _) => NodeState::Ready,
+                (false, true) => NodeState::Down,
+                (false, false) => continue,
+            };
+            if node.status.state != state {
+                let report = NodeReport {
+                    state,
+                    ..NodeReport::default()
+                };
+                changed.push((host.id.clone(), report));
+            }
+        }
+        let commit = record_node_states(seen, &changed, self.now)?;
+        Some(("the node monitor", commit))
+    }
+
+    fn reconcile(
+        &mut self,
+        seen: &Snapshot,
+        trace: &mut dyn FnMut(&str),
+    ) -> Option<(&'static str, Commit)> {
+        let step = reconcile(seen, &mut self.memory, self.now, &mut self.dice);
+        for note in &step.notes {
+            trace(&format!("note: {note}"));
+        }
+        self.wake_at = step.wake_at;
+        step.commit.map(|commit| ("the control loop", commit))
+    }
+
+    /// Faults end, and the user asks for nothing impossible any more.
+    fn make_peace(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+        self.rough = false;
+        for host in &mut self.hosts {
+            host.on = true;
+            host.connected = true;
+        }
+        // Requests may be refused while the loop writes; a user tries again.
+        for _ in 0..50 {
+            let seen = self.log.snapshot();
+            let requests = user::make_amends(&seen);
+            if requests.is_empty() {
+                break;
+            }
+            for request in requests {
+                let seen = self.log.snapshot();
+                if let Some((_, commit)) = self.request(&request, &seen, trace) {
+                    self.commit(&commit)?;
+                }
+            }
+            self.tick(100, trace)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all is in order, and then sees that nothing changes any more.
+    fn settle(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+        let began = self.now;
+        loop {
+            // A host that was removed while it was away finds out and stops what it had.
+            let known = self.log.snapshot();
+            self.hosts.retain(|host| known.node(&host.id).is_some());
+            self.tick(500, trace)?;
+            let quiet = self.now.since(self.last_change) > QUIET;
+            let state = invariant::in_the_end(&self.log.snapshot(), &self.hosts);
+            match state {
+                Ok(()) if quiet => break,
+                Err(what) if quiet => return Err(format!("nothing happens any more, but {what}")),
+                Err(what) if self.now.since(began) > PEACE_MAX => {
+                    return Err(format!("after a long peace {what}"));
+                }
+                Ok(()) if self.now.since(began) > PEACE_MAX + QUIET => {
+                    return Err("all is in order, but changes go on for ever".to_owned());
+                }
+                Ok(()) | Err(_) => (),
+            }
+        }
+        self.outcome.peace_secs =
+            i64::try_from(self.last_change.since(began).as_secs()).unwrap_or(i64::MAX);
+        // A new leader finds nothing to do either.
+        self.memory = Memory::new();
+        let seen = self.log.snapshot();
+        if let Some((_, commit)) = self.reconcile(&seen, trace) {
+            return Err(format!("a new leader would change things: {commit:?}"));
+        }
+        invariant::replicas_identical(&self.log.settle()?)
+    }
+}
+
+fn describe(request: &ControlRequest) -> String {
+    let text = match request {
+        ControlRequest::CreateService { spec } => format!(
+            "create {} {} image {}",
+            spec.mode.as_str(),
+            spec.name,
+            spec.task_template.image()
+        ),
+        ControlRequest::UpdateService { spec, rollback, .. } => format!(
+            "update {} rollback {rollback} image {} mode {:?}",
+            spec.name,
+            spec.task_template.image(),
+            spec.mode
+        ),
+        other => format!("{other:?}"),
+    };
+    format!("user: {text}")
+}
