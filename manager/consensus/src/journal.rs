@@ -141,6 +141,7 @@ impl Journal {
         let vote: Option<Vote> = self.meta(VOTE)?;
         let committed: Option<LogId> = self.meta(COMMITTED)?;
         let purged: Option<LogId> = self.meta(PURGED)?;
+        let mark = self.mark.mark().clone();
         let mut last = purged;
 
         if let Some((first, end)) = self.backend.bounds()? {
@@ -166,13 +167,18 @@ impl Journal {
                             "entry {next} is out of order"
                         )));
                     }
+                    let marked = mark.last.filter(|marked| marked.index == next);
+                    if marked.is_some_and(|marked| marked != entry.log_id) {
+                        return Err(JournalError::Damaged(format!(
+                            "entry {next} is not the one that was written"
+                        )));
+                    }
                     last = Some(entry.log_id);
                     next += 1;
                 }
             }
         }
 
-        let mark = self.mark.mark().clone();
         if vote < mark.vote {
             return Err(JournalError::Damaged(
                 "a vote that was given is not there".to_owned(),
@@ -184,17 +190,6 @@ impl Journal {
                 last.map_or_else(|| "none".to_owned(), |last| last.index.to_string()),
                 mark.last.map_or(0, |last| last.index),
             )));
-        }
-        if let Some(marked) = mark.last
-            && purged.is_none_or(|purged| purged.index < marked.index)
-        {
-            let found = self.read(marked.index..marked.index + 1, 1)?;
-            if found.first().map(|entry| entry.log_id) != Some(marked) {
-                return Err(JournalError::Damaged(format!(
-                    "entry {} is not the one that was written",
-                    marked.index
-                )));
-            }
         }
         if committed > last {
             return Err(JournalError::Damaged(

@@ -67,18 +67,21 @@ fn child() {
     runtime.block_on(async move {
         let (consensus, _) = open(Path::new(&directory), backend).await;
         println!("open");
+        let padding: usize =
+            std::env::var("SKEP_KILL_PADDING").map_or(0, |padding| padding.parse().unwrap());
         let mut proposers = tokio::task::JoinSet::new();
         for proposer in 0..PROPOSERS {
             let consensus = consensus.clone();
             let round = round.clone();
             proposers.spawn(async move {
-                // Bounded: the parent kills long before.
+                // Bounded: the parent kills, or the disk is full, long before.
                 for number in 0..100_000 {
                     let command = format!("{round}/{proposer}/{number}");
-                    let bytes = consensus
-                        .propose(command.clone().into_bytes())
-                        .await
-                        .unwrap();
+                    let mut bytes = command.clone().into_bytes();
+                    bytes.resize(bytes.len() + padding, b' ');
+                    let Ok(bytes) = consensus.propose(bytes).await else {
+                        return;
+                    };
                     let (index, _) = answer(&bytes);
                     let line = format!("ack {index} {command}\n");
                     let mut out = std::io::stdout().lock();
@@ -88,6 +91,7 @@ fn child() {
             });
         }
         proposers.join_all().await;
+        println!("stopped {:?}", consensus.stopped().await);
     });
 }
 
@@ -111,19 +115,24 @@ fn run_and_kill(directory: &Path, backend: &str, round: usize) -> Vec<(u64, Stri
         child.wait().unwrap();
     });
     assert!(opened, "the child did not open its directory");
-    let mut acknowledged = Vec::new();
+    let mut more = Vec::new();
     for line in lines {
         let line = line.unwrap();
         // The last line may be cut short: it ends with a newline only when it is whole.
-        let mut words = line.split(' ');
-        if let (Some("ack"), Some(index), Some(command)) =
-            (words.next(), words.next(), words.next())
-        {
-            acknowledged.push((index.parse().unwrap(), command.to_owned()));
-        }
+        more.extend(acknowledged(&line));
     }
     killer.join().unwrap();
-    acknowledged
+    more
+}
+
+fn acknowledged(line: &str) -> Option<(u64, String)> {
+    let mut words = line.split(' ');
+    match (words.next(), words.next(), words.next()) {
+        (Some("ack"), Some(index), Some(command)) => {
+            Some((index.parse().ok()?, command.to_owned()))
+        }
+        _ => None,
+    }
 }
 
 async fn survive(backend: &str) {
@@ -158,6 +167,55 @@ async fn survive(backend: &str) {
         "only {} were acknowledged at all",
         acknowledged.len()
     );
+}
+
+/// A child whose files may not grow any more: it stops by itself, says why, and has lost nothing.
+async fn stop_when_full(backend: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("member");
+    // The signal that comes with the limit is ignored, so writing fails as on a full disk.
+    let script = "trap '' XFSZ; ulimit -f 14336; exec \"$0\" --ignored --exact child --nocapture";
+    let child = Command::new("sh")
+        .args([
+            "-c",
+            script,
+            std::env::current_exe().unwrap().to_str().unwrap(),
+        ])
+        .env("SKEP_KILL_DIRECTORY", &path)
+        .env("SKEP_KILL_BACKEND", backend)
+        .env("SKEP_KILL_ROUND", "full")
+        .env("SKEP_KILL_PADDING", "65536")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .output();
+    let output = tokio::task::spawn_blocking(move || child)
+        .await
+        .unwrap()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("stopped Failed("), "{text}");
+    let acknowledged: Vec<_> = text.lines().filter_map(acknowledged).collect();
+    assert!(acknowledged.len() > 20, "{text}");
+    let (consensus, journal) = open(&path, backend_of(backend)).await;
+    let commands = journal.commands();
+    for (index, command) in acknowledged {
+        let found = &commands[usize::try_from(index).unwrap() - 1];
+        assert!(
+            found.starts_with(command.as_bytes()),
+            "command {index} was acknowledged"
+        );
+    }
+    consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_a_member_on_sled_and_loses_nothing() {
+    stop_when_full("sled").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_a_member_on_segments_and_loses_nothing() {
+    stop_when_full("segments").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

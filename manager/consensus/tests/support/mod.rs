@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,23 @@ impl Net {
         }
     }
 
+    /// What `id` sends does not arrive.
+    pub fn silence(&self, id: u64, others: &[u64]) {
+        let mut state = self.state.lock().unwrap();
+        state.cut.extend(others.iter().map(|other| (id, *other)));
+    }
+
+    /// Who leads, by its own word.
+    pub fn leader(&self, among: &[u64]) -> Option<Consensus> {
+        let state = self.state.lock().unwrap();
+        let leads = |member: &&Consensus| member.leadership().borrow().is_me;
+        among
+            .iter()
+            .filter_map(|id| state.members.get(id))
+            .find(leads)
+            .cloned()
+    }
+
     pub fn heal(&self) {
         self.state.lock().unwrap().cut.clear();
     }
@@ -133,6 +150,48 @@ impl Net {
             .get(&to.id)
             .ok_or_else(|| unreachable("down"))?;
         Ok((member.clone(), state.delay))
+    }
+}
+
+/// Writes on whoever leads, without end.
+pub struct Writers {
+    done: Arc<AtomicBool>,
+    running: tokio::task::JoinSet<Vec<(u64, Vec<u8>)>>,
+}
+
+impl Writers {
+    pub fn start(net: &Net, among: &[u64], count: usize) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let mut running = tokio::task::JoinSet::new();
+        for writer in 0..count {
+            let (net, among, done) = (net.clone(), among.to_vec(), Arc::clone(&done));
+            running.spawn(async move {
+                let mut acknowledged = Vec::new();
+                for number in 0.. {
+                    // A new command each time: one of unknown fate is not written twice.
+                    let command = format!("w{writer}/{number}").into_bytes();
+                    if done.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    match net.leader(&among) {
+                        Some(leader) => {
+                            if let Ok(bytes) = leader.propose(command).await {
+                                acknowledged.push(answer(&bytes));
+                            }
+                        }
+                        None => tokio::time::sleep(Duration::from_millis(5)).await,
+                    }
+                }
+                acknowledged
+            });
+        }
+        Self { done, running }
+    }
+
+    /// What was acknowledged, with its index.
+    pub async fn stop(self) -> Vec<(u64, Vec<u8>)> {
+        self.done.store(true, Ordering::SeqCst);
+        self.running.join_all().await.concat()
     }
 }
 
