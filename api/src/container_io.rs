@@ -61,8 +61,10 @@ pub(crate) fn tail<T: std::str::FromStr>(text: &str) -> Outcome<Option<T>> {
 pub(crate) async fn attach(call: Call, name: String) -> Outcome {
     let query = &call.query;
     let keys = query.text("detachKeys");
+    let stdin = query.flag("stdin");
+    hijack::check_input(&call, stdin)?;
     let options = AttachOptions {
-        stdin: query.flag("stdin") && call.upgrade.is_some(),
+        stdin,
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         stream: query.flag("stream"),

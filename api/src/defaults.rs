@@ -7,7 +7,8 @@ use skep_model::task::RestartPolicy;
 use skep_model::{Nanos, ServiceSpec};
 
 const STOP_GRACE_PERIOD: Nanos = Nanos::from_secs(10);
-const RESTART_DELAY: Nanos = Nanos::from_secs(5);
+/// Swarm's restart delay.
+pub const RESTART_DELAY: Nanos = Nanos::from_secs(5);
 const MONITOR: Nanos = Nanos::from_secs(5);
 
 /// Fills in the defaults.

@@ -36,6 +36,10 @@ pub(crate) async fn start(mut call: Call, id: String) -> Outcome {
             "console size is only supported when using a TTY",
         ));
     }
+    if !body.detach && call.upgrade.is_none() {
+        let wanted = call.engine().exec_inspect(&id).await?.open_stdin;
+        hijack::check_input(&call, wanted)?;
+    }
     let options = ExecStart {
         detach: body.detach,
         tty: body.tty,

@@ -17,10 +17,20 @@ use crate::status::{ApiError, Outcome};
 /// Bytes of input read at once.
 const INPUT_BYTES: usize = 32 << 10;
 
+/// Refuses input over a connection that stays HTTP.
+pub(crate) fn check_input(call: &Call, wanted: bool) -> Outcome<()> {
+    match &call.upgrade {
+        None if wanted => Err(ApiError::invalid(
+            "attaching standard input needs a connection that can be upgraded: send the headers 'Connection: Upgrade' and 'Upgrade: tcp'",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Hands the connection over to `attachment`.
 ///
-/// A client that did not ask for an upgrade gets the output as the body of a plain answer; it
-/// has no way to send input then.
+/// A client that did not ask for an upgrade gets the output as the body of a plain answer; see
+/// [`check_input`] for what it cannot have.
 pub(crate) fn attached(mut call: Call, attachment: Attachment) -> Outcome {
     let tty = attachment.tty;
     let content_type = frames::content_type(call.version, tty);
@@ -36,9 +46,6 @@ pub(crate) fn attached(mut call: Call, attachment: Attachment) -> Outcome {
             });
             Ok(switched(content_type))
         }
-        None if attachment.input.is_some() => Err(ApiError::invalid(
-            "attaching standard input needs a connection that can be upgraded: send the headers 'Connection: Upgrade' and 'Upgrade: tcp'",
-        )),
         None => {
             let chunks = attachment
                 .output

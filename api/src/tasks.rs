@@ -7,10 +7,11 @@ use serde::Serialize;
 use skep_engine::Filters;
 use skep_model::mount::Driver;
 use skep_model::network::IpamOptions;
-use skep_model::{Network, Service, Task, TaskSpec, TaskState};
+use skep_model::{Nanos, Network, Service, Task, TaskSpec, TaskState};
 use skep_store::{FindError, Snapshot};
 
 use crate::cluster_network::VNI_OPTION;
+use crate::defaults;
 use crate::nodes::{self, labels_match};
 use crate::redact;
 use crate::reply;
@@ -203,17 +204,35 @@ fn is_up_to_date(snapshot: &Snapshot, task: &Task) -> bool {
         let now = service.job_status.as_ref().map(|job| job.job_iteration);
         return task.job_iteration == now;
     }
-    let bare = |spec: &TaskSpec| TaskSpec {
-        placement: None,
-        pull_credentials: String::new(),
-        ..spec.clone()
-    };
+    let wanted = &service.spec.task_template;
+    let bare = |spec: &TaskSpec| comparable(spec, wanted);
     let endpoint = service.spec.endpoint_spec.clone().unwrap_or_default();
     let same_endpoint = task
         .endpoint
         .as_ref()
         .is_none_or(|given| given.spec == endpoint);
-    bare(&task.spec) == bare(&service.spec.task_template) && same_endpoint
+    bare(&task.spec) == bare(wanted) && same_endpoint
+}
+
+/// A spec with its defaults spoken out, and without what makes no task outdated.
+fn comparable(spec: &TaskSpec, wanted: &TaskSpec) -> TaskSpec {
+    let mut restart = spec.restart_policy.clone().unwrap_or_default();
+    restart.delay.get_or_insert(defaults::RESTART_DELAY);
+    restart.max_attempts.get_or_insert(0);
+    restart.window.get_or_insert(Nanos(0));
+    TaskSpec {
+        placement: None,
+        pull_credentials: String::new(),
+        resources: Some(spec.resources.clone().unwrap_or_default()),
+        restart_policy: Some(restart),
+        // A task's copy holds the cluster's default where the service names no driver.
+        log_driver: wanted
+            .log_driver
+            .as_ref()
+            .and_then(|_| spec.log_driver.clone()),
+        runtime: spec.runtime.replace("container", ""),
+        ..spec.clone()
+    }
 }
 
 /// A task by id, container name, or start of an id; by `web.3` if that slot has one task only.

@@ -5,54 +5,11 @@ mod common;
 use std::sync::Arc;
 
 use common::cluster::{FakeCluster, NOW};
-use common::{Server, with_server};
+use common::docker::{docker, docker_is_here, prints};
+use common::with_server;
 use skep_model::service::Endpoint;
 use skep_model::{Service, ServiceId, Task, TaskId, TaskState};
 use skep_store::Object;
-use tokio::process::Command;
-
-const DOCKER: &str = "/usr/local/bin/docker";
-
-/// Whether the CLI is here; says so if it is not.
-fn docker_is_here() -> bool {
-    let here = std::path::Path::new(DOCKER).exists();
-    if !here {
-        eprintln!("skipped: no docker CLI at {DOCKER}");
-    }
-    here
-}
-
-struct Ran {
-    ok: bool,
-    out: String,
-    err: String,
-}
-
-async fn docker(server: &Server, line: &str) -> Ran {
-    let home = server.socket.with_extension("cli");
-    let output = Command::new(DOCKER)
-        .args(line.split_whitespace())
-        .env_clear()
-        .env("HOME", &home)
-        .env("DOCKER_HOST", format!("unix://{}", server.socket.display()))
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    Ran {
-        ok: output.status.success(),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-/// Runs a command that must succeed, and returns what it prints.
-async fn prints(server: &Server, line: &str) -> String {
-    let ran = docker(server, line).await;
-    assert!(ran.ok, "docker {line}: {}{}", ran.out, ran.err);
-    ran.out
-}
 
 /// The words of each line: tables without their padding.
 fn rows(text: &str) -> Vec<Vec<String>> {
@@ -255,6 +212,70 @@ fn objects_are_made_and_removed() {
         prints(&server, "node update --availability drain n1").await;
         let nodes = prints(&server, "node ls --format {{.Availability}}").await;
         assert_eq!(nodes, "Drain\n");
+    });
+}
+
+#[test]
+fn a_stack_is_deployed_listed_and_removed() {
+    if !docker_is_here() {
+        return;
+    }
+    with_server(FakeCluster::manager(), |server| async move {
+        let dir = server.socket.with_extension("stack");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("key"), "hunter2").unwrap();
+        let file = dir.join("compose.yaml");
+        std::fs::write(
+            &file,
+            "services:\n  web:\n    image: nginx:1\n    ports: [\"8080:80\"]\n    secrets: [key]\n    networks: [back]\n    deploy: {replicas: 2}\nnetworks:\n  back: {}\nsecrets:\n  key: {file: ./key}\n",
+        )
+        .unwrap();
+        let line = format!(
+            "stack deploy -d --resolve-image never -c {} app",
+            file.display()
+        );
+        let made = prints(&server, &line).await;
+        for part in ["network app_back", "secret app_key", "service app_web"] {
+            assert!(made.contains(&format!("Creating {part}")), "{made}");
+        }
+        prints(&server, &line).await;
+        let stacks = rows(&prints(&server, "stack ls").await);
+        assert_eq!(stacks[1], ["app", "1"]);
+        let services = prints(
+            &server,
+            "stack services --format {{.Name}}:{{.Replicas}} app",
+        )
+        .await;
+        assert_eq!(services, "app_web:0/2\n");
+        let removed = prints(&server, "stack rm app").await;
+        assert!(removed.contains("Removing service app_web"), "{removed}");
+        assert!(server.cluster.store.snapshot().networks().next().is_none());
+    });
+}
+
+#[test]
+fn the_cluster_is_governed_from_the_cli() {
+    if !docker_is_here() {
+        return;
+    }
+    with_server(FakeCluster::manager(), |server| async move {
+        let key = prints(&server, "swarm unlock-key -q").await;
+        assert_eq!(key, "SWMKEY-1-asked-for\n");
+        prints(&server, "swarm update --task-history-limit 9").await;
+        let info = prints(&server, "info").await;
+        assert!(info.contains("Task History Retention Limit: 9"), "{info}");
+        let again = docker(&server, "swarm init").await;
+        assert!(
+            again.err.contains("This node is already part of a swarm"),
+            "{}",
+            again.err
+        );
+        let stack = docker(&server, "service logs web").await;
+        assert!(
+            stack.err.contains("no such task or service: web"),
+            "{}",
+            stack.err
+        );
     });
 }
 

@@ -262,6 +262,11 @@ impl Cluster for FakeCluster {
                     ..Secret::default()
                 })))
             }
+            ControlRequest::UpdateSecret { id, version, spec } => {
+                let mut secret = Secret::clone(snapshot.secret(&id).unwrap());
+                secret.spec.labels = spec.labels;
+                self.replaced(Object::Secret(Arc::new(secret)), version)
+            }
             ControlRequest::RemoveSecret { id } => self.remove(Key::Secret(id)),
             ControlRequest::CreateConfig { spec } => {
                 self.create(Object::Config(Arc::new(Config {

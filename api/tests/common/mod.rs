@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod cluster;
+pub mod docker;
 
 use std::future::Future;
 use std::path::PathBuf;

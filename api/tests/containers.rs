@@ -1,0 +1,242 @@
+//! Containers through the unmodified docker CLI: the streams and the JSON it relies on.
+//!
+//! The image is made of the host's static busybox, so no registry is asked.
+
+mod common;
+
+use common::cluster::FakeCluster;
+use common::docker::{Ran, docker, docker_is_here, docker_with, prints};
+use common::{Server, filters, with_server};
+use serde_json::{Value, json};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+fn can_run() -> bool {
+    let here = std::path::Path::new(BUSYBOX).exists();
+    if !here {
+        eprintln!("skipped: no busybox at {BUSYBOX}");
+    }
+    here && docker_is_here()
+}
+
+/// Imports an image `bb:1` with a shell in it.
+async fn import(server: &Server) {
+    let root = server.socket.with_extension("image");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::create_dir_all(root.join("tmp")).unwrap();
+    std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+    for tool in ["sh", "cat", "echo", "sleep", "ls", "true", "head", "tr"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
+    }
+    let archive = server.socket.with_extension("tar");
+    let made = tokio::process::Command::new("tar")
+        .args([
+            "-C",
+            root.to_str().unwrap(),
+            "-cf",
+            archive.to_str().unwrap(),
+            ".",
+        ])
+        .status()
+        .await
+        .unwrap();
+    assert!(made.success());
+    let archive = archive.display().to_string();
+    prints(server, &format!("import {archive} bb:1")).await;
+}
+
+async fn shell(server: &Server, before: &[&str], script: &str, input: &[u8]) -> Ran {
+    let mut words = before.to_vec();
+    words.extend(["/bin/sh", "-c", script]);
+    docker_with(server, &words, input).await
+}
+
+#[test]
+fn run_carries_output_input_and_exit_status() {
+    if !can_run() {
+        return;
+    }
+    with_server(FakeCluster::inactive(), |server| async move {
+        import(&server).await;
+        let run = ["run", "--rm", "--network", "none", "bb:1"];
+        let ran = shell(&server, &run, "echo out; echo err >&2; exit 7", b"").await;
+        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("out\n", "err\n"));
+        assert!(!ran.ok);
+        let run = ["run", "--rm", "-i", "--network", "none", "bb:1"];
+        let ran = shell(&server, &run, "tr a-z A-Z; echo end", b"hello\n").await;
+        assert_eq!(ran.out, "HELLO\nend\n", "{}", ran.err);
+        let big = vec![b'x'; 1 << 20];
+        let ran = shell(&server, &run, "cat", &big).await;
+        assert_eq!(ran.out.len(), big.len(), "{}", ran.err);
+        let none = prints(&server, "ps -aq").await;
+        assert_eq!(none, "");
+        let missing = docker(&server, "run --rm --network none --pull never nothing:1").await;
+        assert!(
+            missing.err.contains("No such image: nothing:1"),
+            "{}",
+            missing.err
+        );
+    });
+}
+
+#[test]
+fn a_container_is_looked_at_while_it_runs() {
+    if !can_run() {
+        return;
+    }
+    with_server(FakeCluster::inactive(), |server| async move {
+        import(&server).await;
+        let run = [
+            "run",
+            "-d",
+            "--name",
+            "one",
+            "--label",
+            "a=b",
+            "--network",
+            "none",
+            "bb:1",
+        ];
+        let ran = shell(&server, &run, "echo ready; echo odd >&2; sleep 600", b"").await;
+        assert!(ran.ok, "{}", ran.err);
+        let id = ran.out.trim().to_owned();
+        let shown = prints(
+            &server,
+            "ps --format {{.ID}}|{{.Image}}|{{.Names}}|{{.State}}",
+        )
+        .await;
+        assert_eq!(shown, format!("{}|bb:1|one|running\n", &id[..12]));
+
+        // The line may still be on its way from the container to the log.
+        let logs = loop {
+            let logs = docker(&server, "logs -t one").await;
+            if logs.out.contains("ready") && logs.err.contains("odd") {
+                break logs;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(logs.out.ends_with("Z ready\n"), "{}", logs.out);
+        let ran = shell(&server, &["exec", "-i", "one"], "cat; exit 3", b"typed").await;
+        assert_eq!((ran.out.as_str(), ran.ok), ("typed", false), "{}", ran.err);
+        let ran = docker(&server, "exec one /bin/nothing").await;
+        assert!(
+            !ran.ok && ran.err.contains("nothing"),
+            "{}{}",
+            ran.out,
+            ran.err
+        );
+        assert!(prints(&server, "top one").await.contains("sleep 600"));
+        assert!(
+            prints(&server, "stats --no-stream one")
+                .await
+                .contains("one")
+        );
+        assert!(prints(&server, "inspect one").await.contains(&id));
+        prints(&server, "pause one").await;
+        let paused = prints(&server, "ps --format {{.Status}}").await;
+        assert!(paused.contains("(Paused)"), "{paused}");
+        prints(&server, "unpause one").await;
+        prints(&server, "rename one two").await;
+        prints(&server, "update --memory 64m --memory-swap 64m two").await;
+
+        let file = server.socket.with_extension("copied");
+        std::fs::write(&file, "payload").unwrap();
+        let path = file.display();
+        prints(&server, &format!("cp {path} two:/tmp/there")).await;
+        let ran = docker(&server, "exec two cat /tmp/there").await;
+        assert_eq!(ran.out, "payload", "{}", ran.err);
+        prints(&server, &format!("cp two:/tmp/there {path}.back")).await;
+        let back = std::fs::read_to_string(format!("{path}.back")).unwrap();
+        assert_eq!(back, "payload");
+        assert!(prints(&server, "diff two").await.contains("A /tmp/there"));
+
+        let waiting = docker(&server, "wait two");
+        let killing = docker(&server, "kill -s KILL two");
+        let (waited, killed) = tokio::join!(waiting, killing);
+        assert!(killed.ok, "{}", killed.err);
+        assert_eq!(waited.out, "137\n", "{}", waited.err);
+        prints(&server, "commit two bb:2").await;
+        assert!(prints(&server, "history bb:2").await.starts_with("IMAGE"));
+        prints(&server, "rm two").await;
+        let gone = docker(&server, "inspect --type container two").await;
+        assert!(gone.err.contains("No such container: two"), "{}", gone.err);
+    });
+}
+
+#[test]
+fn images_travel_and_volumes_and_networks_are_kept() {
+    if !can_run() {
+        return;
+    }
+    with_server(FakeCluster::inactive(), |server| async move {
+        import(&server).await;
+        let file = server.socket.with_extension("saved");
+        let path = file.display();
+        prints(&server, "tag bb:1 host.invalid/deep/name:2").await;
+        prints(&server, &format!("save -o {path} host.invalid/deep/name:2")).await;
+        let removed = prints(&server, "rmi bb:1 host.invalid/deep/name:2").await;
+        assert!(
+            removed.contains("Untagged: host.invalid/deep/name:2"),
+            "{removed}"
+        );
+        assert!(removed.contains("Deleted: sha256:"), "{removed}");
+        let loaded = prints(&server, &format!("load -i {path}")).await;
+        assert!(
+            loaded.contains("Loaded image: host.invalid/deep/name:2"),
+            "{loaded}"
+        );
+        let list = prints(&server, "images --format {{.Repository}}:{{.Tag}}").await;
+        assert_eq!(list, "host.invalid/deep/name:2\n");
+        let list = prints(&server, "images -q --filter reference=none").await;
+        assert_eq!(list, "");
+
+        prints(&server, "volume create --label a=b vol").await;
+        assert!(prints(&server, "volume ls").await.contains("local     vol"));
+        let run = ["run", "--rm", "--network", "none", "-v", "vol:/data"];
+        let run = [&run[..], &["host.invalid/deep/name:2"]].concat();
+        let ran = shell(&server, &run, "echo kept > /data/file", b"").await;
+        assert!(ran.ok, "{}", ran.err);
+        let ran = shell(&server, &run, "cat /data/file", b"").await;
+        assert_eq!(ran.out, "kept\n", "{}", ran.err);
+        let usage = prints(&server, "system df").await;
+        assert!(usage.contains("Local Volumes"), "{usage}");
+        prints(&server, "volume rm vol").await;
+
+        prints(&server, "network create --label a=b net").await;
+        let shown = server.get("/networks/net").await.expect(200).json();
+        assert_eq!(
+            (&shown["Scope"], &shown["Driver"]),
+            (&json!("local"), &json!("bridge"))
+        );
+        prints(&server, "network rm net").await;
+        let pruned = prints(&server, "system prune -f").await;
+        assert!(pruned.contains("Total reclaimed space"), "{pruned}");
+    });
+}
+
+#[test]
+fn events_are_replayed_and_filtered() {
+    if !can_run() {
+        return;
+    }
+    with_server(FakeCluster::inactive(), |server| async move {
+        import(&server).await;
+        prints(&server, "volume create vol").await;
+        prints(&server, "create --name c --network none bb:1 true").await;
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let only = filters(r#"{"type":["container"],"event":["create"]}"#);
+        let path = format!("/events?since=1&until={}&{only}", now + 1);
+        let events = server.get(&path).await.expect(200);
+        let events: Vec<Value> = events
+            .text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0]["Actor"]["Attributes"]["name"], "c");
+        assert_eq!(events[0]["scope"], "local");
+    });
+}
