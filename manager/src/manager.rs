@@ -22,6 +22,7 @@ use skep_store::{Commit, Snapshot, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
@@ -88,6 +89,7 @@ pub struct Core {
 pub struct Manager {
     core: Arc<Core>,
     running: tokio::sync::Mutex<JoinSet<()>>,
+    stop: CancellationToken,
 }
 
 impl Manager {
@@ -122,13 +124,20 @@ impl Manager {
             leader_wake: tokio::sync::Notify::new(),
         });
         let mut running = JoinSet::new();
-        running.spawn(serve(Arc::clone(&core), listener, config.server_tls));
+        let stop = CancellationToken::new();
+        running.spawn(serve(
+            Arc::clone(&core),
+            listener,
+            config.server_tls,
+            stop.clone(),
+        ));
         running.spawn(crate::leader::run(Arc::clone(&core)));
         running.spawn(crate::relay::run(Arc::clone(&core)));
         info!(node = %core.node, listen = %config.listen, "manager started");
         Ok(Self {
             core,
             running: tokio::sync::Mutex::new(running),
+            stop,
         })
     }
 
@@ -251,6 +260,7 @@ impl Manager {
 
     /// Stops serving and closes the log. Bounded.
     pub async fn shutdown(&self) {
+        self.stop.cancel();
         let mut running = self.running.lock().await;
         running.abort_all();
         while running.join_next().await.is_some() {}
@@ -263,8 +273,13 @@ impl Manager {
     }
 }
 
-async fn serve(core: Arc<Core>, listener: TcpListener, tls: Arc<ArcSwap<ServerConfig>>) {
-    let incoming = ReceiverStream::new(listen::accept(listener, tls));
+async fn serve(
+    core: Arc<Core>,
+    listener: TcpListener,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    stop: CancellationToken,
+) {
+    let incoming = ReceiverStream::new(listen::accept(listener, tls, stop));
     macro_rules! sized {
         ($server:expr) => {
             $server

@@ -22,6 +22,8 @@ use crate::manager::Core;
 const ATTEMPTS_MAX: usize = 16;
 /// How long a request waits for a leader to be known, as after an election.
 const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// Pause before a request looks for a leader again.
+const RETRY: Duration = Duration::from_millis(50);
 /// How long a forwarded request may take.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a read may wait for this replica to catch up.
@@ -71,20 +73,32 @@ pub async fn propose(core: &Core, commit: &Commit) -> Result<(), CommitError> {
     }
 }
 
-/// The replicated state as this manager has it: current, unless `stale` is good enough.
+/// The replicated state as this manager has it: current, unless `stale` is good enough. Waits out
+/// an election.
 pub async fn read(core: &Core, stale: bool) -> Result<Snapshot, ControlError> {
     if !stale {
-        let current = async {
-            let index = core.consensus.leader_read_index().await?;
-            core.consensus.wait_applied(index, READ_TIMEOUT).await
-        };
-        retry_without_leader(core, || async { Ok(()) }).await?;
-        current.await.map_err(|error: ReadError| match error {
-            ReadError::NotLeader { .. } | ReadError::Unavailable => {
-                ControlError::new(Kind::Unavailable, NO_LEADER)
+        let deadline = tokio::time::Instant::now() + LEADER_WAIT;
+        loop {
+            retry_without_leader(core, || async { Ok(()) }).await?;
+            let current = async {
+                let index = core.consensus.leader_read_index().await?;
+                core.consensus.wait_applied(index, READ_TIMEOUT).await
+            };
+            match current.await {
+                Ok(()) => break,
+                Err(ReadError::NotLeader { .. } | ReadError::Unavailable)
+                    if tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(ReadError::NotLeader { .. } | ReadError::Unavailable) => {
+                    return Err(ControlError::new(Kind::Unavailable, NO_LEADER));
+                }
+                Err(error @ ReadError::Stopped) => {
+                    return Err(ControlError::new(Kind::Unavailable, error.to_string()));
+                }
             }
-            ReadError::Stopped => ControlError::new(Kind::Unavailable, error.to_string()),
-        })?;
+        }
     }
     Ok(core.machine.store().snapshot())
 }
@@ -145,7 +159,7 @@ pub async fn submit(
                     && !forwarded
                     && tokio::time::Instant::now() < deadline =>
             {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(RETRY).await;
             }
             outcome => return outcome,
         }
@@ -207,6 +221,10 @@ async fn forward(
     let mut client = control_client(core, leader);
     let reply = match tokio::time::timeout(FORWARD_TIMEOUT, client.submit(call)).await {
         Ok(Ok(reply)) => reply.into_inner(),
+        // Nothing was sent: the leader is gone, and the next one may be asked.
+        Ok(Err(status)) if was_not_sent(&status) => {
+            return Err(ControlError::new(Kind::Unavailable, NO_LEADER));
+        }
         Ok(Err(status)) => return Err(status::to_control(&status)),
         Err(_) => {
             return Err(ControlError::new(
@@ -232,4 +250,16 @@ async fn forward(
             "the leader's answer is empty",
         )),
     }
+}
+
+/// Whether a call failed before anything went to the other side.
+fn was_not_sent(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -1,6 +1,7 @@
 //! A manager's listener: accepts TLS connections with the certificate that is current, and says
 //! who called.
 
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 /// How long a handshake may take.
@@ -36,6 +38,7 @@ pub struct Caller {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Connected for Connection {
@@ -52,6 +55,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The server hands connections to tasks of their own that outlive it. An end of the
+        // stream is what makes them go, so that nobody talks to a manager that has stopped.
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -74,11 +82,12 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Connections as they complete their handshakes. Ends when the receiver is dropped. The
-/// handshakes run beside the accept loop, so a caller that stalls holds up nobody.
+/// Connections as they complete their handshakes. Ends when the receiver is dropped; those that
+/// were accepted end when `stop` is cancelled. The handshakes run beside the accept loop, so a caller that stalls holds up nobody.
 pub fn accept(
     listener: TcpListener,
     config: Arc<ArcSwap<ServerConfig>>,
+    stop: CancellationToken,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (ready, receiver) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {
@@ -97,6 +106,7 @@ pub fn accept(
                 continue;
             };
             let (ready, acceptor) = (ready.clone(), TlsAcceptor::from(config.load_full()));
+            let stop = stop.clone();
             tokio::spawn(async move {
                 let _place = place;
                 let _ = tcp.set_nodelay(true);
@@ -112,7 +122,14 @@ pub fn accept(
                         certificate,
                         address,
                     };
-                    let _ = ready.send(Ok(Connection { stream, caller })).await;
+                    let stop = Box::pin(stop.cancelled_owned());
+                    let _ = ready
+                        .send(Ok(Connection {
+                            stream,
+                            caller,
+                            stop,
+                        }))
+                        .await;
                 }
             });
         }
