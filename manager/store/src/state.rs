@@ -127,14 +127,13 @@ impl State {
             (before && !after, !before && after)
         };
         let (waits_no_more, waits_now) = turned(|task| task.status.state < TaskState::Assigned);
-        let (_, leaves_now) = turned(|task| task.desired_state == TaskState::Remove);
+        let (leaves_no_more, leaves_now) = turned(|task| task.desired_state == TaskState::Remove);
         match (old, new) {
             (None, Some(task)) => {
                 self.by_slot.insert(slot(task));
             }
             (Some(task), None) => {
                 self.by_slot.remove(&slot(task));
-                self.leaving.remove(&task.id);
             }
             (Some(before), Some(after)) if before.slot != after.slot => {
                 self.by_slot.remove(&slot(before));
@@ -148,6 +147,9 @@ impl State {
         }
         if let Some(task) = any.filter(|_| waits_now) {
             self.waiting.insert(task.id.clone());
+        }
+        if let Some(task) = any.filter(|_| leaves_no_more) {
+            self.leaving.remove(&task.id);
         }
         if let Some(task) = any.filter(|_| leaves_now) {
             self.leaving.insert(task.id.clone());
