@@ -5,14 +5,19 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 
+use ipnet::IpNet;
+
 use crate::diff::{self, LinkChange, Op};
 use crate::netlink::entry::{self, Names};
 use crate::netlink::link::{self, Birth, Change};
 use crate::netlink::socket::Socket;
 use crate::netlink::wire::Message;
 use crate::nft::{self, Family};
-use crate::view::{Link, LinkKind, NsKey, Scope, Seen, SeenLink, Wanted};
+use crate::view::{Link, LinkKind, NsKey, Route, Scope, Seen, SeenLink, Wanted};
 use crate::{KernelError, Namespaces, NetError, Netns, sysctl};
+
+/// The setting that makes a host forward IPv6.
+const FORWARD_IP6: &str = "net/ipv6/conf/all/forwarding";
 
 /// Where namespaces are and how devices of the root namespace are born in them.
 pub(crate) struct Ground {
@@ -213,6 +218,9 @@ impl Ground {
         send(socket, key, &rest, &indexes, &mut outcome);
         for op in &settings {
             if let Op::SetSysctl(setting, value) = op {
+                if setting == FORWARD_IP6 {
+                    keep_listening_to_routers(socket);
+                }
                 match sysctl::set(setting, value) {
                     Ok(true) => outcome.changes.push(op.to_string()),
                     Ok(false) => {}
@@ -281,6 +289,24 @@ impl Ground {
                     made => made.map_err(failed),
                 }
             }
+        }
+    }
+}
+
+/// A host that forwards IPv6 stops listening to routers, and loses its own default
+/// route with that, unless told to go on. Where this fails, so will less.
+fn keep_listening_to_routers(socket: &mut Socket) {
+    let Ok(links) = link::list(socket) else {
+        return;
+    };
+    let names: Names = links
+        .into_iter()
+        .map(|link| (link.index, link.name))
+        .collect();
+    for dev in entry::taught_by_routers(socket, &names).unwrap_or_default() {
+        let setting = format!("net/ipv6/conf/{dev}/accept_ra");
+        if sysctl::get(&setting).as_deref() == Some("1") {
+            let _ = sysctl::set(&setting, "2");
         }
     }
 }
@@ -426,6 +452,11 @@ fn is_fine(op: &Op, error: &KernelError) -> bool {
                 libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::EADDRNOTAVAIL
             )
         }
+        // A namespace whose IPv6 was switched off on purpose stays without.
+        Op::AddAddress(_, IpNet::V6(_))
+        | Op::SetRoute(Route {
+            to: IpNet::V6(_), ..
+        }) if error.errno == libc::EACCES => true,
         Op::AddRule(_) | Op::AddAddress(..) => error.errno == libc::EEXIST,
         // Without IPv6 there is nothing to silence.
         Op::Silence(_) => true,

@@ -42,6 +42,7 @@ impl Host {
     pub fn apply(&self, desired: &HostState) -> Report {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
+        let desired = &self.as_possible(desired);
         let overlays: Vec<&Overlay> = desired
             .overlays
             .iter()
@@ -189,6 +190,20 @@ impl Host {
         absorb(&mut report, "mesh", outcome);
         *cluster = Cluster::default();
         report
+    }
+
+    /// What this host can do of what is desired: a host that has IPv6 switched off
+    /// takes part in the mesh with IPv4 alone.
+    fn as_possible(&self, desired: &HostState) -> HostState {
+        let mut possible = desired.clone();
+        let off = self
+            .ground
+            .root
+            .run(|| crate::sysctl::get("net/ipv6/conf/all/disable_ipv6").as_deref() != Some("0"));
+        if let (Ok(true), Some(ingress)) = (off, possible.node.ingress.as_mut()) {
+            ingress.ip6 = None;
+        }
+        possible
     }
 
     fn remove_unwanted(&self, desired: &HostState, overlays: &[&Overlay], report: &mut Report) {

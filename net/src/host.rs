@@ -257,8 +257,8 @@ impl Host {
         })
     }
 
-    /// The subnets this host has routes to (default routes left out): a new
-    /// network's subnet should not overlap them.
+    /// The subnets this host has routes to (default routes left out) and the one
+    /// of the gateway legs: a new network's subnet should not overlap them.
     pub fn routed_subnets(&self) -> Result<Vec<IpNet>, NetError> {
         self.look(|socket, names| {
             let routes = entry::main_routes(socket, names)?;
@@ -271,6 +271,7 @@ impl Host {
                 .into_iter()
                 .map(|route| route.to)
                 .filter(is_subnet)
+                .chain([IpNet::V4(self.config.gateway_subnet)])
                 .collect();
             Ok(subnets.into_iter().collect())
         })

@@ -159,6 +159,12 @@ impl Sysctl {
         }
     }
 
+    /// A container must not tell this host about routers (by the device it is
+    /// connected to).
+    pub fn no_router_advertisements(dev: &str) -> Self {
+        Self::new(format!("net/ipv6/conf/{dev}/accept_ra"), "0")
+    }
+
     /// The value to write over `present`, if it must be written.
     pub fn missing(&self, present: &str) -> Option<String> {
         match &self.value {

@@ -43,6 +43,8 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 /// Marks routes and rules as ours; not used by any known routing daemon.
 const OUR_PROTOCOL: u8 = 0x5a;
+/// Routes the kernel took from router advertisements (`RTPROT_RA`).
+const ROUTER_PROTOCOL: u8 = 9;
 /// The main routing table.
 pub(crate) const MAIN_TABLE: u32 = 254;
 
@@ -268,6 +270,15 @@ pub(crate) fn our_routes(
     names: &Names,
 ) -> Result<BTreeSet<Route>, KernelError> {
     routes_where(socket, names, |protocol, _| protocol == OUR_PROTOCOL)
+}
+
+/// Devices with routes that a router advertised.
+pub(crate) fn taught_by_routers(
+    socket: &mut Socket,
+    names: &Names,
+) -> Result<BTreeSet<String>, KernelError> {
+    let routes = routes_where(socket, names, |protocol, _| protocol == ROUTER_PROTOCOL)?;
+    Ok(routes.into_iter().map(|route| route.dev).collect())
 }
 
 /// Every unicast route of the main table.

@@ -73,6 +73,7 @@ pub(crate) fn network(
         format!("net/ipv4/conf/{name}/route_localnet"),
         "1",
     ));
+    wanted.sysctls.push(Sysctl::no_router_advertisements(&name));
     if network.gateways.iter().any(|net| net.addr().is_ipv6()) {
         // Whoever forwards asks for neighbours from a link-local address; this
         // one is usable at once.

@@ -1,5 +1,5 @@
-//! The root namespace's half of the cluster's network: the ingress device, the
-//! gateway legs and the table that makes the routing mesh.
+//! The root namespace's half of the cluster's network: gateway legs and the table
+//! that makes the routing mesh.
 //!
 //! A client's packet enters at any node, which rewrites its destination to a
 //! task's ingress address and nothing else. The task's node remembers by zone and
@@ -10,19 +10,16 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::desired::cluster::{HostState, IngressAddresses};
-use crate::names::{
-    self, GATEWAY_GROUP, INGRESS_DEVICE, INGRESS_VNI, MESH_ROUTE_TABLE, MESH_RULE_PREFERENCE,
-    MESH_TABLE, NOBODY_MAC,
-};
+use crate::desired::cluster::HostState;
+use crate::names::{self, GATEWAY_GROUP, INGRESS_DEVICE, MESH_TABLE, NOBODY_MAC};
 use crate::nft::{
     Bytes, CT_ESTABLISHED, CT_NEW, CT_RELATED, Chain,
     Direction::{In, Out},
     Family, Field, Hook, Ip, Rule, Set, Table,
 };
-use crate::plan::{default_prefix, not_from_loopback6, task};
-use crate::view::{self, Link, LinkKind, Route, Sysctl, Wanted};
-use crate::{HostConfig, Mac, Proto};
+use crate::plan::{ingress, not_from_loopback6, task};
+use crate::view::{Sysctl, Wanted};
+use crate::{HostConfig, Proto};
 
 /// In front of connection tracking and of everybody's raw tables.
 const BEFORE_RAW: i32 = -301;
@@ -46,7 +43,7 @@ pub(crate) fn root(config: &HostConfig, state: &HostState, served: &Served) -> W
         }
     }
     if let Some(ingress) = &state.node.ingress {
-        device(&mut wanted, config, state, ingress);
+        ingress::device(&mut wanted, config, state, ingress);
         wanted.tables.push(egress(config, state));
     }
     wanted.tables.push(mesh(config, state, served));
@@ -112,116 +109,13 @@ impl Served {
     }
 }
 
-// ---- the ingress device -----------------------------------------------------
-
-fn device(wanted: &mut Wanted, config: &HostConfig, state: &HostState, ingress: &IngressAddresses) {
-    let dev = || INGRESS_DEVICE.to_owned();
-    let kind = LinkKind::Vxlan {
-        vni: INGRESS_VNI,
-        local: state.node.vtep,
-        port: config.data_port,
-        proxy: false,
-    };
-    let link = Link {
-        mac: Some(Mac::of(ingress.ip4.addr().into())),
-        mtu: Some(state.node.ingress_mtu),
-        ..Link::new(kind)
-    };
-    wanted.links.insert(dev(), link);
-
-    let mut nets = vec![IpNet::V4(ingress.ip4)];
-    nets.extend(ingress.ip6.map(IpNet::V6));
-    let mark = u32::from(config.mark_tag) << 24;
-    for net in nets {
-        wanted.addresses.insert((dev(), net));
-        let nobody = nobody(net);
-        wanted.neighbours.insert((dev(), nobody), NOBODY_MAC);
-        wanted.routes.insert(Route {
-            table: MESH_ROUTE_TABLE,
-            to: default_prefix(nobody),
-            via: Some(nobody),
-            dev: dev(),
-            source: None,
-        });
-        wanted.rules.insert(view::Rule {
-            preference: MESH_RULE_PREFERENCE,
-            from: net.trunc(),
-            mark,
-            mask: 0xff00_0000,
-            table: MESH_ROUTE_TABLE,
-        });
-    }
-
-    let macs = macs(state);
-    for peer in state
-        .peers
-        .iter()
-        .filter(|peer| peer.vtep.is_ipv4() == state.node.vtep.is_ipv4())
-    {
-        let Some(mac) = macs.get(&peer.index) else {
-            continue;
-        };
-        wanted.forwarding.insert((dev(), *mac), peer.vtep);
-        let own = [
-            peer.ingress_ip4.map(IpAddr::V4),
-            peer.ingress_ip6.map(IpAddr::V6),
-        ];
-        for ip in own.into_iter().flatten() {
-            wanted.neighbours.insert((dev(), ip), *mac);
-        }
-    }
-    // A task's frames go to its node, which routes them on.
-    for endpoint in &state.ingress_endpoints {
-        if let Some(mac) = macs.get(&endpoint.node) {
-            for ip in &endpoint.ips {
-                wanted.neighbours.insert((dev(), *ip), *mac);
-            }
-        }
-    }
-    for (setting, value) in [
-        ("rp_filter", "2"),
-        ("send_redirects", "0"),
-        ("route_localnet", "1"),
-    ] {
-        let key = format!("net/ipv4/conf/{INGRESS_DEVICE}/{setting}");
-        wanted.sysctls.push(Sysctl::new(key, value));
-    }
-}
-
-/// The address that stands for "back to where it came from": the last host of the
-/// IPv4 network; `fe80::fe` for IPv6, where a next hop is an address of the link.
-fn nobody(net: IpNet) -> IpAddr {
-    match net {
-        IpNet::V4(net) => {
-            let last = u32::from(net.broadcast()).saturating_sub(1);
-            IpAddr::V4(last.into())
-        }
-        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xfe)),
-    }
-}
-
-/// The ingress MAC of every other node in the mesh.
-fn macs(state: &HostState) -> BTreeMap<u16, Mac> {
-    state
-        .peers
-        .iter()
-        .filter_map(|peer| Some((peer.index, Mac::of(peer.ingress_ip4?.into()))))
-        .collect()
-}
-
-fn node_mark(config: &HostConfig, index: u16) -> u32 {
-    u32::from(config.mark_tag) << 24 | u32::from(index)
-}
-
-// ---- tables -----------------------------------------------------------------
-
 /// Sends an answer back to the node its question came from.
 fn egress(config: &HostConfig, state: &HostState) -> Table {
     let mut table = Table::new(Family::Netdev, MESH_TABLE);
     let mut peers = Set::map("peer_mac", &[Field::Number], &[Field::Mac]);
-    for (index, mac) in macs(state) {
+    for (index, mac) in ingress::macs(state) {
         peers.put(
-            Bytes::new().number(node_mark(config, index)),
+            Bytes::new().number(ingress::node_mark(config, index)),
             Bytes::new().mac(mac),
         );
     }
@@ -295,11 +189,11 @@ fn vxlan(config: &HostConfig) -> Rule {
 fn nodes(table: &mut Table, config: &HostConfig, state: &HostState) {
     let mut zone = Set::map("zone", &[Field::Mac], &[Field::Zone]);
     let mut mark = Set::map("nodemark", &[Field::Mac], &[Field::Number]);
-    for (index, mac) in macs(state) {
+    for (index, mac) in ingress::macs(state) {
         zone.put(Bytes::new().mac(mac), Bytes::new().zone(index));
         mark.put(
             Bytes::new().mac(mac),
-            Bytes::new().number(node_mark(config, index)),
+            Bytes::new().number(ingress::node_mark(config, index)),
         );
     }
     table.set(zone);

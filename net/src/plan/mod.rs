@@ -2,6 +2,7 @@
 //! Pure.
 
 pub(crate) mod bridge;
+mod ingress;
 pub(crate) mod mesh;
 pub(crate) mod overlay;
 pub(crate) mod services;

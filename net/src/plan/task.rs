@@ -120,6 +120,7 @@ pub(crate) fn outside(wanted: &mut Wanted, subnet: Ipv4Net, netns: &str, leg: &G
             source: None,
         });
     }
+    wanted.sysctls.push(Sysctl::no_router_advertisements(&name));
     // 127.0.0.1 of the host reaches the task's ports (guarded in the mesh table).
     wanted.sysctls.push(Sysctl::new(
         format!("net/ipv4/conf/{name}/route_localnet"),

@@ -529,3 +529,57 @@ fn a_bridge_that_was_there_before_is_used_and_left() {
         .collect();
     assert_eq!(left, ["lan0", "lan0"]);
 }
+
+#[test]
+fn a_host_without_ip6_does_with_ip4() {
+    if !can_run() {
+        return;
+    }
+    let (host, netns, _dir) = lone_host();
+    for scope in ["all", "default"] {
+        let setting = format!("net.ipv6.conf.{scope}.disable_ipv6");
+        netns.set_sysctl(&setting, "1").unwrap();
+    }
+    host.ensure_bridge(&network("one", 1)).unwrap();
+    let mut first = endpoint(&host, "one", 1, 2);
+    first.ports = both(8080);
+    host.connect(&first).unwrap();
+    talk::serve(&inside(&first), "first", 80);
+    assert_eq!(
+        talk::tcp(&netns, at("127.0.0.1", 8080)).unwrap().name,
+        "first"
+    );
+    let node = skep_net::LocalNode {
+        index: 1,
+        vtep: ip("127.0.0.1"),
+        ingress: Some(skep_net::IngressAddresses {
+            ip4: "10.255.0.1/16".parse().unwrap(),
+            ip6: Some("fd5a::1/64".parse().unwrap()),
+        }),
+        ingress_mtu: 1450,
+        addresses: Vec::new(),
+    };
+    let state = skep_net::HostState::empty(node);
+    let report = host.apply(&state);
+    assert!(report.is_complete(), "{report:?}");
+    assert!(host.apply(&state).is_noop());
+}
+
+#[test]
+fn a_new_subnet_can_be_chosen_beside_those_in_use() {
+    if !can_run() {
+        return;
+    }
+    let (host, _netns, _dir) = lone_host();
+    host.ensure_bridge(&network("one", 1)).unwrap();
+    let used: Vec<String> = host
+        .routed_subnets()
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(used, ["172.18.0.0/16", "172.20.1.0/24", "fd20:1::/64"]);
+    let (source, mtu) = host.route_to(ip("172.20.1.9")).unwrap();
+    assert_eq!((source, mtu), (ip("172.20.1.1"), 1500));
+    assert!(host.route_to(ip("192.0.2.1")).is_err());
+}

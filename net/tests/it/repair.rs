@@ -394,3 +394,67 @@ fn the_host_can_what_it_needs() {
         );
     }
 }
+
+#[test]
+fn ten_thousand_endpoints_and_many_services_take_moments() {
+    if !can_run() {
+        return;
+    }
+    let (host, _netns, _dir) = lone_host();
+    let mut lab_overlay = overlay("red", 5001, &["10.0.0.0/16"]);
+    lab_overlay.remote = (0..10_000u32)
+        .map(|number| {
+            let ip = std::net::IpAddr::from((0x0a00_4000 + number).to_be_bytes());
+            let vtep = std::net::IpAddr::from([127, 0, 1, (number % 200) as u8]);
+            skep_net::RemoteEndpoint {
+                ips: vec![ip],
+                mac: skep_net::Mac::of(ip),
+                vtep,
+            }
+        })
+        .collect();
+    let services: Vec<skep_net::Vip> = (1..=20)
+        .map(|number| {
+            vip(
+                &format!("10.0.0.{number}"),
+                &["10.0.64.1", "10.0.64.2", "10.0.64.3"],
+            )
+        })
+        .collect();
+    let node = skep_net::LocalNode {
+        index: 1,
+        vtep: "127.0.0.1".parse().unwrap(),
+        ingress: None,
+        ingress_mtu: 1450,
+        addresses: Vec::new(),
+    };
+    let mut state = HostState::empty(node);
+    state.sandboxes = (1..=30)
+        .map(|number: u8| {
+            let name: &'static str = Box::leak(format!("task-{number}").into_boxed_str());
+            let address: &'static str = Box::leak(format!("10.0.1.{number}").into_boxed_str());
+            let mut task = Task::new(name, 0).on("red", &[address]);
+            task.services = services.clone();
+            task.sandbox(0)
+        })
+        .collect();
+    state.overlays = vec![lab_overlay];
+    let timed = |what: &str, state: &HostState| {
+        let begun = Instant::now();
+        let report = host.apply(state);
+        let took = begun.elapsed();
+        assert!(report.is_complete(), "{:?}", report.failures);
+        eprintln!("{what}: {} changes in {took:?}", report.changes.len());
+        assert!(took.as_secs() < 20, "{what}: {took:?}");
+        report
+    };
+    let _ = timed("everything", &state);
+    assert!(timed("nothing new", &state).is_noop());
+    state.overlays[0].remote.truncate(5_000);
+    for sandbox in &mut state.sandboxes {
+        sandbox.services[0].backends.pop();
+    }
+    let _ = timed("half of it gone", &state);
+    assert!(timed("nothing new", &state).is_noop());
+    assert!(host.remove_everything().is_complete());
+}
