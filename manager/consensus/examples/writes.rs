@@ -4,7 +4,7 @@
 //! `cargo run --release -p skep-consensus --example writes -- [directory] [sled|segments] [seconds]`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,7 @@ fn member(id: u64) -> Member {
 }
 
 async fn start(
-    directory: &PathBuf,
+    directory: &Path,
     backend: Backend,
 ) -> Result<Vec<Consensus>, Box<dyn std::error::Error>> {
     let sealer = Sealer::new(&SecretKey::generate());

@@ -126,6 +126,8 @@ impl Batcher {
             Some(carried) => carried,
             None => self.queue.recv().await?,
         };
+        // Those who were just answered often have more to say: they join this batch, not the next.
+        tokio::task::yield_now().await;
         let mut bytes = first.command.len();
         let mut batch = vec![first];
         while batch.len() < BATCH_COMMANDS_MAX

@@ -167,11 +167,20 @@ impl Standing {
 
     fn publish(&self) {
         let now = self.observe();
-        self.leadership.send_if_modified(|leadership| {
+        let changed = self.leadership.send_if_modified(|leadership| {
             let changed = *leadership != now;
-            *leadership = now;
+            leadership.clone_from(&now);
             changed
         });
+        if changed {
+            let leader = now.leader.as_ref().map(|leader| leader.node.as_str());
+            tracing::info!(
+                term = now.term,
+                leader,
+                is_me = now.is_me,
+                "leadership changed"
+            );
+        }
     }
 
     fn observe(&self) -> Leadership {

@@ -147,3 +147,59 @@ async fn a_damaged_or_missing_snapshot_is_refused() {
     cluster.member(1).read_barrier().await.unwrap();
     assert_eq!(cluster.journal(1).commands().len(), 120);
 }
+
+/// The log's own file is damaged where its newest record lies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_file_is_refused() {
+    for backend in [Backend::Sled, Backend::Segments] {
+        let mut cluster = Cluster::start(backend, 1).await;
+        write(&cluster, &[1], 0..30).await;
+        cluster.stop(1).await;
+        let path = match backend {
+            Backend::Sled => cluster.path(1).join("sled/log/db"),
+            Backend::Segments => largest_file(&cluster.path(1).join("segments")),
+        };
+        let whole = std::fs::read(&path).unwrap();
+        let end = whole.iter().rposition(|byte| *byte != 0).unwrap();
+        let mut damaged = whole.clone();
+        for at in [end - 40, end / 2, end / 3] {
+            damaged[at] ^= 0xff;
+        }
+        std::fs::write(&path, &damaged).unwrap();
+        for _ in 0..2 {
+            let refused = cluster.open(1).await;
+            assert!(
+                matches!(refused, Err(OpenError::Damaged { .. })),
+                "{backend:?}: {refused:?}"
+            );
+        }
+
+        // The end of the file is gone: a shorter log that is well-formed, and refused all the same.
+        std::fs::write(&path, &whole[..end - 200]).unwrap();
+        let refused = cluster.open(1).await;
+        assert!(
+            matches!(refused, Err(OpenError::Damaged { .. })),
+            "{backend:?}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_is_opened_once_and_with_its_own_key() {
+    let mut cluster = Cluster::start(Backend::Sled, 1).await;
+    assert!(matches!(
+        cluster.open(1).await,
+        Err(OpenError::InUse { .. })
+    ));
+    cluster.stop(1).await;
+    let sealer = std::mem::replace(
+        &mut cluster.sealer,
+        skep_pki::Sealer::new(&skep_pki::SecretKey::generate()),
+    );
+    assert!(matches!(
+        cluster.open(1).await,
+        Err(OpenError::WrongKey { .. })
+    ));
+    cluster.sealer = sealer;
+    cluster.open(1).await.unwrap();
+}

@@ -20,14 +20,14 @@ pub(crate) fn stream(
 ) -> BoxStream<'static, Bytes> {
     enum State {
         Start(Arc<SnapshotFile>, Vault),
-        Reading(Pieces),
+        Reading(Box<Pieces>),
     }
     stream::unfold(State::Start(snapshot, vault), move |state| {
         let damaged = Arc::clone(&damaged);
         async move {
             let read = tokio::task::spawn_blocking(move || {
                 let mut pieces = match state {
-                    State::Start(snapshot, vault) => snapshot.pieces(&vault)?,
+                    State::Start(snapshot, vault) => Box::new(snapshot.pieces(&vault)?),
                     State::Reading(pieces) => pieces,
                 };
                 pieces
