@@ -143,7 +143,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
     let host_config = HostConfig::new(args.exec_root.clone());
     let reserved = IpNet::V4(host_config.gateway_subnet);
     let host = Arc::new(Host::open(host_config).map_err(DaemonError::Net)?);
-    let engine = Engine::open(args.engine_config(reserved)?)
+    let engine = Engine::open_with(args.engine_config(reserved)?, Arc::clone(&host))
         .await
         .map_err(DaemonError::Engine)?;
     if let Err(error) = engine.ensure_hello_image().await {

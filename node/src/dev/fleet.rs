@@ -346,9 +346,10 @@ pub async fn wipe(
         let what = what.to_owned();
         move |message: String| DevError::Api { what, message }
     };
-    let mut config = EngineConfig::new(data_root, exec_root.clone());
+    let host = Arc::new(Host::open(HostConfig::new(exec_root.clone())).map_err(DevError::Net)?);
+    let mut config = EngineConfig::new(data_root, exec_root);
     config.cgroup_parent = cgroup_parent;
-    let engine: Arc<Engine> = Engine::open(config)
+    let engine: Arc<Engine> = Engine::open_with(config, Arc::clone(&host))
         .await
         .map_err(|error| failed("open")(error.to_string()))?;
     let options = ListOptions {
@@ -370,7 +371,6 @@ pub async fn wipe(
         }
     }
     engine.close().await;
-    let host = Host::open(HostConfig::new(exec_root)).map_err(DevError::Net)?;
     let report = host.remove_everything();
     remains.extend(
         report
