@@ -43,7 +43,9 @@ fn build(workspace: &Path) -> Result<PathBuf, Box<dyn Error>> {
             name.as_str(),
             "CARGO_HOME" | "CARGO_NET_OFFLINE" | "CARGO_HTTP_PROXY"
         ) || name.starts_with("CARGO_REGISTR")
-            || name.starts_with("CARGO_SOURCE_");
+            || name.starts_with("CARGO_SOURCE_")
+            // How to link for another architecture.
+            || (name.starts_with("CARGO_TARGET_") && name.ends_with("_LINKER"));
         let meant_for_this = name.starts_with("CARGO") || name.starts_with("DEP_");
         if meant_for_this && !kept {
             command.env_remove(&name);

@@ -6,7 +6,8 @@ use common::{Container, cannot_run, cgroups_left, until};
 use skep_shim::config::Rlimit;
 
 fn shell(script: &str) -> (i32, String) {
-    Container::shell(script).run()
+    // In one pipe, or what comes first would be left to chance.
+    Container::shell(&format!("exec 2>&1; {script}")).run()
 }
 
 #[test]
@@ -176,7 +177,7 @@ fn a_readonly_root_is_readonly_but_its_mounts_are_not() {
         return;
     }
     let mut container = Container::shell(
-        "touch /x; touch /dev/shm/ok && echo shm; touch /data/y && echo data; touch /seen/z; cat /seen/f; touch /scratch/s && stat -c %a /scratch",
+        "exec 2>&1; touch /x; touch /dev/shm/ok && echo shm; touch /data/y && echo data; touch /seen/z; cat /seen/f; touch /scratch/s && stat -c %a /scratch",
     );
     container.config.rootfs.readonly = true;
     let volume = container.path("volume");

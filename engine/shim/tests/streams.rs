@@ -228,7 +228,7 @@ fn execs_run_inside_and_give_their_codes() {
     container.start();
     let (code, output) = container.exec_shell(
         "a",
-        "id -un; pwd; echo $HOME; hostname; cat /proc/1/comm; echo err >&2; exit 5",
+        "exec 2>&1; id -un; pwd; echo $HOME; hostname; cat /proc/1/comm; echo err >&2; exit 5",
     );
     assert_eq!(
         (code, output.as_str()),

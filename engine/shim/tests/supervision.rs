@@ -186,7 +186,7 @@ fn injected_files_are_readable_inside_and_nowhere_else() {
         return;
     }
     let mut container = Container::shell(
-        "tr a-z A-Z < /run/secrets/db; stat -c '%a %u %g' /run/secrets/db /etc/app.conf; \
+        "exec 2>&1; tr a-z A-Z < /run/secrets/db; stat -c '%a %u %g' /run/secrets/db /etc/app.conf; \
          id -u; echo x > /etc/app.conf; rm /run/secrets/db; grep -E 'secrets/db|app.conf' /proc/mounts; sleep 100",
     );
     container.config.process.user = "1000".into();
