@@ -22,6 +22,8 @@ pub struct Lab {
     pub published: Vec<PublishedPort>,
     /// Whether nodes have the routing mesh.
     pub mesh: bool,
+    /// Whether overlays go over IPv6 between the nodes.
+    pub underlay6: bool,
     _wire: Host,
     _dir: TempDir,
 }
@@ -238,6 +240,7 @@ impl Lab {
             tasks: Vec::new(),
             published: Vec::new(),
             mesh: false,
+            underlay6: false,
             _wire: wire,
             _dir: dir,
         }
@@ -279,21 +282,27 @@ impl Lab {
     }
 
     pub fn state(&self, node: usize) -> HostState {
-        let vtep = |node: usize| ip(&format!("10.77.0.{}", node + 1));
-        let also = |node: usize| vec![ip(&format!("fd77::{}", node + 1))];
+        let address4 = |node: usize| ip(&format!("10.77.0.{}", node + 1));
+        let address6 = |node: usize| ip(&format!("fd77::{}", node + 1));
+        let (vtep, also): (&dyn Fn(usize) -> IpAddr, &dyn Fn(usize) -> IpAddr) =
+            match self.underlay6 {
+                false => (&address4, &address6),
+                true => (&address6, &address4),
+            };
+        let mtu = if self.underlay6 { 1430 } else { 1450 };
         let local = LocalNode {
             index: node as u16 + 1,
             vtep: vtep(node),
             ingress: self.ingress(node),
-            ingress_mtu: 1450,
-            addresses: also(node),
+            ingress_mtu: mtu,
+            addresses: vec![also(node)],
         };
         let peers = (0..NODES.len()).filter(|peer| *peer != node).map(|peer| {
             let ingress = self.ingress(peer);
             Peer {
                 index: peer as u16 + 1,
                 vtep: vtep(peer),
-                addresses: also(peer),
+                addresses: vec![also(peer)],
                 ingress_ip4: ingress.as_ref().map(|ingress| ingress.ip4.addr()),
                 ingress_ip6: ingress
                     .and_then(|ingress| ingress.ip6)
@@ -310,7 +319,10 @@ impl Lab {
             .iter()
             .filter(|overlay| here(&overlay.id))
             .map(|overlay| {
-                let mut overlay = overlay.clone();
+                let mut overlay = Overlay {
+                    mtu,
+                    ..overlay.clone()
+                };
                 for task in self.tasks.iter().filter(|task| task.node != node) {
                     for (_, ips) in task.endpoints.iter().filter(|(id, _)| *id == overlay.id) {
                         let ips: Vec<IpAddr> = ips.iter().map(|text| ip(text)).collect();

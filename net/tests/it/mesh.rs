@@ -17,7 +17,12 @@ const ENTRIES: [(&str, &str); 3] = [
 
 /// The only task of the service is on C; a bystander on A and one on C.
 fn mesh() -> Lab {
+    mesh_over(false)
+}
+
+fn mesh_over(underlay6: bool) -> Lab {
     let mut lab = Lab::new();
+    lab.underlay6 = underlay6;
     lab.mesh = true;
     lab.networks.push(overlay("red", 5001, &["10.0.1.0/24"]));
     let mut task = Task::new("web", 2)
@@ -240,4 +245,25 @@ fn a_port_of_the_host_is_not_taken_away() {
         talk::tcp(&client, at("10.77.0.2", 8088)).unwrap().name,
         "web"
     );
+}
+
+#[test]
+fn long_messages_pass_through_every_entry() {
+    if !can_run() {
+        return;
+    }
+    for underlay6 in [false, true] {
+        let lab = mesh_over(underlay6);
+        let from = lab.station("cl1");
+        for (entry4, entry6) in ENTRIES {
+            for entry in [entry4, entry6] {
+                let mut connection = Connection::open(&from, at(entry, 8080), 0).unwrap();
+                let heard = connection.ask_at_length(1 << 20);
+                let heard = heard.unwrap_or_else(|error| panic!("{entry}: {error}"));
+                assert!(
+                    ["10.77.0.101", "fd77::101"].contains(&heard.peer.ip().to_string().as_str())
+                );
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Overlay networks and service addresses.
 
 use std::collections::BTreeMap;
+use std::net::UdpSocket;
 
 use skep_net::Netns;
 
@@ -242,4 +243,69 @@ fn swapping_backends_a_hundred_times_breaks_no_connection() {
     });
     assert_eq!(swapped, 100);
     assert!(asked > 0);
+}
+
+#[test]
+fn long_messages_pass_whatever_the_underlay() {
+    if !can_run() {
+        return;
+    }
+    for underlay6 in [false, true] {
+        let mut lab = network();
+        lab.underlay6 = underlay6;
+        lab.task("a1").services = vec![vip("10.0.1.2", &["10.0.1.31"])];
+        lab.apply();
+        serve_all(&lab);
+        for to in ["10.0.1.21", "fd01::31", "10.0.1.2"] {
+            let mut connection = Connection::open(&lab.inside("a1"), at(to, 80), 0).unwrap();
+            connection.ask_at_length(1 << 20).unwrap();
+        }
+    }
+}
+
+/// A frame of an overlay as it goes between nodes: a datagram to port 7777.
+fn frame(vni: u32, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
+    let mut frame = vec![8, 0, 0, 0];
+    frame.extend((vni << 8).to_be_bytes());
+    frame.extend([&[2, 0x42], &to[..], &[2, 0x42], &from[..], &[8, 0]].concat());
+    let mut ip = vec![0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend([from, to].concat());
+    let sum: u32 = ip
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    frame.extend(ip);
+    frame.extend([0x1e, 0x61, 0x1e, 0x61, 0, 13, 0, 0]);
+    frame.extend(b"frame");
+    frame
+}
+
+#[test]
+fn frames_are_taken_from_nodes_only() {
+    if !can_run() {
+        return;
+    }
+    let lab = network();
+    lab.apply();
+    let inside = lab.inside("a1");
+    let receiver = inside
+        .run(|| UdpSocket::bind("10.0.1.11:7777").unwrap())
+        .unwrap();
+    receiver.set_read_timeout(Some(talk::IMPATIENCE)).unwrap();
+    let heard = || receiver.recv(&mut [0; 64]).is_ok();
+    let send = |station: &str| {
+        let message = frame(5001, [10, 0, 1, 21], [10, 0, 1, 11]);
+        let send = || {
+            UdpSocket::bind("0.0.0.0:0")
+                .unwrap()
+                .send_to(&message, "10.77.0.1:4789")
+        };
+        lab.station(station).run(send).unwrap().unwrap();
+    };
+    send("cl1");
+    assert!(!heard(), "a stranger's frame");
+    send("B");
+    assert!(heard(), "a node's frame");
 }

@@ -72,17 +72,22 @@ fn answer_lines(stream: TcpStream, name: &str) {
         return;
     };
     for line in BufReader::new(stream).lines() {
-        if line.is_err() || writer.write_all(greeting(name, peer).as_bytes()).is_err() {
+        let Ok(line) = line else { return };
+        // As long an answer as the question was.
+        let padding = "x".repeat(line.len());
+        let answer = format!("{} {padding}\n", greeting(name, peer).trim_end());
+        if writer.write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
 }
 
 fn parse(text: &str) -> Heard {
-    let (name, peer) = text.trim_end().split_once(' ').expect("a greeting");
+    let mut words = text.split_whitespace();
+    let mut word = || words.next().expect("a greeting");
     Heard {
-        name: name.into(),
-        peer: peer.parse().expect("an address"),
+        name: word().into(),
+        peer: word().parse().expect("an address"),
     }
 }
 
@@ -117,11 +122,21 @@ impl Connection {
     }
 
     pub fn ask(&mut self) -> io::Result<Heard> {
-        self.0.get_mut().write_all(b"?\n")?;
+        self.ask_at_length(1)
+    }
+
+    /// Asks with this many bytes and expects as many back.
+    pub fn ask_at_length(&mut self, length: usize) -> io::Result<Heard> {
+        let mut question = vec![b'?'; length];
+        question.push(b'\n');
+        self.0.get_mut().write_all(&question)?;
         let mut line = String::new();
         match self.0.read_line(&mut line)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(parse(&line)),
+            read => {
+                assert!(read > length, "{read} of {length} bytes came back");
+                Ok(parse(&line))
+            }
         }
     }
 
