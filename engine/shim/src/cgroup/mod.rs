@@ -4,6 +4,7 @@
 //! both versions mounted (hybrid) is treated as version 1, as its controllers are
 //! there.
 
+mod device_filter;
 mod files;
 mod limits;
 mod stats;

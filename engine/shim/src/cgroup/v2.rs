@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::files;
 use super::limits::{Limits, ThrottleKind};
 use super::stats::{BlkioEntry, Stats};
-use super::{Group, View};
+use super::{Group, View, device_filter, files};
+use crate::sys;
 
 /// Reads of the frozen state before giving up, a millisecond apart.
 const FREEZE_ATTEMPTS: usize = 1000;
@@ -59,7 +59,7 @@ impl Unified {
         }
     }
 
-    fn create_all(&self, limits: &Limits) -> io::Result<()> {
+    fn create_all(&self, limits: &Limits, devices: Option<&[String]>) -> io::Result<()> {
         let own = self.directory();
         Self::delegate(&self.root);
         files::make_all(&self.root, &self.path, |group| {
@@ -68,6 +68,13 @@ impl Unified {
             }
             Ok(())
         })?;
+        if let Some(rules) = devices {
+            let group = sys::open(&own, libc::O_RDONLY | libc::O_DIRECTORY)?;
+            device_filter::attach(group.as_fd(), rules).map_err(|error| {
+                let text = sys::errno_text(&error);
+                io::Error::new(error.kind(), format!("filtering devices: {text}"))
+            })?;
+        }
         self.update(limits)
     }
 
@@ -127,8 +134,8 @@ impl Unified {
 }
 
 impl Group for Unified {
-    fn create(&self, limits: &Limits, _devices: Option<&[String]>) -> io::Result<()> {
-        self.create_all(limits).inspect_err(|_| {
+    fn create(&self, limits: &Limits, devices: Option<&[String]>) -> io::Result<()> {
+        self.create_all(limits, devices).inspect_err(|_| {
             // The first error is the one to tell.
             let _ = self.remove();
         })
@@ -312,6 +319,53 @@ mod tests {
         assert_eq!(swap_only(Some(64), Some(128)), Some("64".into()));
         assert_eq!(swap_only(Some(64), Some(-1)), Some("max".into()));
         assert_eq!(swap_only(None, None), None);
+    }
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = directory.path().join("skep/c");
+        fs::create_dir_all(&group).unwrap();
+        let files = [
+            "memory.max",
+            "memory.swap.max",
+            "memory.low",
+            "cpu.weight",
+            "cpu.max",
+            "cpuset.cpus",
+            "pids.max",
+            "io.weight",
+        ];
+        for name in files {
+            fs::write(group.join(name), "").unwrap();
+        }
+        let unified = Unified::new(directory.path(), "skep/c");
+        unified
+            .update(&Limits {
+                memory: Some(1000),
+                memory_reservation: Some(500),
+                nano_cpus: Some(1_500_000_000),
+                cpu_shares: Some(2),
+                cpuset_cpus: Some("0-1".into()),
+                pids: Some(-1),
+                blkio_weight: Some(10),
+                ..Limits::default()
+            })
+            .unwrap();
+        let written = files.map(|name| fs::read_to_string(group.join(name)).unwrap());
+        assert_eq!(
+            written,
+            [
+                "1000",
+                "1000",
+                "500",
+                "1",
+                "150000 100000",
+                "0-1",
+                "max",
+                "1"
+            ]
+        );
     }
 
     #[test]
