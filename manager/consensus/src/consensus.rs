@@ -1,76 +1,58 @@
 //! The door: one member of the replicated log.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use openraft::error::{InitializeError, RaftError};
-use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
-use openraft::{Config, Snapshot, SnapshotPolicy};
 use tokio::sync::{oneshot, watch};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::applier::Applier;
-use crate::barrier::{self, Readers};
-use crate::batcher::{self, Proposals};
+use crate::barrier::Readers;
+use crate::batcher::Proposals;
 use crate::contact::Contacts;
 use crate::election::Elections;
-use crate::journal::{Journal, JournalError, Recovered};
-use crate::log_store::{LogStore, Tail};
 use crate::membership::Membership;
-use crate::network::{Links, Network};
+use crate::network::Network;
 use crate::raft::Raft;
-use crate::snapshot::{Shelf, receive};
+use crate::snapshot::Shelf;
 use crate::standing::Standing;
-use crate::vault::Vault;
-use crate::wire::{Answer, Envelope, Message, ReadRefusal, SnapshotHeader, decode, encode};
-use crate::writer;
+use crate::wire::{Answer, Message, ReadRefusal};
 use crate::{
-    Chunks, Follower, Leadership, Member, MemberPart, MembershipError, Metrics, OpenError, Options,
-    ProposeError, ReadError, StateMachine, Stopped, Timing, Transport,
+    Follower, Leadership, Member, MemberPart, MembershipError, Metrics, ProposeError, ReadError,
+    Stopped, Timing,
 };
 
-/// Entries sent to a follower at a time; their bytes are bounded by the log store.
-const ENTRIES_PER_MESSAGE: u64 = 256;
-/// Bytes of new entries after which a snapshot is taken early.
-const SNAPSHOT_AFTER_BYTES: u64 = 256 * 1024 * 1024;
-/// How often what rarely happens is looked after.
-const UPKEEP: Duration = Duration::from_secs(1);
 /// What each step of a shutdown may take.
 const SHUTDOWN_STEP: Duration = Duration::from_secs(5);
-/// A second snapshot waits this long for the one being received.
-const RECEIVE_TURN: Duration = Duration::from_secs(1);
 
 /// One member. Clones are handles to the same member; it ends with [`Consensus::shutdown`] or when
 /// the last handle is dropped.
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    id: u64,
-    timing: Timing,
-    raft: Raft,
-    contacts: Arc<Contacts>,
-    network: Arc<Network>,
-    standing: Arc<Standing>,
-    elections: Arc<Elections>,
-    membership: Arc<Membership>,
-    shelf: Arc<Shelf>,
-    proposals: Proposals,
-    readers: Readers,
-    applied: watch::Receiver<u64>,
-    leadership: watch::Receiver<Leadership>,
+pub(crate) struct Inner {
+    pub(crate) id: u64,
+    pub(crate) timing: Timing,
+    pub(crate) raft: Raft,
+    pub(crate) contacts: Arc<Contacts>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) elections: Arc<Elections>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) proposals: Proposals,
+    pub(crate) readers: Readers,
+    pub(crate) applied: watch::Receiver<u64>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
     /// One snapshot is received at a time.
-    receiving: tokio::sync::Mutex<()>,
-    tasks: Vec<AbortHandle>,
+    pub(crate) receiving: tokio::sync::Mutex<()>,
+    pub(crate) tasks: Vec<AbortHandle>,
     /// Resolves when the log's thread has closed its files.
-    log_closed: Mutex<Option<oneshot::Receiver<()>>>,
+    pub(crate) log_closed: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Drop for Inner {
@@ -82,129 +64,7 @@ impl Drop for Inner {
     }
 }
 
-/// What was read from disk.
-struct Opened {
-    journal: Journal,
-    recovered: Recovered,
-    shelf: Arc<Shelf>,
-    applier: Applier,
-    applied: watch::Receiver<u64>,
-}
-
 impl Consensus {
-    /// Opens the member's directory, verifies every record in it, restores the state machine from
-    /// the newest snapshot and starts taking part. A member with an empty directory waits until
-    /// [`Consensus::bootstrap`] is called on it, or a leader adds it.
-    pub async fn open(
-        options: Options,
-        machine: Arc<dyn StateMachine>,
-        transport: Arc<dyn Transport>,
-    ) -> Result<Self, OpenError> {
-        let Options { id, timing, .. } = options;
-        let config = config(&options)?;
-        let vault = Vault::new(options.sealer.clone(), id);
-        let directory = options.directory.clone();
-        let opened = {
-            let vault = vault.clone();
-            tokio::task::spawn_blocking(move || read_disk(&options, vault, machine))
-                .await
-                .map_err(|error| OpenError::Start(error.to_string()))??
-        };
-        let Opened {
-            journal,
-            recovered,
-            shelf,
-            applier,
-            applied,
-        } = opened;
-
-        let tail = Arc::new(Tail::new(&recovered));
-        let (writer, log_closed) =
-            writer::start(journal, Arc::clone(&tail)).map_err(|source| OpenError::Io {
-                path: directory.clone(),
-                source,
-            })?;
-        let log_store = LogStore::new(Arc::clone(&tail), writer, recovered);
-        let contacts = Arc::new(Contacts::new(id, Instant::now()));
-        let network = Arc::new(Network {
-            me: id,
-            transport,
-            contacts: Arc::clone(&contacts),
-            vault,
-            timing,
-        });
-        let links = Links(Arc::clone(&network));
-        // The log was verified, so what fails here is the log not fitting together.
-        let raft = Raft::new(id, Arc::new(config), links, log_store, applier)
-            .await
-            .map_err(|error| OpenError::Damaged {
-                directory,
-                what: error.to_string(),
-            })?;
-
-        let standing = Arc::new(Standing::new(
-            id,
-            raft.clone(),
-            Arc::clone(&contacts),
-            timing,
-        ));
-        let elections = Arc::new(Elections {
-            me: id,
-            raft: raft.clone(),
-            contacts: Arc::clone(&contacts),
-            network: Arc::clone(&network),
-            standing: Arc::clone(&standing),
-            tail: Arc::clone(&tail),
-            timing,
-        });
-        let membership = Arc::new(Membership {
-            me: id,
-            raft: raft.clone(),
-            standing: Arc::clone(&standing),
-            contacts: Arc::clone(&contacts),
-            timing,
-            turn: tokio::sync::Mutex::new(()),
-        });
-        let (batcher, proposals) =
-            batcher::new(raft.clone(), Arc::clone(&standing), timing.propose);
-        let (barrier, readers) = barrier::new(
-            raft.clone(),
-            Arc::clone(&standing),
-            applied.clone(),
-            timing.propose,
-            timing.heartbeat / 3,
-        );
-        let leadership = standing.leadership();
-        let tasks = vec![
-            spawn(Arc::clone(&standing).run()),
-            spawn(Arc::clone(&elections).run()),
-            spawn(batcher.run()),
-            spawn(barrier.run()),
-            spawn(upkeep(raft.clone(), Arc::clone(&membership), tail)),
-        ];
-        let inner = Inner {
-            id,
-            timing,
-            raft,
-            contacts,
-            network,
-            standing,
-            elections,
-            membership,
-            shelf,
-            proposals,
-            readers,
-            applied,
-            leadership,
-            receiving: tokio::sync::Mutex::new(()),
-            tasks,
-            log_closed: Mutex::new(Some(log_closed)),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
-    }
-
     /// Whether this member has ever been part of a cluster (its log is not empty).
     pub async fn is_initialized(&self) -> bool {
         self.inner.raft.is_initialized().await.unwrap_or(false)
@@ -381,130 +241,6 @@ impl Consensus {
         }
     }
 
-    /// Answers a message that another member's [`Transport::send`] carried here.
-    pub async fn handle(&self, message: Bytes) -> Bytes {
-        let answer = match decode::<Envelope>(&message) {
-            Err(why) => Answer::Refused(why),
-            Ok(envelope) if envelope.to != self.inner.id => Answer::Refused(format!(
-                "this is member {}, not {}",
-                self.inner.id, envelope.to
-            )),
-            Ok(_) if self.inner.standing.is_stopped() => {
-                Answer::Refused("this member has stopped".to_owned())
-            }
-            Ok(envelope) => self.answer(envelope).await,
-        };
-        encode(&answer)
-    }
-
-    async fn answer(&self, envelope: Envelope) -> Answer {
-        let inner = &self.inner;
-        let refused = |error: &dyn std::error::Error| Answer::Refused(error.to_string());
-        match envelope.message {
-            Message::Append(request) => {
-                let leader = request.vote.leader_id().node_id;
-                // Heard before it is written: a slow disk here is no silence there.
-                if request.vote >= inner.raft.server_metrics().borrow().vote {
-                    inner.contacts.leader_heard(leader, Instant::now());
-                }
-                match inner.raft.append_entries(request).await {
-                    Ok(response) => {
-                        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                            inner.contacts.leader_heard(leader, Instant::now());
-                        }
-                        Answer::Append(response)
-                    }
-                    Err(error) => refused(&error),
-                }
-            }
-            Message::Vote(request) => match inner.raft.vote(request).await {
-                Ok(response) => Answer::Vote(response),
-                Err(error) => refused(&error),
-            },
-            Message::Alive { vote } => {
-                let accepted = vote >= inner.raft.server_metrics().borrow().vote;
-                if accepted {
-                    let leader = vote.leader_id().node_id;
-                    inner.contacts.leader_heard(leader, Instant::now());
-                }
-                Answer::Alive { accepted }
-            }
-            Message::PreVote { last } => Answer::PreVote {
-                granted: inner.elections.would_vote(last),
-            },
-            Message::ReadIndex => match self.read_barrier().await {
-                Ok(index) => Answer::ReadIndex(Ok(index)),
-                Err(ReadError::NotLeader { leader }) => {
-                    Answer::ReadIndex(Err(ReadRefusal::NotLeader { leader }))
-                }
-                Err(ReadError::Unavailable) => Answer::ReadIndex(Err(ReadRefusal::Unavailable)),
-                Err(error @ ReadError::Stopped) => refused(&error),
-            },
-            Message::Elect => {
-                let window = inner.timing.election_max * 2;
-                if !inner.contacts.hears(envelope.from, window, Instant::now()) {
-                    return Answer::Refused("only the leader hands over its office".to_owned());
-                }
-                match inner.raft.trigger().elect().await {
-                    Ok(()) => Answer::Elect,
-                    Err(error) => refused(&error),
-                }
-            }
-        }
-    }
-
-    /// Takes in a snapshot that another member's [`Transport::send_snapshot`] carried here. End
-    /// the stream early when the connection fails: what is not complete is thrown away.
-    pub async fn handle_snapshot(&self, header: Bytes, chunks: Chunks) -> Bytes {
-        let answer = match decode::<SnapshotHeader>(&header) {
-            Err(why) => Answer::Refused(why),
-            Ok(header) => match self.take_snapshot(header, chunks).await {
-                Ok(response) => Answer::Snapshot(response),
-                Err(why) => {
-                    tracing::warn!(why, "a snapshot from the leader was not taken");
-                    Answer::Refused(why)
-                }
-            },
-        };
-        encode(&answer)
-    }
-
-    async fn take_snapshot(
-        &self,
-        header: SnapshotHeader,
-        chunks: Chunks,
-    ) -> Result<SnapshotResponse<u64>, String> {
-        let inner = &self.inner;
-        if header.to != inner.id {
-            return Err(format!("this is member {}, not {}", inner.id, header.to));
-        }
-        if inner.standing.is_stopped() {
-            return Err("this member has stopped".to_owned());
-        }
-        let known = inner.raft.server_metrics().borrow().vote;
-        if header.vote < known {
-            return Ok(SnapshotResponse::new(known));
-        }
-        let _turn = timeout(RECEIVE_TURN, inner.receiving.lock())
-            .await
-            .map_err(|_| "another snapshot is being received".to_owned())?;
-        let contacts = Arc::clone(&inner.contacts);
-        let leader = header.from;
-        let heard = move || contacts.leader_heard(leader, Instant::now());
-        let meta = header.source.meta.clone();
-        let shelf = Arc::clone(&inner.shelf);
-        let file = receive(shelf, header.source, header.content, chunks, heard).await?;
-        let snapshot = Snapshot {
-            meta,
-            snapshot: Box::new(Arc::new(file)),
-        };
-        inner
-            .raft
-            .install_full_snapshot(header.vote, snapshot)
-            .await
-            .map_err(|error| error.to_string())
-    }
-
     /// Asks another member to lead: begins nothing new, stops heartbeats and tells the follower
     /// that is furthest to ask for an election. Best effort; answers whether another member leads
     /// within `within`, which should be two election time-outs or more. Otherwise this member goes
@@ -516,9 +252,8 @@ impl Consensus {
             return leadership.borrow_and_update().leader.is_some();
         }
         let deadline = Instant::now() + within;
-        inner.standing.set_leaving(true);
-        inner.raft.runtime_config().heartbeat(false);
-        let led = loop {
+        let _leaving = Leaving::begin(inner);
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let other = leadership
                 .borrow_and_update()
@@ -526,7 +261,7 @@ impl Consensus {
                 .as_ref()
                 .is_some_and(|leader| leader.id != inner.id);
             if other || left.is_zero() {
-                break other;
+                return other;
             }
             // The others vote only after the time in which a leader may be silent.
             let pause = if inner.standing.holds_office() {
@@ -536,10 +271,7 @@ impl Consensus {
                 inner.timing.election_min
             };
             let _ = timeout(pause.min(left), leadership.changed()).await;
-        };
-        inner.raft.runtime_config().heartbeat(true);
-        inner.standing.set_leaving(false);
-        led
+        }
     }
 
     async fn ask_successor(&self) {
@@ -610,109 +342,20 @@ impl Consensus {
     }
 }
 
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    let handle: JoinHandle<()> = tokio::spawn(task);
-    handle.abort_handle()
-}
+/// A leader that wants another in its place. It leads on when nobody took it, or the wish was dropped.
+struct Leaving<'a>(&'a Inner);
 
-/// Looks after what no event asks for.
-async fn upkeep(raft: Raft, membership: Arc<Membership>, tail: Arc<Tail>) {
-    let mut tick = tokio::time::interval(UPKEEP);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        membership.finish_joint().await;
-        if tail.take_appended_above(SNAPSHOT_AFTER_BYTES)
-            && raft.trigger().snapshot().await.is_err()
-        {
-            return;
-        }
+impl<'a> Leaving<'a> {
+    fn begin(inner: &'a Inner) -> Self {
+        inner.standing.set_leaving(true);
+        inner.raft.runtime_config().heartbeat(false);
+        Self(inner)
     }
 }
 
-fn config(options: &Options) -> Result<Config, OpenError> {
-    let timing = options.timing;
-    let refuse = |why: &str| Err(OpenError::Options(why.to_owned()));
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    if timing.heartbeat < Duration::from_millis(10) {
-        return refuse("a heartbeat is at least 10 ms");
-    }
-    if timing.election_min < timing.heartbeat * 3 {
-        return refuse("the shortest election time-out is at least three heartbeats");
-    }
-    if timing.election_max <= timing.election_min {
-        return refuse("the longest election time-out is above the shortest");
-    }
-    if options.snapshot_every == 0 {
-        return refuse("a snapshot is taken every so many entries, at least one");
-    }
-    // What openraft calls its longest election time-out is here only how long a voter stands by a
-    // leader it has heard; it must be over when the pre-vote says so.
-    let lease = millis(timing.election_min) * 9 / 10;
-    let config = Config {
-        cluster_name: "skep".to_owned(),
-        // How long openraft waits for an answer; its own heartbeats come at one and a half of it.
-        // Those in between, which keep followers quiet, are sent by `Elections`.
-        heartbeat_interval: millis(timing.election_min) / 2,
-        election_timeout_min: lease - 1,
-        election_timeout_max: lease,
-        enable_elect: false,
-        install_snapshot_timeout: 60_000,
-        max_payload_entries: ENTRIES_PER_MESSAGE,
-        replication_lag_threshold: options.snapshot_every.saturating_mul(2),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
-        max_in_snapshot_log_to_keep: options.keep_entries,
-        purge_batch_size: 1,
-        ..Config::default()
-    };
-    config
-        .validate()
-        .map_err(|error| OpenError::Options(error.to_string()))
-}
-
-fn read_disk(
-    options: &Options,
-    vault: Vault,
-    machine: Arc<dyn StateMachine>,
-) -> Result<Opened, OpenError> {
-    let directory = &options.directory;
-    let damaged = |what: String| OpenError::Damaged {
-        directory: directory.clone(),
-        what,
-    };
-    let (journal, recovered) = Journal::open(directory, options.id, options.backend, vault.clone())
-        .map_err(|error| open_error(error, options.id, directory))?;
-    let shelf = Shelf::open(&directory.join("snapshots"), vault, options.keep_snapshots)
-        .map_err(|error| damaged(error.to_string()))?;
-    let snapshot = shelf
-        .current()
-        .and_then(|current| current.source.meta.last_log_id);
-    if snapshot < recovered.purged {
-        return Err(damaged(
-            "the snapshot that replaced the older entries is missing".to_owned(),
-        ));
-    }
-    let shelf = Arc::new(shelf);
-    let (applier, applied) = Applier::open(machine, Arc::clone(&shelf)).map_err(damaged)?;
-    Ok(Opened {
-        journal,
-        recovered,
-        shelf,
-        applier,
-        applied,
-    })
-}
-
-fn open_error(error: JournalError, wanted: u64, directory: &Path) -> OpenError {
-    let directory = directory.to_owned();
-    match error {
-        JournalError::Damaged(what) => OpenError::Damaged { directory, what },
-        JournalError::WrongKey => OpenError::WrongKey { directory },
-        JournalError::InUse => OpenError::InUse { directory },
-        JournalError::OtherMember { found } => OpenError::OtherMember { found, wanted },
-        JournalError::Io(source) => OpenError::Io {
-            path: directory,
-            source,
-        },
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.raft.runtime_config().heartbeat(true);
+        self.0.standing.set_leaving(false);
     }
 }

@@ -15,6 +15,9 @@ use support::{Cluster, Writers};
 const FAULTS: usize = 12;
 
 async fn survive(backend: Backend, count: u64, seed: u64) {
+    // More seeds: `SKEP_CHAOS_SEED=17`.
+    let more = std::env::var("SKEP_CHAOS_SEED").map_or(0, |more| more.parse().unwrap());
+    let seed = seed + 10 * more;
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::new(backend);
     // Purging, snapshots and truncation are all among what happens.

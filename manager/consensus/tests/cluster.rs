@@ -230,7 +230,7 @@ async fn large_commands_travel_and_too_large_ones_are_refused() {
     );
     cluster.net.set_delay(Duration::ZERO);
     let commands = cluster.converged(&[1, 2, 3]).await;
-    assert_eq!(commands.len(), 3);
+    assert_eq!(commands.len(), 2);
     assert_eq!(
         leader.leadership().borrow().term,
         term,
@@ -275,4 +275,49 @@ async fn a_stopped_member_says_so() {
     assert!(!member.leadership().borrow().is_me);
     // Twice does no harm.
     member.shutdown().await;
+}
+
+/// All processors are taken for seconds: with the default timing nobody loses an office.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_machine_unseats_nobody() {
+    let mut cluster = Cluster::new(Backend::Sled);
+    cluster.timing = skep_consensus::Timing::default();
+    cluster.grow(3).await;
+    let leader = cluster.member(1);
+    let before = leader.leadership().borrow().clone();
+    assert!(before.is_me);
+    let busy = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let spinning: Vec<_> = (0..6)
+        .map(|_| {
+            let busy = std::sync::Arc::clone(&busy);
+            std::thread::spawn(move || {
+                while busy.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    let until = std::time::Instant::now() + Duration::from_secs(4);
+    while std::time::Instant::now() < until {
+        cluster.write(&[1, 2, 3], "busy").await;
+    }
+    busy.store(false, std::sync::atomic::Ordering::Relaxed);
+    for thread in spinning {
+        thread.join().unwrap();
+    }
+    assert_eq!(*leader.leadership().borrow(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_wish_to_leave_is_dropped_leads_on() {
+    let cluster = Cluster::start(Backend::Sled, 3).await;
+    let old = cluster.member(cluster.leader().await);
+    let wish = old.step_down_hint(Duration::from_secs(10));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), wish)
+            .await
+            .is_err()
+    );
+    cluster.write(&[1, 2, 3], "goes on").await;
+    cluster.converged(&[1, 2, 3]).await;
 }

@@ -171,3 +171,36 @@ async fn a_member_that_moved_is_reached_at_its_new_address() {
         })
     );
 }
+
+/// A promotion is two steps; the leader dies between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_left_half_way_is_finished() {
+    let mut cluster = Cluster::start(Backend::Sled, 1).await;
+    let leader = cluster.member(1);
+    cluster.open(2).await.unwrap();
+    leader.add_learner(member(2)).await.unwrap();
+    cluster.write(&[1], "one").await;
+    cluster.converged(&[1, 2]).await;
+    eventually("it answers", || {
+        leader.metrics().followers.iter().any(|f| f.reachable)
+    })
+    .await;
+    cluster.net.isolate(1, &[2]);
+    let promoting = tokio::spawn(async move { leader.promote(2).await });
+    eventually("the first step is taken", || {
+        parts(&cluster, 1).contains(&(2, Part::Voter))
+    })
+    .await;
+    cluster.stop(1).await;
+    assert!(promoting.await.unwrap().is_err());
+    cluster.net.heal();
+    cluster.open(1).await.unwrap();
+
+    let leader = cluster.member(cluster.leader().await);
+    leader.promote(2).await.unwrap();
+    cluster.write(&[1, 2], "two").await;
+    cluster.converged(&[1, 2]).await;
+    let other = if leader.metrics().id == 1 { 2 } else { 1 };
+    leader.remove(other).await.unwrap();
+    assert_eq!(leader.members().len(), 1);
+}
