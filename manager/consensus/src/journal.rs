@@ -99,11 +99,13 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
+    /// Opens the directory and shows each entry of the log, in order, to `seen`.
     pub fn open(
         directory: &Path,
         member: u64,
         kind: Backend,
         vault: Vault,
+        seen: impl FnMut(Entry),
     ) -> Result<(Self, Recovered), JournalError> {
         std::fs::create_dir_all(directory)?;
         let lock = lock(&directory.join("lock"))?;
@@ -130,14 +132,14 @@ impl Journal {
             vote: None,
             _lock: lock,
         };
-        let recovered = journal.check()?;
+        let recovered = journal.check(seen)?;
         journal.last = recovered.last;
         journal.vote = recovered.vote;
         Ok((journal, recovered))
     }
 
     /// Opens every record, and compares the whole with the mark.
-    fn check(&mut self) -> Result<Recovered, JournalError> {
+    fn check(&mut self, mut seen: impl FnMut(Entry)) -> Result<Recovered, JournalError> {
         let vote: Option<Vote> = self.meta(VOTE)?;
         let committed: Option<LogId> = self.meta(COMMITTED)?;
         let purged: Option<LogId> = self.meta(PURGED)?;
@@ -175,6 +177,7 @@ impl Journal {
                     }
                     last = Some(entry.log_id);
                     next += 1;
+                    seen(entry);
                 }
             }
         }

@@ -41,16 +41,21 @@ struct TailInner {
 }
 
 impl Tail {
-    pub fn new(recovered: &Recovered) -> Self {
-        let inner = TailInner {
-            purged: recovered.purged,
-            last: recovered.last,
-            durable: recovered.last.map(|last| last.index),
-            ..TailInner::default()
-        };
-        Self {
-            inner: Mutex::new(inner),
-        }
+    /// Takes in the next entry of a log that is being opened.
+    pub fn recover(&self, entry: Entry) {
+        let mut inner = self.lock();
+        inner.durable = Some(entry.log_id.index);
+        inner.push(entry);
+        inner.forget_old();
+    }
+
+    /// The log is open, and this is what it holds.
+    pub fn opened(&self, recovered: &Recovered) {
+        let mut inner = self.lock();
+        inner.purged = recovered.purged;
+        inner.last = recovered.last;
+        inner.durable = recovered.last.map(|last| last.index);
+        inner.appended = 0;
     }
 
     pub fn set_durable(&self, index: u64) {
@@ -337,5 +342,105 @@ impl RaftLogStorage<Types> for LogStore {
         let job = |done| Job::Purge { to: log_id, done };
         self.job(job, ErrorSubject::Log(log_id), ErrorVerb::Delete)
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use openraft::{CommittedLeaderId, EntryPayload};
+    use skep_pki::{Sealer, SecretKey};
+
+    use super::*;
+    use crate::Backend;
+    use crate::journal::Journal;
+    use crate::vault::Vault;
+    use crate::writer;
+
+    fn entry(index: u64) -> Entry {
+        let commands = vec![Bytes::from(vec![7; 100_000])];
+        Entry {
+            log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
+            payload: EntryPayload::Normal(Batch {
+                commands,
+                taken: None,
+            }),
+        }
+    }
+
+    /// A log of 40 entries of which `kept` and later ones are in memory.
+    fn open(directory: &std::path::Path, kind: Backend, kept: u64) -> LogStore {
+        let vault = Vault::new(Sealer::new(&SecretKey::from_bytes([1; 32])), 1);
+        let tail = Tail::default();
+        let seen = |entry: Entry| {
+            if entry.log_id.index >= kept {
+                tail.recover(entry);
+            }
+        };
+        let (mut journal, mut recovered) = Journal::open(directory, 1, kind, vault, seen).unwrap();
+        if recovered.last.is_none() {
+            journal
+                .append(&(0..40).map(entry).collect::<Vec<_>>())
+                .unwrap();
+            recovered.last = Some(entry(39).log_id);
+        }
+        tail.opened(&recovered);
+        let tail = Arc::new(tail);
+        let (writer, _) = writer::start(journal, Arc::clone(&tail)).unwrap();
+        LogStore::new(tail, writer, recovered)
+    }
+
+    fn indexes(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.log_id.index).collect()
+    }
+
+    #[tokio::test]
+    async fn entries_come_from_disk_and_memory_as_one() {
+        for kind in [Backend::Sled, Backend::Segments] {
+            for kept in [0, 20, 40] {
+                let directory = tempfile::tempdir().unwrap();
+                let mut log = open(directory.path(), kind, kept);
+                let all = log.try_get_log_entries(0..100).await.unwrap();
+                assert_eq!(indexes(&all), (0..40).collect::<Vec<_>>());
+                assert_eq!(
+                    indexes(&log.try_get_log_entries(18..=22).await.unwrap()),
+                    [18, 19, 20, 21, 22]
+                );
+                assert!(log.try_get_log_entries(40..50).await.unwrap().is_empty());
+                // Bounded in bytes, and never empty.
+                let some = log.limited_get_log_entries(5, 40).await.unwrap();
+                assert_eq!(some[0].log_id.index, 5);
+                assert!(
+                    (10..=12).contains(&some.len()),
+                    "{kind:?}, {kept}: {}",
+                    some.len()
+                );
+                log.purge(entry(9).log_id).await.unwrap();
+                log.truncate(entry(30).log_id).await.unwrap();
+                let left = log.try_get_log_entries(..).await.unwrap();
+                assert_eq!(indexes(&left), (10..30).collect::<Vec<_>>());
+                let state = log.get_log_state().await.unwrap();
+                assert_eq!(state.last_purged_log_id, Some(entry(9).log_id));
+                assert_eq!(state.last_log_id, Some(entry(29).log_id));
+            }
+        }
+    }
+
+    /// Damaged while the member runs: the read fails, and the log with it.
+    #[tokio::test]
+    async fn damage_is_found_when_it_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = open(directory.path(), Backend::Segments, 40);
+        let path = directory.path().join("segments/0000000000000000.seg");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(log.try_get_log_entries(0..40).await.is_err());
+        let vote = Vote::new(1, 1);
+        assert!(
+            log.save_vote(&vote).await.is_err(),
+            "nothing is written after damage"
+        );
     }
 }

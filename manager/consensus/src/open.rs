@@ -35,6 +35,7 @@ const UPKEEP: Duration = Duration::from_secs(1);
 struct Opened {
     journal: Journal,
     recovered: Recovered,
+    tail: Arc<Tail>,
     shelf: Arc<Shelf>,
     applier: Applier,
     applied: watch::Receiver<u64>,
@@ -62,12 +63,12 @@ impl Consensus {
         let Opened {
             journal,
             recovered,
+            tail,
             shelf,
             applier,
             applied,
         } = opened;
 
-        let tail = Arc::new(Tail::new(&recovered));
         let (writer, log_closed) =
             writer::start(journal, Arc::clone(&tail)).map_err(|source| OpenError::Io {
                 path: directory.clone(),
@@ -225,8 +226,12 @@ fn read_disk(
         directory: directory.clone(),
         what,
     };
-    let (journal, recovered) = Journal::open(directory, options.id, options.backend, vault.clone())
-        .map_err(|error| open_error(error, options.id, directory))?;
+    let tail = Tail::default();
+    let seen = |entry| tail.recover(entry);
+    let (journal, recovered) =
+        Journal::open(directory, options.id, options.backend, vault.clone(), seen)
+            .map_err(|error| open_error(error, options.id, directory))?;
+    tail.opened(&recovered);
     let shelf = Shelf::open(&directory.join("snapshots"), vault, options.keep_snapshots)
         .map_err(|error| damaged(error.to_string()))?;
     let snapshot = shelf
@@ -242,6 +247,7 @@ fn read_disk(
     Ok(Opened {
         journal,
         recovered,
+        tail: Arc::new(tail),
         shelf,
         applier,
         applied,

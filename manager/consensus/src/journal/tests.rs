@@ -45,7 +45,13 @@ impl Disk {
     }
 
     fn open(&self) -> Result<(Journal, Recovered), JournalError> {
-        Journal::open(self.directory.path(), 1, self.kind, self.vault.clone())
+        Journal::open(
+            self.directory.path(),
+            1,
+            self.kind,
+            self.vault.clone(),
+            drop,
+        )
     }
 
     /// The files that hold the log, with their content.
@@ -106,9 +112,9 @@ fn a_directory_opens_for_its_member_and_key_only() {
         let disk = Disk::new(kind);
         drop(disk.open().unwrap());
         let other_key = Vault::new(Sealer::new(&SecretKey::generate()), 1);
-        let opened = Journal::open(disk.directory.path(), 1, kind, other_key);
+        let opened = Journal::open(disk.directory.path(), 1, kind, other_key, drop);
         assert!(matches!(opened, Err(JournalError::WrongKey)));
-        let opened = Journal::open(disk.directory.path(), 2, kind, disk.vault.clone());
+        let opened = Journal::open(disk.directory.path(), 2, kind, disk.vault.clone(), drop);
         assert!(matches!(
             opened,
             Err(JournalError::OtherMember { found: 1 })
