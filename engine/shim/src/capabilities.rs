@@ -115,6 +115,15 @@ pub fn mask(names: &[String]) -> Result<u64, UnknownCapability> {
     })
 }
 
+/// The names in a bit mask, with their prefix.
+pub fn names(mask: u64) -> Vec<String> {
+    ALL.iter()
+        .enumerate()
+        .filter(|(number, _)| mask & (1 << number) != 0)
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
+}
+
 fn normalize(names: &[String]) -> Result<Vec<String>, UnknownCapability> {
     names
         .iter()
@@ -179,5 +188,6 @@ mod tests {
     fn default_mask_is_the_one_docker_containers_show() {
         let default: Vec<String> = names(&DEFAULT);
         assert_eq!(mask(&default).unwrap(), 0xa804_25fb);
+        assert_eq!(super::names(0x21), ["CAP_CHOWN", "CAP_KILL"]);
     }
 }

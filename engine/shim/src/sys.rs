@@ -56,17 +56,23 @@ pub enum Forked {
     Parent { pid: i32, pidfd: OwnedFd },
 }
 
-/// Forks with the given `CLONE_NEW*` flags and a process descriptor.
+/// Forks with the given `CLONE_NEW*` flags and a process descriptor, into the
+/// version 2 cgroup behind `cgroup` if given.
 ///
 /// # Safety
 /// The process must have one thread, so that the child may go on with any code.
-pub unsafe fn clone3(flags: u64) -> io::Result<Forked> {
+pub unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
     // SAFETY: all zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: without CLONE_VM the child has its own copy of everything; the
     // pointer in `args` outlives the call.
     let pid = check(unsafe {

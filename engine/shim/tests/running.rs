@@ -311,6 +311,140 @@ fn a_missing_bind_source_is_an_error() {
 }
 
 #[test]
+fn a_directory_does_not_fit_on_a_file() {
+    if cannot_run() {
+        return;
+    }
+    let mut container = Container::new(&["true"]);
+    container.config.mounts = vec![bind("/tmp".as_ref(), "/etc/passwd", false)];
+    let error = container.try_start(&[]).unwrap_err().to_string();
+    assert!(
+        error.contains("Are you trying to mount a directory onto a file (or vice-versa)?"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_privileged_container_may_all() {
+    if cannot_run() {
+        return;
+    }
+    let mut container = Container::shell(
+        "exec 2>&1; mount -t tmpfs x /tmp && echo mounted; grep Seccomp: /proc/self/status; \
+         mkdir $(ls -d /sys/fs/cgroup/pids || echo /sys/fs/cgroup)/inner && echo group; \
+         test -c /dev/kmsg && echo kmsg; test -w /proc/sys/kernel/panic && echo sysctl",
+    );
+    container.config.privileged = true;
+    container.config.process.capabilities =
+        skep_shim::capabilities::resolve(&[], &[], true).unwrap();
+    let (_, output) = container.run();
+    assert_eq!(output, "mounted\nSeccomp:\t0\ngroup\nkmsg\nsysctl\n");
+}
+
+#[test]
+fn capabilities_are_found_however_they_are_written() {
+    if cannot_run() {
+        return;
+    }
+    let mut container = Container::shell("mount -t tmpfs x /tmp && echo mounted");
+    container
+        .config
+        .process
+        .capabilities
+        .push("sys_admin".into());
+    assert_eq!(container.run(), (0, "mounted\n".into()));
+}
+
+/// A mount of the host, taken away when dropped.
+struct HostMount(std::path::PathBuf);
+
+impl HostMount {
+    fn new(path: &std::path::Path) -> Self {
+        let run = |args: &[&str]| {
+            let status = std::process::Command::new("mount")
+                .args(args)
+                .status()
+                .unwrap();
+            assert!(status.success());
+        };
+        std::fs::create_dir_all(path).unwrap();
+        let text = path.to_str().unwrap();
+        run(&["-t", "tmpfs", "shim-test", text]);
+        let mount = Self(path.to_owned());
+        run(&["--make-shared", text]);
+        mount
+    }
+}
+
+impl Drop for HostMount {
+    fn drop(&mut self) {
+        let path = c_string(&self.0);
+        // SAFETY: the path is a C string.
+        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+fn c_string(path: &std::path::Path) -> std::ffi::CString {
+    std::ffi::CString::new(path.to_str().unwrap()).unwrap()
+}
+
+#[test]
+fn mounts_travel_as_far_as_asked() {
+    if cannot_run() {
+        return;
+    }
+    use skep_shim::config::{MountKind, Propagation};
+    let mut container = Container::shell(
+        "exec 2>&1; echo ready; while ! grep -q ' /slave/late ' /proc/mounts; do sleep 0.02; done; echo seen; \
+         grep -c ' /private/late ' /proc/mounts; mount -t tmpfs x /shared/sub; mount -t tmpfs x /slave/sub; \
+         mkdir -p /shared/done; sleep 100",
+    );
+    container
+        .config
+        .process
+        .capabilities
+        .push("CAP_SYS_ADMIN".into());
+    let host = HostMount::new(&container.path("travel"));
+    for name in ["late", "sub"] {
+        std::fs::create_dir(host.0.join(name)).unwrap();
+    }
+    container.config.mounts = [
+        ("/private", Propagation::Rprivate),
+        ("/slave", Propagation::Rslave),
+        ("/shared", Propagation::Rshared),
+    ]
+    .map(|(target, wanted)| {
+        let mut mount = bind(&host.0, target, false);
+        if let MountKind::Bind { propagation, .. } = &mut mount.kind {
+            *propagation = wanted;
+        }
+        mount
+    })
+    .into();
+    container.start();
+    until("it to run", || {
+        container.output().contains("ready").then_some(())
+    });
+    let late = HostMount::new(&host.0.join("late"));
+    until("the mount to arrive", || {
+        container.output().contains("seen\n0\n").then_some(())
+    });
+    until("the container's mounts", || {
+        host.0.join("done").exists().then_some(())
+    });
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let sub = format!(" {} ", host.0.join("sub").display());
+    assert_eq!(mounts.matches(&sub).count(), 1, "{mounts}");
+    container.client().signal(libc::SIGKILL, false).unwrap();
+    container.wait();
+    let inner = HostMount(host.0.join("sub"));
+    drop(inner);
+    drop(late);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(&sub));
+}
+
+#[test]
 fn a_new_volume_is_filled_from_the_image() {
     if cannot_run() {
         return;

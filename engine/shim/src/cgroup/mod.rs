@@ -38,11 +38,19 @@ pub trait Group: fmt::Debug + Send {
     /// The kernel refused one; those before it are changed.
     fn update(&self, limits: &Limits) -> io::Result<()>;
 
-    /// Moves a process into the group.
+    /// Where a process can be born into the group: the directory to give to
+    /// `clone3`. `None` where that is not possible; then the child calls
+    /// [`Group::join`].
     ///
     /// # Errors
-    /// The group or the process does not exist.
-    fn add(&self, pid: i32) -> io::Result<()>;
+    /// The group does not exist.
+    fn birthplace(&self) -> io::Result<Option<OwnedFd>>;
+
+    /// Moves the calling process, which must have one thread, into the group.
+    ///
+    /// # Errors
+    /// The group does not exist.
+    fn join(&self) -> io::Result<()>;
 
     /// All processes in it and in the groups below, as the host numbers them.
     ///

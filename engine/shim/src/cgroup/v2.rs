@@ -150,8 +150,12 @@ impl Group for Unified {
         self.set_io(limits)
     }
 
-    fn add(&self, pid: i32) -> io::Result<()> {
-        self.set("cgroup.procs", &pid.to_string())
+    fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
+        sys::open(self.directory(), libc::O_RDONLY | libc::O_DIRECTORY).map(Some)
+    }
+
+    fn join(&self) -> io::Result<()> {
+        self.set("cgroup.procs", "0")
     }
 
     fn processes(&self) -> io::Result<Vec<i32>> {

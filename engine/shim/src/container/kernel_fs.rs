@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::cgroup::View;
-use crate::config::{Namespace, ShimConfig, Shm};
+use crate::config::{ShimConfig, Shm};
 use crate::container::place::{self, Kind};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
@@ -41,10 +41,7 @@ pub fn mount_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartF
     )?;
     let readonly = if config.privileged { 0 } else { RDONLY };
     attach(c"sysfs", &[], LOCKED_DOWN | readonly, "/sys")?;
-    match config.namespaces.ipc {
-        Namespace::Host if !config.privileged => {}
-        _ => attach(c"mqueue", &[], LOCKED_DOWN, "/dev/mqueue")?,
-    }
+    attach(c"mqueue", &[], LOCKED_DOWN, "/dev/mqueue")?;
     let shm = match &config.shm {
         Shm::Private { bytes } => make(
             c"tmpfs",
@@ -114,13 +111,13 @@ pub fn mount_cgroups(
     let doing = || format!("error mounting \"cgroup\" to rootfs at \"{AT}\"");
     let readonly = if config.privileged { 0 } else { RDONLY };
     let place = place::open(root, AT).context(doing)?;
-    match (view, &config.namespaces.cgroup) {
-        (View::Unified { .. }, _) => {
+    match view {
+        View::Unified { .. } => {
             // In a namespace of its own the container's group is the root.
             let mount = make(c"cgroup2", &[], LOCKED_DOWN | readonly, AT)?;
             sys::attach_mount(mount.as_fd(), place.as_fd()).context(doing)
         }
-        (View::Hierarchies { directories, links }, _) => {
+        View::Hierarchies { directories, links } => {
             let parent = make(c"tmpfs", &[("mode", "755")], LOCKED_DOWN, AT)?;
             sys::attach_mount(parent.as_fd(), place.as_fd()).context(doing)?;
             for (name, directory) in directories {

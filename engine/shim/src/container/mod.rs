@@ -1,7 +1,7 @@
 //! How a process of a container comes to be.
 //!
-//! The shim forks with the namespaces it needs; the child waits until it is in its
-//! cgroup, then builds what it will see and becomes the program. As the shim has
+//! The shim forks with the namespaces it needs; the child is born into its cgroup or
+//! enters it first of all, builds what it will see and becomes the program. As the shim has
 //! one thread, the child may use all of Rust meanwhile. It speaks over a channel
 //! that closes when the program is executed: silence is success.
 
@@ -37,6 +37,8 @@ pub use process::{Program, Stdio};
 const TERMINAL: u8 = b'T';
 /// First byte of a message with a failure, in JSON.
 const FAILURE: u8 = b'F';
+/// What is being done when a cgroup cannot be entered, in docker's words.
+const CGROUP: &str = "unable to apply cgroup configuration";
 /// Longest message.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -138,8 +140,8 @@ pub fn launch_exec(plan: ExecPlan<'_>, group: &dyn Group) -> Result<Launched, St
     })
 }
 
-/// Forks. The child runs `become_it`; the parent puts it into its cgroup first.
-/// `pids` is where its process ids come from, if not from here.
+/// Forks into the cgroup. The child runs `become_it`. `pids` is where its process
+/// ids come from, if not from here.
 fn launch(
     group: &dyn Group,
     pids: Option<BorrowedFd<'_>>,
@@ -147,6 +149,7 @@ fn launch(
     become_it: impl FnOnce(BorrowedFd<'_>) -> Result<Infallible, StartFailure>,
 ) -> Result<Launched, StartFailure> {
     let (ours, theirs) = sys::message_pair().context(|| "making a channel")?;
+    let birthplace = group.birthplace().context(|| CGROUP)?;
     // Only children are born into the other namespace; the shim itself stays.
     let own = match pids {
         Some(other) => {
@@ -158,35 +161,26 @@ fn launch(
         None => None,
     };
     // SAFETY: the shim has one thread.
-    let forked = unsafe { sys::clone3(flags) };
+    let forked = unsafe { sys::clone3(flags, birthplace.as_ref().map(AsFd::as_fd)) };
     if let Ok(Forked::Child) = forked {
         drop(ours);
-        run_child(theirs, become_it);
+        let joined = match birthplace {
+            Some(_) => Ok(()),
+            None => group.join().context(|| CGROUP),
+        };
+        run_child(theirs, |channel| joined.and_then(|()| become_it(channel)));
     }
     if let Some(own) = own {
         sys::setns(own.as_fd(), libc::CLONE_NEWPID).context(|| "leaving the pid namespace")?;
     }
-    let forked = forked.context(|| "fork/exec of the container's process")?;
-    drop(theirs);
-    let Forked::Parent { pid, pidfd } = forked else {
-        return Err(failure("the child went astray"));
-    };
-    let released = group
-        .add(pid)
-        .and_then(|()| sys::send_message(ours.as_fd(), b"G", None));
-    if let Err(error) = released {
-        // It waits for its release and has done nothing yet. Already gone is fine.
-        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-        return Err(failure(format!(
-            "unable to apply cgroup configuration: {}",
-            sys::errno_text(&error)
-        )));
+    match forked.context(|| "fork/exec of the container's process")? {
+        Forked::Parent { pid, pidfd } => Ok(Launched {
+            pid,
+            pidfd,
+            channel: Channel(ours),
+        }),
+        Forked::Child => Err(failure("the child went astray")),
     }
-    Ok(Launched {
-        pid,
-        pidfd,
-        channel: Channel(ours),
-    })
 }
 
 /// The whole life of a child as far as it is ours.
@@ -194,9 +188,7 @@ fn run_child(
     channel: OwnedFd,
     become_it: impl FnOnce(BorrowedFd<'_>) -> Result<Infallible, StartFailure>,
 ) -> ! {
-    let failed = wait_for_release(&channel)
-        .and_then(|()| reset_signals())
-        .and_then(|()| become_it(channel.as_fd()));
+    let failed = reset_signals().and_then(|()| become_it(channel.as_fd()));
     let Err(failed) = failed;
     let mut message = vec![FAILURE];
     // Without a reader, or without memory, nothing can be told any more.
@@ -206,15 +198,6 @@ fn run_child(
     }
     // SAFETY: ends the process at once, without running the shim's own clean-up.
     unsafe { libc::_exit(failed.exit_code) }
-}
-
-fn wait_for_release(channel: &OwnedFd) -> Result<(), StartFailure> {
-    let mut buffer = [0; 1];
-    match sys::receive_message(channel.as_fd(), &mut buffer) {
-        Ok((1, _)) => Ok(()),
-        Ok(_) => Err(failure("the shim went away")),
-        Err(error) => Err(error).context(|| "waiting for the cgroup"),
-    }
 }
 
 /// Programs expect no signal to be blocked or ignored.

@@ -83,8 +83,7 @@ fn attach_bind(
         Some(tree) => tree,
         None => bind_tree(mount)?,
     };
-    let is_directory =
-        sys::fstat(tree.as_fd()).context(doing)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let is_directory = is_directory(tree.as_fd()).context(doing)?;
     let kind = if is_directory {
         Kind::Directory
     } else {
@@ -97,7 +96,17 @@ fn attach_bind(
             .context(doing)?;
     }
     let place = place::make(root, &mount.target, kind)?;
+    if self::is_directory(place.as_fd()).context(doing)? != is_directory {
+        return Err(failure(format!(
+            "{}: not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type",
+            doing()
+        )));
+    }
     sys::attach_mount(tree.as_fd(), place.as_fd()).context(doing)
+}
+
+fn is_directory(place: BorrowedFd<'_>) -> std::io::Result<bool> {
+    Ok(sys::fstat(place)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
 fn bind_tree(mount: &Mount) -> Result<OwnedFd, StartFailure> {

@@ -11,6 +11,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use crate::capabilities;
 use crate::config::{ConsoleSize, Rlimit, Seccomp};
 use crate::container::{lookup, privileges, user};
 use crate::failure::{Context as _, failure};
@@ -203,8 +204,11 @@ pub fn execute(program: &Program<'_>) -> Result<Infallible, StartFailure> {
 }
 
 fn compile_filter(program: &Program<'_>) -> Result<Option<Vec<libc::sock_filter>>, StartFailure> {
+    // However they were written, profiles name them in one way.
+    let mask =
+        capabilities::mask(program.capabilities).map_err(|error| failure(error.to_string()))?;
     let context = seccomp::Context {
-        capabilities: program.capabilities,
+        capabilities: &capabilities::names(mask),
         kernel: kernel_version(),
     };
     let filter = match program.seccomp {

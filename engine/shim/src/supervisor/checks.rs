@@ -196,7 +196,7 @@ impl Supervisor {
         };
         let output = String::from_utf8_lossy(&running.output).into_owned();
         let (exit_code, output) = match running.killed {
-            Some(Killed::Unwanted) => return,
+            Some(Killed::Unwanted) => return self.checks.schedule(Instant::now()),
             Some(Killed::TooLong) => {
                 let timeout = self
                     .checks

@@ -10,7 +10,7 @@ use crate::protocol::{Event, Response, StartAnswer, StartFailure, encode_frame};
 use crate::time;
 
 /// Between two looks at whether everything is dead, drained or removed.
-const PERIOD: Duration = Duration::from_millis(2);
+const PERIOD: Duration = Duration::from_millis(1);
 /// How long killing may take; a process in an uninterruptible wait cannot be killed.
 const KILL_MAX: Duration = Duration::from_secs(10);
 /// How long output may go on after everything was killed, if somebody outside the
@@ -109,10 +109,6 @@ impl Supervisor {
                 self.record();
             }
         }
-        let recorded = self.ending.as_ref().is_some_and(Ending::is_recorded);
-        if recorded && self.connections.is_empty() {
-            self.finished = true;
-        }
     }
 
     fn kill_all(&mut self, ending: &mut Ending, now: Instant) {
@@ -127,8 +123,7 @@ impl Supervisor {
             .as_ref()
             .is_some_and(|main| main.process.exit.is_none());
         if alive.is_empty() && !unreaped {
-            ending.oom_kills = self.group.oom_kills();
-            return ending.enter(Stage::Draining, now);
+            return self.all_killed(ending, now);
         }
         if let Err(error) = self.group.kill()
             && alive.is_empty()
@@ -147,9 +142,15 @@ impl Supervisor {
             ending
                 .complaints
                 .push(format!("processes could not be killed: {alive:?}"));
-            ending.oom_kills = self.group.oom_kills();
-            ending.enter(Stage::Draining, now);
+            self.all_killed(ending, now);
         }
+    }
+
+    fn all_killed(&mut self, ending: &mut Ending, now: Instant) {
+        ending.oom_kills = self.group.oom_kills();
+        // Removing the group looks like a want of memory to whoever watches it.
+        self.out_of_memory = None;
+        ending.enter(Stage::Draining, now);
     }
 
     fn drain_all(&mut self, ending: &mut Ending, now: Instant) {
@@ -185,22 +186,21 @@ impl Supervisor {
     fn record(&mut self) {
         self.dns = None;
         self.netns = None;
-        self.out_of_memory = None;
-        self.listener = None;
-        // A socket that is gone already is no loss.
-        let _ = std::fs::remove_file(&self.config.paths.socket);
         let Some(ending) = &self.ending else {
             return;
         };
         if let Some(failed) = &ending.failed {
             let answer = StartAnswer::Failed(failed.clone());
+            self.stop_listening();
             self.connections.clear();
             return self.answer_engine(&answer);
         }
         let record = self.exit_record(ending);
+        // Before the socket goes: whoever finds nobody there looks for the record.
         if let Err(error) = record.write(&self.config.paths.exit) {
             eprintln!("writing the exit record: {error}");
         }
+        self.stop_listening();
         self.publish(&Event::Exited(record.clone()));
         let answer = encode_frame(&Response::Exited(record));
         for connection in self.connections.values_mut() {
@@ -209,6 +209,12 @@ impl Supervisor {
             }
             connection.finishing = true;
         }
+    }
+
+    fn stop_listening(&mut self) {
+        self.listener = None;
+        // A socket that is gone already is no loss.
+        let _ = std::fs::remove_file(&self.config.paths.socket);
     }
 
     fn exit_record(&self, ending: &Ending) -> ExitRecord {

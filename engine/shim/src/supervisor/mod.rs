@@ -304,6 +304,8 @@ impl Supervisor {
         self.tick_checks(now);
         self.tick_ending(now);
         self.flush_connections(now);
+        let recorded = self.ending.as_ref().is_some_and(Ending::is_recorded);
+        self.finished = recorded && self.connections.is_empty();
     }
 
     fn take_signals(&mut self) {

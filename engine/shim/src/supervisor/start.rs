@@ -80,8 +80,14 @@ impl Supervisor {
         for stale in [&self.config.paths.exit, &self.config.paths.status] {
             let _ = std::fs::remove_file(stale);
         }
-        // A group of this name may be left from a shim that was killed.
-        let _ = self.group.remove();
+        // A group of this name may be left from a shim that was killed; what lives
+        // in it would count as ours.
+        if let Err(error) = self.group.remove() {
+            return Err(failure(format!(
+                "a former run of this container is not over: {}",
+                crate::sys::errno_text(&error)
+            )));
+        }
         self.group
             .create(&self.config.cgroup.limits, rules.as_deref())
             .context(|| "unable to apply cgroup configuration")?;

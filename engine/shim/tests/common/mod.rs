@@ -123,7 +123,8 @@ impl Container {
         config.process.args = args.iter().map(|&arg| arg.into()).collect();
         config.process.env = vec!["PATH=/bin".into()];
         config.hostname = "box".into();
-        config.cgroup.parent = "/skep-shim-test".into();
+        // A parent of its own, so that it can be removed without disturbing others.
+        config.cgroup.parent = format!("/above-{}", config.id);
         config.log = LogConfig {
             driver: LogDriver::JsonFile,
             path: at("log"),
@@ -240,6 +241,9 @@ impl Drop for Container {
         // The test may have ended it already, or failed anywhere.
         let _ = self.client().signal(libc::SIGKILL, false);
         let _ = self.client().wait(Some(PATIENCE));
+        for group in groups_named(&format!("above-{}", self.config.id)) {
+            let _ = fs::remove_dir(group);
+        }
         if std::thread::panicking() {
             eprintln!("shim: {}", self.complaints());
         }
@@ -299,20 +303,17 @@ fn make_root(root: &Path) {
     .unwrap();
 }
 
-/// Directories of these containers that are left in any hierarchy.
+/// Directories of this container that are left in any hierarchy.
 pub fn cgroups_left(id: &str) -> Vec<PathBuf> {
-    let mut left = Vec::new();
-    let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else {
-        return left;
-    };
-    let roots = hierarchies
+    groups_named(&format!("above-{id}/{id}"))
+}
+
+fn groups_named(path: &str) -> Vec<PathBuf> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
+    hierarchies
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .chain([PathBuf::from("/sys/fs/cgroup")]);
-    for root in roots {
-        let group = root.join("skep-shim-test").join(id);
-        if group.exists() {
-            left.push(group);
-        }
-    }
-    left
+        .chain([PathBuf::from("/sys/fs/cgroup")])
+        .map(|root| root.join(path))
+        .filter(|group| group.exists())
+        .collect()
 }
