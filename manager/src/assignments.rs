@@ -16,11 +16,14 @@ use skep_store::Snapshot;
 /// A node's assignments: key → encoded item.
 pub type Items = BTreeMap<String, Arc<[u8]>>;
 
+/// An item's key and its encoded form.
+type Encoded = (String, Arc<[u8]>);
+
 /// The parts of assignments that many nodes have in common, made once per version.
 pub struct Shared {
     snapshot: Snapshot,
     /// Each network with its services.
-    networks: BTreeMap<NetworkId, Vec<(String, Arc<[u8]>)>>,
+    networks: BTreeMap<NetworkId, Vec<Encoded>>,
     ingress: Option<NetworkId>,
     peers: Vec<(NodeId, String, Arc<[u8]>)>,
 }
@@ -180,7 +183,7 @@ fn peer(node: &Node) -> Peer {
     }
 }
 
-fn network_items(snapshot: &Snapshot, network: &Arc<Network>) -> Vec<(String, Arc<[u8]>)> {
+fn network_items(snapshot: &Snapshot, network: &Arc<Network>) -> Vec<Encoded> {
     let item = Item::Network(Box::new(Network::clone(network)));
     let mut items = vec![(item.key(), Arc::from(encode(&item)))];
     let mut tasks: BTreeMap<_, Vec<&Arc<Task>>> = BTreeMap::new();

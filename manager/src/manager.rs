@@ -133,6 +133,7 @@ impl Manager {
         ));
         running.spawn(crate::leader::run(Arc::clone(&core)));
         running.spawn(crate::relay::run(Arc::clone(&core)));
+        running.spawn(watch_disk(Arc::clone(&core), stop.clone()));
         info!(node = %core.node, listen = %config.listen, "manager started");
         Ok(Self {
             core,
@@ -270,6 +271,18 @@ impl Manager {
         {
             warn!("the replicated log did not close in time");
         }
+    }
+}
+
+/// A manager whose disk fails, or whose log turns out to be damaged, must not go on as one.
+async fn watch_disk(core: Arc<Core>, stop: CancellationToken) {
+    if let skep_consensus::Stopped::Failed(reason) = core.consensus.stopped().await {
+        tracing::error!(
+            node = %core.node,
+            reason,
+            "the replicated log has failed: this manager stops; demote it and let the node join again"
+        );
+        stop.cancel();
     }
 }
 

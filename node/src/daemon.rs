@@ -200,7 +200,7 @@ fn start_log(args: &DaemonArgs) {
     };
     let filter = std::env::var("SKEP_LOG").unwrap_or_else(|_| {
         format!(
-            "{level},openraft=error,sled=warn,h2=warn,hyper=warn,rustls=warn,tonic=warn,tower=warn"
+            "{level},openraft=off,sled=warn,h2=warn,hyper=warn,rustls=warn,tonic=warn,tower=warn"
         )
     });
     let _ = tracing_subscriber::fmt()

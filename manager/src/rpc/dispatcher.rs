@@ -205,9 +205,7 @@ impl Session {
                 self.hear(Vec::new(), true);
                 return false;
             }
-            Some(agent_message::Content::Applied(_) | agent_message::Content::Hello(_)) | None => {
-                ()
-            }
+            Some(agent_message::Content::Applied(_) | agent_message::Content::Hello(_)) | None => {}
         }
         true
     }
