@@ -145,8 +145,10 @@ mod tests {
     use super::*;
 
     fn node() -> Node {
-        let mut node = Node::default();
-        node.id = "abc".into();
+        let mut node = Node {
+            id: "abc".into(),
+            ..Default::default()
+        };
         node.spec.labels.insert("Zone".into(), "East".into());
         node.description.hostname = "n1".into();
         node.description.platform.architecture = "x86_64".into();
