@@ -9,8 +9,10 @@ use crate::exit::ExitRecord;
 use crate::protocol::{Event, Response, StartAnswer, StartFailure, encode_frame};
 use crate::time;
 
-/// Between two looks at whether everything is dead, drained or removed.
-const PERIOD: Duration = Duration::from_millis(1);
+/// Between two looks at whether everything is dead, drained or removed: at first the
+/// kernel needs some hundred microseconds only, later there is no hurry.
+const PERIOD_MIN: Duration = Duration::from_micros(200);
+const PERIOD_MAX: Duration = Duration::from_millis(20);
 /// How long killing may take; a process in an uninterruptible wait cannot be killed.
 const KILL_MAX: Duration = Duration::from_secs(10);
 /// How long output may go on after everything was killed, if somebody outside the
@@ -54,11 +56,11 @@ impl Ending {
     }
 
     pub fn next_deadline(&self) -> Instant {
-        let period = match self.stage {
-            Stage::Recorded => LINGER_MAX,
-            _ => PERIOD,
-        };
-        Instant::now() + period
+        let now = Instant::now();
+        match self.stage {
+            Stage::Recorded => now + LINGER_MAX,
+            _ => now + (self.lasted(now) / 4).clamp(PERIOD_MIN, PERIOD_MAX),
+        }
     }
 
     pub fn is_recorded(&self) -> bool {

@@ -3,7 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
-use std::time::{Duration, Instant};
+use std::ptr;
+use std::time::Instant;
 
 use super::Token;
 
@@ -48,18 +49,21 @@ impl PollSet {
 
     /// Waits, at most until `deadline`. Gives what is ready.
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Vec<(Token, Ready)>> {
-        let timeout = deadline.map_or(-1, |deadline| {
-            // Rounded up, or the loop would spin through the last millisecond.
-            let left =
-                deadline.saturating_duration_since(Instant::now()) + Duration::from_nanos(999_999);
-            i32::try_from(left.as_millis()).unwrap_or(i32::MAX)
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            libc::timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
-        // SAFETY: pointer and length describe the same live vector.
+        // SAFETY: pointer and length describe the same live vector; the timeout is
+        // null or outlives the call; no signal mask is given.
         let count = unsafe {
-            libc::poll(
+            libc::ppoll(
                 self.entries.as_mut_ptr(),
                 self.entries.len() as libc::nfds_t,
-                timeout,
+                timeout.as_ref().map_or(ptr::null(), ptr::from_ref),
+                ptr::null(),
             )
         };
         if count < 0 {
