@@ -5,8 +5,10 @@
 //! waits does so in [`poll::PollSet`]; nothing else blocks.
 
 mod checks;
+mod clients;
 mod connection;
 mod ending;
+mod execs;
 mod poll;
 mod processes;
 mod requests;
@@ -23,8 +25,9 @@ use nix::sys::signalfd::SignalFd;
 use self::checks::Checks;
 use self::connection::{Connection, OUTBOX_BYTES_HIGH};
 use self::ending::Ending;
+use self::execs::Exec;
 use self::poll::{PollSet, Ready};
-use self::processes::{Exec, Main};
+use self::processes::Main;
 use crate::cgroup::Group;
 use crate::config::{LogDriver, ShimConfig};
 use crate::dns::{self, DnsToken};

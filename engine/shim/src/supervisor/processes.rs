@@ -2,25 +2,17 @@
 //! output, their ends.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::connection::{OUTBOX_BYTES_MAX, Role};
+use super::connection::OUTBOX_BYTES_MAX;
 use super::{ProcessKey, Supervisor};
 use crate::container::{Channel, Launched, Word};
 use crate::log::Output;
-use crate::protocol::{
-    Event, ExecSpec, ExecStatus, Refusal, RefusalKind, Response, StartFailure, encode_frame,
-};
 use crate::stdcopy;
 use crate::streams::{Read, Streams};
 use crate::time;
-
-/// How long after the end of an exec its output may come from others who share it.
-const EXEC_DRAIN: Duration = Duration::from_millis(500);
-/// Ended execs whose exit codes are kept.
-const ENDED_EXECS_MAX: usize = 64;
 
 /// A process and its streams.
 pub struct Process {
@@ -61,36 +53,6 @@ pub struct Main {
     pub started: Instant,
     /// Set when it ended.
     pub finished_at: String,
-}
-
-/// One more process.
-pub struct Exec {
-    pub spec: ExecSpec,
-    pub process: Process,
-    /// Who waits to hear whether it started.
-    pub requester: Option<u64>,
-    /// When it ended.
-    pub ended: Option<Instant>,
-    /// All is delivered; only the exit code is left.
-    pub done: bool,
-}
-
-impl Exec {
-    pub fn status(&self) -> ExecStatus {
-        ExecStatus {
-            id: self.spec.id.clone(),
-            pid: self.process.pid,
-            exit_code: self.process.exit.map(|exit| exit.code),
-        }
-    }
-
-    /// When waiting for more output of it ends.
-    pub fn deadline(&self) -> Option<Instant> {
-        match self.ended {
-            Some(ended) if !self.done => Some(ended + EXEC_DRAIN),
-            _ => None,
-        }
-    }
 }
 
 impl Supervisor {
@@ -163,46 +125,6 @@ impl Supervisor {
                 }
             }
         }
-    }
-
-    fn exec_executed(&mut self, key: u64) {
-        let Some(exec) = self.execs.get_mut(&key) else {
-            return;
-        };
-        let pid = exec.process.pid;
-        let streams = exec.spec.streams;
-        let Some(requester) = exec.requester.take() else {
-            return;
-        };
-        self.respond(requester, &Response::ExecStarted { pid });
-        if let Some(connection) = self.connections.get_mut(&requester) {
-            connection.role = Role::Attached {
-                process: ProcessKey::Exec(key),
-                options: streams,
-            };
-            connection.finishing = !(streams.stdin || streams.stdout || streams.stderr);
-        }
-        self.take_requests(requester);
-    }
-
-    fn exec_failed(&mut self, key: u64, failed: &StartFailure) {
-        let Some(exec) = self.execs.remove(&key) else {
-            return;
-        };
-        let id = exec.spec.id;
-        let refusal = Refusal {
-            kind: RefusalKind::Invalid,
-            message: failed.message.clone(),
-            exit_code: Some(failed.exit_code),
-        };
-        if let Some(requester) = exec.requester {
-            if let Some(connection) = self.connections.get_mut(&requester) {
-                connection.role = Role::Control;
-            }
-            self.respond(requester, &Response::Refused(refusal));
-            self.take_requests(requester);
-        }
-        self.answer_exec_waiters(&id, failed.exit_code);
     }
 
     /// Reads an output once and passes it on. Says whether there was something.
@@ -317,26 +239,6 @@ impl Supervisor {
         }
     }
 
-    /// Finishes execs that have ended and whose output is read.
-    pub(super) fn tick_execs(&mut self, now: Instant) {
-        let ended: Vec<(u64, Instant)> = self
-            .execs
-            .iter()
-            .filter(|(_, exec)| !exec.done)
-            .filter_map(|(&key, exec)| exec.ended.map(|ended| (key, ended)))
-            .collect();
-        for (key, ended) in ended {
-            self.drain(ProcessKey::Exec(key));
-            let over = self
-                .execs
-                .get(&key)
-                .is_some_and(|exec| exec.process.streams.ended());
-            if over || now >= ended + EXEC_DRAIN {
-                self.finish_exec(key);
-            }
-        }
-    }
-
     /// Reads what the outputs of a process hold now.
     pub(super) fn drain(&mut self, key: ProcessKey) {
         for output in [Output::Stdout, Output::Stderr] {
@@ -346,45 +248,6 @@ impl Supervisor {
                 if !self.read_output(key, output) {
                     break;
                 }
-            }
-        }
-    }
-
-    fn finish_exec(&mut self, key: u64) {
-        let Some(exec) = self.execs.get_mut(&key) else {
-            return;
-        };
-        exec.done = true;
-        exec.process.streams = Streams::default();
-        let id = exec.spec.id.clone();
-        let code = exec.process.exit.map_or(0, |exit| exit.code);
-        for connection in self.connections.values_mut() {
-            let attached = matches!(&connection.role,
-                Role::Attached { process, .. } if *process == ProcessKey::Exec(key));
-            connection.finishing |= attached;
-        }
-        self.answer_exec_waiters(&id, code);
-        self.publish(&Event::ExecExited { id, code });
-        let done: Vec<u64> = self
-            .execs
-            .iter()
-            .filter(|(_, exec)| exec.done)
-            .map(|(&key, _)| key)
-            .collect();
-        let surplus = done.len().saturating_sub(ENDED_EXECS_MAX);
-        for key in &done[..surplus] {
-            self.execs.remove(key);
-        }
-    }
-
-    fn answer_exec_waiters(&mut self, id: &str, code: i32) {
-        let Ok(frame) = encode_frame(&Response::ExecExited { code }) else {
-            return;
-        };
-        for connection in self.connections.values_mut() {
-            if matches!(&connection.role, Role::WaitsForExec(waiting) if waiting == id) {
-                connection.send(&frame);
-                connection.role = Role::Control;
             }
         }
     }

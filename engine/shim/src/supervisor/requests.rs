@@ -1,206 +1,18 @@
 //! What clients ask, and what comes of it.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
-use super::connection::{Connection, Role};
-use super::poll::Ready;
-use super::processes::{Exec, Process};
-use super::{BUFFER_BYTES, ProcessKey, Supervisor};
-use crate::capabilities;
-use crate::config::{ConsoleSize, Seccomp};
-use crate::container::{self, ExecPlan, Program, Stdio};
-use crate::failure::{Context as _, failure};
-use crate::protocol::{
-    AttachOptions, Event, ExecSpec, FRAME_BYTES_MAX, ProcessInfo, Refusal, RefusalKind, Request,
-    Response, StartFailure, encode_frame, take_frame,
-};
-use crate::streams::{Streams, Wanted};
+use super::connection::Role;
+use super::execs::Exec;
+use super::processes::Process;
+use super::{ProcessKey, Supervisor};
+use crate::config::ConsoleSize;
+use crate::protocol::{Event, ProcessInfo, Refusal, RefusalKind, Request, Response, encode_frame};
 use crate::sys;
 
-/// Execs that run at a time.
-const EXECS_MAX: usize = 512;
-/// Clients accepted before others get their turn.
-const ACCEPT_BATCH: usize = 16;
-
 impl Supervisor {
-    pub(super) fn accept(&mut self) {
-        for _ in 0..ACCEPT_BATCH {
-            let Some(Ok((socket, _))) = self.listener.as_ref().map(UnixListener::accept) else {
-                return;
-            };
-            let Ok(connection) = Connection::new(socket) else {
-                continue;
-            };
-            if connection.is_ours() {
-                self.next_connection += 1;
-                self.connections.insert(self.next_connection, connection);
-            }
-        }
-    }
-
-    /// A client sent something, takes something, or is gone.
-    pub(super) fn serve(&mut self, key: u64, ready: Ready) {
-        if ready.readable {
-            self.receive(key);
-        } else if ready.closed {
-            let leftover = self
-                .connections
-                .get(&key)
-                .is_some_and(|connection| !connection.input_ended && !self.may_read(connection));
-            match self.connections.get_mut(&key) {
-                Some(connection) if leftover => connection.hung_up = true,
-                Some(_) => self.disconnect(key),
-                None => {}
-            }
-        }
-        // Writing is tried for all at the end of each turn.
-    }
-
-    fn receive(&mut self, key: u64) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        let feeds = connection.feeds();
-        let is_stream = matches!(connection.role, Role::Attached { .. });
-        let room = feeds
-            .and_then(|process| self.process(process))
-            .map_or(BUFFER_BYTES, |process| process.streams.input_room());
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let limit = room.min(buffer.len());
-        let received = self
-            .connections
-            .get_mut(&key)
-            .map(|connection| connection.receive(&mut buffer[..limit]));
-        match received {
-            Some(Ok(Some(0))) => self.input_ended(key),
-            Some(Ok(Some(count))) if is_stream => {
-                if let Some(process) = feeds.and_then(|process| self.process_mut(process)) {
-                    process.streams.push_input(&buffer[..count]);
-                }
-            }
-            Some(Ok(Some(count))) => {
-                let too_much = self.connections.get_mut(&key).is_some_and(|connection| {
-                    connection.inbox.extend_from_slice(&buffer[..count]);
-                    connection.inbox.len() > FRAME_BYTES_MAX + BUFFER_BYTES
-                });
-                if too_much {
-                    self.disconnect(key);
-                }
-                self.take_requests(key);
-            }
-            Some(Ok(None)) | None => {}
-            Some(Err(_)) => self.disconnect(key),
-        }
-        self.buffer = buffer;
-    }
-
-    /// The client will send no more.
-    fn input_ended(&mut self, key: u64) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        connection.input_ended = true;
-        let fed = connection.feeds();
-        // Whoever listens to output may stop talking; all others are gone.
-        let listens = matches!(&connection.role,
-            Role::Attached { options, .. } if options.stdout || options.stderr);
-        if connection.hung_up || !listens {
-            connection.finishing = true;
-        }
-        if let Some(process) = fed {
-            self.end_input_of(process);
-        }
-    }
-
-    /// Whoever fed this process stopped. The main process's input ends with its
-    /// first client only if that was asked for.
-    fn end_input_of(&mut self, key: ProcessKey) {
-        if key == ProcessKey::Main && !self.config.process.stdin_once {
-            return;
-        }
-        if let Some(process) = self.process_mut(key) {
-            process.streams.end_input();
-        }
-    }
-
-    pub(super) fn disconnect(&mut self, key: u64) {
-        if let Some(connection) = self.connections.remove(&key)
-            && let Some(process) = connection.feeds()
-            && !connection.input_ended
-        {
-            self.end_input_of(process);
-        }
-    }
-
-    /// Sends what clients take, and lets go of those who are gone, done or stuck.
-    pub(super) fn flush_connections(&mut self, now: Instant) {
-        let stall_max = self.stall_max();
-        let gone: Vec<u64> = self
-            .connections
-            .iter_mut()
-            .filter_map(|(&key, connection)| {
-                let broken = connection.flush(now).is_err();
-                let done = connection.finishing && connection.unsent() == 0;
-                let stuck = connection
-                    .stalled_since
-                    .is_some_and(|since| now.duration_since(since) > stall_max);
-                (broken || done || stuck).then_some(key)
-            })
-            .collect();
-        for key in gone {
-            self.disconnect(key);
-        }
-    }
-
-    pub(super) fn take_requests(&mut self, key: u64) {
-        loop {
-            let Some(connection) = self.connections.get_mut(&key) else {
-                return;
-            };
-            if connection.role != Role::Control {
-                // What follows an attach at once is input already.
-                let early = std::mem::take(&mut connection.inbox);
-                if let Some(process) = connection.feeds()
-                    && let Some(process) = self.process_mut(process)
-                {
-                    process.streams.push_input(&early);
-                } else if let Some(connection) = self.connections.get_mut(&key) {
-                    connection.inbox = early;
-                }
-                return;
-            }
-            match take_frame::<Request>(&mut connection.inbox) {
-                Ok(Some(request)) => self.answer(key, request),
-                Ok(None) => return,
-                Err(error) => {
-                    let refusal = refuse(RefusalKind::Invalid, error.to_string());
-                    self.respond(key, &Response::Refused(refusal));
-                    if let Some(connection) = self.connections.get_mut(&key) {
-                        connection.finishing = true;
-                        connection.input_ended = true;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    pub(super) fn respond(&mut self, key: u64, response: &Response) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        match encode_frame(response) {
-            Ok(frame) => connection.send(&frame),
-            Err(error) => {
-                eprintln!("answering: {error}");
-                connection.finishing = true;
-            }
-        }
-    }
-
-    fn answer(&mut self, key: u64, request: Request) {
+    pub(super) fn answer(&mut self, key: u64, request: Request) {
         let response = match request {
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
             Request::Signal { signal, all } => self.signal(signal, all),
@@ -250,7 +62,7 @@ impl Supervisor {
         self.respond(key, &response.unwrap_or_else(Response::Refused));
     }
 
-    fn set_role(&mut self, key: u64, role: Role) {
+    pub(super) fn set_role(&mut self, key: u64, role: Role) {
         if let Some(connection) = self.connections.get_mut(&key) {
             connection.role = role;
         }
@@ -264,7 +76,7 @@ impl Supervisor {
     }
 
     /// The main process, if it runs its program.
-    fn running(&self) -> Result<&Process, Refusal> {
+    pub(super) fn running(&self) -> Result<&Process, Refusal> {
         match &self.main {
             Some(main)
                 if self.ending.is_none()
@@ -280,7 +92,7 @@ impl Supervisor {
         }
     }
 
-    fn find_exec(&self, id: &str) -> Result<&Exec, Refusal> {
+    pub(super) fn find_exec(&self, id: &str) -> Result<&Exec, Refusal> {
         self.execs
             .values()
             .rev()
@@ -397,136 +209,10 @@ impl Supervisor {
                 .collect(),
         ))
     }
-
-    fn start_exec(&mut self, requester: u64, spec: ExecSpec) -> Result<(), Refusal> {
-        self.running()?;
-        if self.paused {
-            return Err(refuse(
-                RefusalKind::Conflict,
-                format!(
-                    "Container {} is paused, unpause the container before exec",
-                    self.config.id
-                ),
-            ));
-        }
-        if self.find_exec(&spec.id).is_ok() {
-            return Err(refuse(
-                RefusalKind::Conflict,
-                format!("exec {} exists already", spec.id),
-            ));
-        }
-        let live = self.execs.values().filter(|exec| !exec.done).count();
-        if live >= EXECS_MAX {
-            return Err(refuse(
-                RefusalKind::Exhausted,
-                format!("more than {EXECS_MAX} execs at a time"),
-            ));
-        }
-        let process = self.launch_exec(&spec).map_err(|failed| Refusal {
-            kind: RefusalKind::Internal,
-            message: failed.message,
-            exit_code: Some(failed.exit_code),
-        })?;
-        self.next_exec += 1;
-        self.set_role(requester, Role::StartsExec);
-        self.execs.insert(
-            self.next_exec,
-            Exec {
-                spec,
-                process,
-                requester: Some(requester),
-                ended: None,
-                done: false,
-            },
-        );
-        Ok(())
-    }
-
-    fn launch_exec(&self, spec: &ExecSpec) -> Result<Process, StartFailure> {
-        let AttachOptions {
-            stdin,
-            stdout,
-            stderr,
-        } = spec.streams;
-        let (streams, stdio) = if spec.terminal {
-            Streams::terminal(spec.console_size)
-        } else {
-            Streams::pipes(Wanted {
-                stdin,
-                stdout,
-                stderr,
-            })
-            .context(|| "making pipes")?
-        };
-        let main = &self.config.process;
-        let mut program = self.program_like_main(
-            &spec.args,
-            if spec.env.is_empty() {
-                &main.env
-            } else {
-                &spec.env
-            },
-            spec.user.as_deref().unwrap_or(&main.user),
-            spec.cwd.as_deref().unwrap_or(&main.cwd),
-        );
-        let all: Vec<String>;
-        if spec.privileged {
-            all = capabilities::ALL.iter().map(|&name| name.into()).collect();
-            program.capabilities = &all;
-            program.seccomp = &Seccomp::Unconfined;
-        }
-        let launched =
-            container::launch_exec(self.exec_plan(program, stdio)?, self.group.as_ref())?;
-        Ok(Process::new(launched, streams))
-    }
-
-    /// A program with the rights of the main process.
-    pub(super) fn program_like_main<'a>(
-        &'a self,
-        args: &'a [String],
-        env: &'a [String],
-        user: &'a str,
-        cwd: &'a str,
-    ) -> Program<'a> {
-        let main = &self.config.process;
-        Program {
-            args,
-            env,
-            cwd,
-            user,
-            additional_groups: &main.additional_groups,
-            capabilities: &main.capabilities,
-            seccomp: if self.config.privileged {
-                &Seccomp::Unconfined
-            } else {
-                &self.config.seccomp
-            },
-            no_new_privileges: main.no_new_privileges,
-            rlimits: &main.rlimits,
-            init: None,
-        }
-    }
-
-    pub(super) fn exec_plan<'a>(
-        &'a self,
-        program: Program<'a>,
-        stdio: Stdio,
-    ) -> Result<ExecPlan<'a>, StartFailure> {
-        let main = self
-            .main
-            .as_ref()
-            .ok_or_else(|| failure("the container is not running"))?;
-        Ok(ExecPlan {
-            container: main.process.pidfd.as_fd(),
-            stdio,
-            program,
-            open_files: self.open_files,
-            oom_score_adj: self.oom_score_adj,
-        })
-    }
 }
 
-fn refuse(kind: RefusalKind, message: impl Into<String>) -> Refusal {
+/// A refusal with this text.
+pub(super) fn refuse(kind: RefusalKind, message: impl Into<String>) -> Refusal {
     Refusal {
         kind,
         message: message.into(),

@@ -3,6 +3,8 @@
 //!
 //! All are thin: one call, its result checked, descriptors owned and close-on-exec.
 
+mod mounts;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
@@ -12,6 +14,8 @@ use std::path::Path;
 use std::ptr;
 
 use libc::{c_int, c_long, c_uint};
+
+pub use mounts::{FsContext, attach_mount, clone_tree, detach_mount, mount, set_mount};
 
 /// Turns a raw result into an error when negative.
 fn check(result: c_long) -> io::Result<c_long> {
@@ -208,144 +212,6 @@ pub fn file_system(fd: BorrowedFd<'_>) -> io::Result<i64> {
     Ok(status.f_type)
 }
 
-/// A copy of the mount tree at an open path, attached nowhere yet.
-pub fn clone_tree(at: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as c_uint;
-    if recursive {
-        flags |= libc::AT_RECURSIVE as c_uint;
-    }
-    // SAFETY: the empty path is a valid C string.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), c"".as_ptr(), flags) })
-}
-
-/// Attaches a mount to an open path.
-pub fn attach_mount(mount: BorrowedFd<'_>, at: BorrowedFd<'_>) -> io::Result<()> {
-    const BOTH_EMPTY: c_uint = 0x04 | 0x40; // MOVE_MOUNT_F_EMPTY_PATH | _T_EMPTY_PATH
-    // SAFETY: both paths are valid empty C strings.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            at.as_raw_fd(),
-            c"".as_ptr(),
-            BOTH_EMPTY,
-        )
-    })?;
-    Ok(())
-}
-
-/// Attributes of a mount to set and to clear (`MOUNT_ATTR_*`), and its propagation
-/// (`MS_PRIVATE` and so on, 0 to leave it).
-pub fn set_mount(
-    mount: BorrowedFd<'_>,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    recursive: bool,
-) -> io::Result<()> {
-    // SAFETY: all zero is a valid mount_attr.
-    let mut attributes: libc::mount_attr = unsafe { mem::zeroed() };
-    attributes.attr_set = set;
-    attributes.attr_clr = clear;
-    attributes.propagation = propagation;
-    let mut flags = libc::AT_EMPTY_PATH;
-    if recursive {
-        flags |= libc::AT_RECURSIVE;
-    }
-    // SAFETY: path and attributes outlive the call; the size is that of the struct.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attributes,
-            mem::size_of::<libc::mount_attr>(),
-        )
-    })?;
-    Ok(())
-}
-
-/// A file system being configured.
-pub struct FsContext {
-    fd: OwnedFd,
-}
-
-const FSCONFIG_SET_FLAG: c_uint = 0;
-const FSCONFIG_SET_STRING: c_uint = 1;
-const FSCONFIG_CMD_CREATE: c_uint = 6;
-
-impl FsContext {
-    /// Begins to configure a file system of this type.
-    pub fn new(kind: &CStr) -> io::Result<Self> {
-        // SAFETY: the name is a C string; 1 is FSOPEN_CLOEXEC.
-        owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1) }).map(|fd| Self { fd })
-    }
-
-    fn configure(
-        &self,
-        command: c_uint,
-        key: Option<&CStr>,
-        value: Option<&CStr>,
-    ) -> io::Result<()> {
-        // SAFETY: key and value are C strings or null, as each command wants.
-        check(unsafe {
-            libc::syscall(
-                libc::SYS_fsconfig,
-                self.fd.as_raw_fd(),
-                command,
-                key.map_or(ptr::null(), CStr::as_ptr),
-                value.map_or(ptr::null(), CStr::as_ptr),
-                0,
-            )
-        })
-        .map_err(|error| self.explained(error))?;
-        Ok(())
-    }
-
-    /// Sets an option. The kernel takes at most 255 bytes of value.
-    pub fn set(&self, key: &str, value: &str) -> io::Result<()> {
-        let (key, value) = (c_path(key)?, c_path(value)?);
-        self.configure(FSCONFIG_SET_STRING, Some(&key), Some(&value))
-    }
-
-    /// Sets an option without a value.
-    pub fn flag(&self, key: &str) -> io::Result<()> {
-        self.configure(FSCONFIG_SET_FLAG, Some(&c_path(key)?), None)
-    }
-
-    /// Makes the file system and a mount of it, attached nowhere yet.
-    pub fn mount(self, attributes: u64) -> io::Result<OwnedFd> {
-        self.configure(FSCONFIG_CMD_CREATE, None, None)?;
-        // SAFETY: no pointers; 1 is FSMOUNT_CLOEXEC.
-        owned(unsafe { libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), 1, attributes) })
-    }
-
-    /// The same error with what the kernel wrote about it in the context.
-    fn explained(&self, error: io::Error) -> io::Error {
-        let mut buffer = [0_u8; 512];
-        // SAFETY: the buffer is live and its length given.
-        let length = unsafe {
-            libc::read(
-                self.fd.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-            )
-        };
-        match usize::try_from(length) {
-            Ok(length) if length > 2 => {
-                let said = String::from_utf8_lossy(&buffer[2..length]);
-                io::Error::new(
-                    error.kind(),
-                    format!("{} ({})", errno_text(&error), said.trim()),
-                )
-            }
-            _ => error,
-        }
-    }
-}
-
 /// Marks every descriptor from `first` on close-on-exec.
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
@@ -474,39 +340,6 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into())? as c_int;
     // SAFETY: as above.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }.into())?;
-    Ok(())
-}
-
-/// Unmounts what is at a path, now or as soon as it is free.
-pub fn detach_mount(path: &CStr) -> io::Result<()> {
-    // SAFETY: the path is a C string.
-    check(
-        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }.into(),
-    )?;
-    Ok(())
-}
-
-/// The classic mount call. Null-like empty strings are passed as they are.
-pub fn mount(
-    source: &CStr,
-    target: &CStr,
-    kind: &CStr,
-    flags: u64,
-    options: &CStr,
-) -> io::Result<()> {
-    // SAFETY: all are C strings that outlive the call.
-    check(
-        unsafe {
-            libc::mount(
-                source.as_ptr(),
-                target.as_ptr(),
-                kind.as_ptr(),
-                flags,
-                options.as_ptr().cast(),
-            )
-        }
-        .into(),
-    )?;
     Ok(())
 }
 
