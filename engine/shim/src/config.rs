@@ -341,7 +341,7 @@ pub struct LogConfig {
     /// The log file; rotated ones are `<path>.1`, `.2`, … (newest first).
     #[serde(default)]
     pub path: PathBuf,
-    /// Rotate before the file would grow past this many bytes; absent: never.
+    /// Rotate once the file has this many bytes, as docker does; absent: never.
     #[serde(default)]
     pub max_size: Option<u64>,
     /// Files kept, the current one included; at least 1.

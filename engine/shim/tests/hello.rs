@@ -180,8 +180,10 @@ fn names_are_resolved_by_the_shim() {
     let zone = container.path("net.zone");
     write_zone(&zone, "web", [10, 1, 2, 3]);
     fs::create_dir_all(container.path("root/etc")).unwrap();
+    let outside = OutsideResolver::start([192, 0, 2, 55]);
     let dns = skep_dns::DnsConfig {
         zones: vec![zone.clone()],
+        upstreams: vec![outside.address],
         ..Default::default()
     };
     fs::write(container.path("root/etc/resolv.conf"), dns.resolv_conf()).unwrap();
@@ -212,8 +214,51 @@ fn names_are_resolved_by_the_shim() {
         );
         write_zone(&zone, "web", [10, 9, 9, 9]);
         assert!(get("/resolve?name=web").ends_with("\r\n\r\n10.9.9.9\n"));
-        assert!(get("/resolve?name=unknown").contains("502 Bad Gateway"));
+        // Its namespace has no way out; the shim asks from the host's.
+        assert!(get("/resolve?name=example.org").ends_with("\r\n\r\n192.0.2.55\n"));
     });
+}
+
+/// A resolver of the host that knows one address for everything.
+struct OutsideResolver {
+    address: std::net::SocketAddr,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl OutsideResolver {
+    fn start(answer: [u8; 4]) -> Self {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            // An empty datagram ends it.
+            while let Ok((length @ 1.., from)) = socket.recv_from(&mut buffer) {
+                let mut reply = buffer[..length].to_vec();
+                let asks_for_a = reply[length - 4..] == [0, 1, 0, 1];
+                (reply[2], reply[3]) = (0x81, 0x80);
+                if asks_for_a {
+                    reply[7] = 1;
+                    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
+                    reply.extend(answer);
+                }
+                socket.send_to(&reply, from).unwrap();
+            }
+        });
+        Self {
+            address,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for OutsideResolver {
+    fn drop(&mut self) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(&[], self.address).unwrap();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 fn write_zone(path: &Path, name: &str, address: [u8; 4]) {

@@ -421,6 +421,28 @@ fn two_shims_of_one_container_are_one_too_many() {
 }
 
 #[test]
+fn many_live_side_by_side() {
+    if cannot_run() {
+        return;
+    }
+    let launcher = launcher();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for round in 0..6 {
+                    let code = thread * 10 + round;
+                    let container = Container::shell(&format!("echo {code}; exit {code}"));
+                    let prepared = launcher.prepare(&container.write_config()).unwrap();
+                    prepared.start(&[]).unwrap();
+                    assert_eq!(container.wait().exit_code, code);
+                    assert_eq!(container.output(), format!("{code}\n"));
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn long_directories_are_no_hindrance() {
     if cannot_run() {
         return;
