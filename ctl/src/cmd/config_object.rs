@@ -1,0 +1,244 @@
+//! `skep secret` and `skep config`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::inspect;
+use super::task::now;
+use crate::client::{Call, segment};
+use crate::failure::{Failure, Outcome};
+use crate::files;
+use crate::filter::Filters;
+use crate::flags::Args;
+use crate::grammar::environment;
+use crate::human;
+use crate::json::Json;
+use crate::session::Session;
+use crate::table::{self, Listing, Row};
+
+/// More than the daemon takes of either; it says how much it takes.
+const PAYLOAD_BYTES_MAX: usize = 2 << 20;
+
+const SECRETS: Listing = Listing {
+    kind: "*secret.secretContext",
+    columns: &[
+        ("ID", "ID"),
+        ("Name", "NAME"),
+        ("Driver", "DRIVER"),
+        ("CreatedAt", "CREATED"),
+        ("UpdatedAt", "UPDATED"),
+        ("Labels", "LABELS"),
+    ],
+    table: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
+    quiet: "{{.ID}}",
+};
+
+const CONFIGS: Listing = Listing {
+    kind: "*config.configContext",
+    columns: &[
+        ("ID", "ID"),
+        ("Name", "NAME"),
+        ("CreatedAt", "CREATED"),
+        ("UpdatedAt", "UPDATED"),
+        ("Labels", "LABELS"),
+    ],
+    table: "{{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
+    quiet: "{{.ID}}",
+};
+
+fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
+    let read = if path == "-" {
+        session.read_input(PAYLOAD_BYTES_MAX)
+    } else {
+        files::read(path, PAYLOAD_BYTES_MAX as u64).map_err(Failure::Message)
+    };
+    read.map_err(|why| match why {
+        Failure::Message(why) => Failure::message(format!(
+            "error reading content from {}: {why}",
+            human::quote(path)
+        )),
+        other => other,
+    })
+}
+
+async fn store(session: &Session, kind: &str, args: &Args, data: &[u8], driver: &str) -> Outcome {
+    let mut spec = json!({
+        "Name": args.positional(0),
+        "Labels": environment::pairs(args.list("label")),
+    });
+    if !data.is_empty() {
+        spec["Data"] = json!(STANDARD.encode(data));
+    }
+    for (field, name) in [
+        ("Driver", driver),
+        ("Templating", args.text("template-driver")),
+    ] {
+        if !name.is_empty() {
+            spec[field] = json!({"Name": name});
+        }
+    }
+    let answer = session
+        .client
+        .json(Call::post(format!("/{kind}s/create")).json(&spec))
+        .await?;
+    session.say(answer.str("ID"))
+}
+
+pub async fn create_secret(session: &Session, args: &Args) -> Outcome {
+    let driver = args.text("driver");
+    let path = args.positional(1);
+    if !driver.is_empty() && !path.is_empty() {
+        return Err(Failure::message(
+            "when using secret driver secret data must be empty",
+        ));
+    }
+    let data = if path.is_empty() {
+        Vec::new()
+    } else {
+        payload(session, path)?
+    };
+    store(session, "secret", args, &data, driver).await
+}
+
+pub async fn create_config(session: &Session, args: &Args) -> Outcome {
+    let data = payload(session, args.positional(1))?;
+    store(session, "config", args, &data, "").await
+}
+
+pub async fn list_secrets(session: &Session, args: &Args) -> Outcome {
+    list(session, args, "secrets", &SECRETS, "secretFormat").await
+}
+
+pub async fn list_configs(session: &Session, args: &Args) -> Outcome {
+    list(session, args, "configs", &CONFIGS, "configFormat").await
+}
+
+async fn list(session: &Session, args: &Args, kind: &str, listing: &Listing, key: &str) -> Outcome {
+    let call = Call::get(format!("/{kind}")).query_text("filters", &Filters::of(args)?.to_query());
+    let objects = session.client.json(call).await?;
+    let mut objects: Vec<&Json> = objects.list("").iter().collect();
+    objects.sort_by(|a, b| human::natural(a.str("Spec.Name"), b.str("Spec.Name")));
+    let ago = |text: &str| {
+        let at = skep_model::Timestamp::parse(text).unwrap_or_default();
+        Json::from(human::ago(at, now()))
+    };
+    let rows = objects
+        .into_iter()
+        .map(|object| {
+            let fields = [
+                ("ID", object.str("ID").into()),
+                ("Name", object.str("Spec.Name").into()),
+                ("CreatedAt", ago(object.str("CreatedAt"))),
+                ("UpdatedAt", ago(object.str("UpdatedAt"))),
+                ("Driver", object.str("Spec.Driver.Name").into()),
+            ];
+            let labels = object.text_map("Spec.Labels");
+            if kind == "secrets" {
+                Row::new(fields).with_labels(labels)
+            } else {
+                let [id, name, created, updated, _] = fields;
+                Row::new([id, name, created, updated]).with_labels(labels)
+            }
+        })
+        .collect();
+    let format = super::format_of(session, args, key);
+    session.print(&table::render(listing, &format, args.flag("quiet"), rows)?)
+}
+
+pub async fn inspect_secrets(session: &Session, args: &Args) -> Outcome {
+    inspect_objects(session, args, "secrets").await
+}
+
+pub async fn inspect_configs(session: &Session, args: &Args) -> Outcome {
+    inspect_objects(session, args, "configs").await
+}
+
+async fn inspect_objects(session: &Session, args: &Args, kind: &'static str) -> Outcome {
+    if args.flag("pretty") && args.given("format") {
+        return Err(Failure::message(
+            "--format is incompatible with human friendly format",
+        ));
+    }
+    let fetch = |name: String| async move {
+        session
+            .client
+            .text(Call::get(format!("/{kind}/{}", segment(&name))))
+            .await
+    };
+    if args.flag("pretty") {
+        let show = if kind == "secrets" {
+            pretty_secret
+        } else {
+            pretty_config
+        };
+        inspect::pretty(session, args.positionals(), fetch, show).await
+    } else {
+        inspect::each(session, args.text("format"), args.positionals(), fetch).await
+    }
+}
+
+fn pretty_labels(object: &Json) -> String {
+    let labels = object.text_map("Spec.Labels");
+    if labels.is_empty() {
+        return String::new();
+    }
+    let lines: String = labels
+        .iter()
+        .map(|(key, value)| {
+            format!(
+                " - {key}{}{value}\n",
+                if value.is_empty() { "" } else { "=" }
+            )
+        })
+        .collect();
+    format!("Labels:\n{lines}")
+}
+
+fn pretty_secret(secret: &Json) -> String {
+    format!(
+        "ID:              {}\nName:              {}\n{}Driver:            {}\nCreated at:        {}\nUpdated at:        {}",
+        secret.str("ID"),
+        secret.str("Spec.Name"),
+        pretty_labels(secret),
+        secret.str("Spec.Driver.Name"),
+        inspect::time(secret.str("CreatedAt")),
+        inspect::time(secret.str("UpdatedAt")),
+    )
+}
+
+fn pretty_config(config: &Json) -> String {
+    let data = STANDARD.decode(config.str("Spec.Data")).unwrap_or_default();
+    format!(
+        "ID:\t\t\t{}\nName:\t\t\t{}\n{}Created at:            \t{}\nUpdated at:            \t{}\nData:\n{}",
+        config.str("ID"),
+        config.str("Spec.Name"),
+        pretty_labels(config),
+        inspect::time(config.str("CreatedAt")),
+        inspect::time(config.str("UpdatedAt")),
+        String::from_utf8_lossy(&data),
+    )
+}
+
+pub async fn remove_secrets(session: &Session, args: &Args) -> Outcome {
+    remove(session, args, "secrets").await
+}
+
+pub async fn remove_configs(session: &Session, args: &Args) -> Outcome {
+    remove(session, args, "configs").await
+}
+
+async fn remove(session: &Session, args: &Args, kind: &str) -> Outcome {
+    let mut failures = Vec::new();
+    for name in args.positionals() {
+        match session
+            .client
+            .done(Call::delete(format!("/{kind}/{}", segment(name))))
+            .await
+        {
+            Ok(()) => session.say(name)?,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    Failure::join(failures)
+}

@@ -1,0 +1,33 @@
+//! `container commit`.
+
+use serde_json::json;
+
+use crate::client::Call;
+use crate::failure::{Failure, Outcome};
+use crate::flags::Args;
+use crate::reference;
+use crate::session::Session;
+
+pub async fn run(session: &Session, args: &Args) -> Outcome {
+    let (repository, tag) =
+        reference::repository_and_tag(args.positional(1)).map_err(Failure::Message)?;
+    let mut call = Call::post("/commit")
+        .query("container", args.positional(0))
+        .query_text("repo", &repository)
+        .query_text("tag", &tag)
+        .query_text("author", args.text("author"))
+        .query_text("comment", args.text("message"))
+        .query(
+            "pause",
+            if args.flag_or("pause", true) {
+                "1"
+            } else {
+                "0"
+            },
+        );
+    for change in args.list("change") {
+        call = call.query("changes", change);
+    }
+    let answer = session.client.json(call.json(&json!({}))).await?;
+    session.say(answer.str("Id"))
+}

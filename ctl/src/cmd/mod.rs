@@ -1,0 +1,278 @@
+//! Which command is which function.
+
+mod config_object;
+mod container;
+mod image;
+mod inspect;
+mod network;
+mod node;
+mod ports;
+mod prune;
+mod registry;
+mod service;
+mod stack;
+mod swarm;
+mod system;
+mod task;
+mod volume;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::OnceLock;
+
+use crate::def::CommandDef;
+use crate::failure::Outcome;
+use crate::flags::Args;
+use crate::session::Session;
+
+type Run = for<'a> fn(&'a Session, &'a Args) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
+/// A command: its definition and what it does.
+pub struct Command {
+    pub def: CommandDef,
+    pub run: Run,
+}
+
+/// Where the top help lists a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    Management,
+    Swarm,
+}
+
+pub struct Group {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub section: Section,
+}
+
+const fn group(name: &'static str, about: &'static str, section: Section) -> Group {
+    Group {
+        name,
+        about,
+        section,
+    }
+}
+
+/// First words that have commands below them.
+pub const GROUPS: &[Group] = &[
+    group("container", "Manage containers", Section::Management),
+    group("image", "Manage images", Section::Management),
+    group("network", "Manage networks", Section::Management),
+    group("system", "Manage Docker", Section::Management),
+    group("volume", "Manage volumes", Section::Management),
+    group("config", "Manage Swarm configs", Section::Swarm),
+    group("node", "Manage Swarm nodes", Section::Swarm),
+    group("secret", "Manage Swarm secrets", Section::Swarm),
+    group("service", "Manage Swarm services", Section::Swarm),
+    group("stack", "Manage Swarm stacks", Section::Swarm),
+    group("swarm", "Manage Swarm", Section::Swarm),
+];
+
+macro_rules! commands {
+    ($($file:literal => $run:path;)*) => {
+        /// Help texts with the functions that do what they say.
+        const TABLE: &[(&str, Run)] = &[$(
+            (
+                include_str!(concat!("../../help/", $file, ".txt")),
+                |session, args| Box::pin($run(session, args)),
+            ),
+        )*];
+    };
+}
+
+commands! {
+    "config_create" => config_object::create_config;
+    "config_inspect" => config_object::inspect_configs;
+    "config_ls" => config_object::list_configs;
+    "config_rm" => config_object::remove_configs;
+    "container_attach" => container::attach::run;
+    "container_commit" => container::commit::run;
+    "container_cp" => container::cp::run;
+    "container_create" => container::create::run;
+    "container_diff" => container::show::diff;
+    "container_exec" => container::exec::run;
+    "container_export" => container::show::export;
+    "container_inspect" => inspect::containers;
+    "container_kill" => container::state::kill;
+    "container_logs" => container::logs::run;
+    "container_ls" => container::ls::run;
+    "container_pause" => container::state::pause;
+    "container_port" => container::show::port;
+    "container_prune" => prune::containers;
+    "container_rename" => container::state::rename;
+    "container_restart" => container::state::restart;
+    "container_rm" => container::state::remove;
+    "container_run" => container::run::run;
+    "container_start" => container::start::run;
+    "container_stats" => container::stats::run;
+    "container_stop" => container::state::stop;
+    "container_top" => container::show::top;
+    "container_unpause" => container::state::unpause;
+    "container_update" => container::state::update;
+    "container_wait" => container::state::wait;
+    "image_history" => image::history::run;
+    "image_import" => image::archive::import;
+    "image_inspect" => inspect::images;
+    "image_load" => image::archive::load;
+    "image_ls" => image::ls::run;
+    "image_prune" => prune::images;
+    "image_pull" => image::transfer::pull;
+    "image_push" => image::transfer::push;
+    "image_rm" => image::remove;
+    "image_save" => image::archive::save;
+    "image_tag" => image::tag;
+    "inspect" => inspect::any;
+    "login" => registry::login;
+    "logout" => registry::logout;
+    "network_connect" => network::connect;
+    "network_create" => network::create;
+    "network_disconnect" => network::disconnect;
+    "network_inspect" => inspect::networks;
+    "network_ls" => network::list;
+    "network_prune" => prune::networks;
+    "network_rm" => network::remove;
+    "node_demote" => node::demote;
+    "node_inspect" => node::inspect::run;
+    "node_ls" => node::ls::run;
+    "node_promote" => node::promote;
+    "node_ps" => node::ps;
+    "node_rm" => node::remove;
+    "node_update" => node::update;
+    "search" => registry::search;
+    "secret_create" => config_object::create_secret;
+    "secret_inspect" => config_object::inspect_secrets;
+    "secret_ls" => config_object::list_secrets;
+    "secret_rm" => config_object::remove_secrets;
+    "service_create" => service::create::run;
+    "service_inspect" => service::inspect::run;
+    "service_logs" => service::logs::run;
+    "service_ls" => service::ls::run;
+    "service_ps" => service::ps::run;
+    "service_rm" => service::remove;
+    "service_rollback" => service::rollback;
+    "service_scale" => service::scale::run;
+    "service_update" => service::update::run;
+    "stack_config" => stack::config;
+    "stack_deploy" => stack::deploy;
+    "stack_ls" => stack::list;
+    "stack_ps" => stack::ps;
+    "stack_rm" => stack::remove;
+    "stack_services" => stack::services;
+    "swarm_ca" => swarm::ca::run;
+    "swarm_init" => swarm::init;
+    "swarm_join" => swarm::join;
+    "swarm_join-token" => swarm::token::join_token;
+    "swarm_leave" => swarm::leave;
+    "swarm_unlock" => swarm::token::unlock;
+    "swarm_unlock-key" => swarm::token::unlock_key;
+    "swarm_update" => swarm::update;
+    "system_df" => system::df::run;
+    "system_events" => system::events::run;
+    "system_info" => system::info::run;
+    "system_prune" => prune::system;
+    "version" => system::version::run;
+    "volume_create" => volume::create;
+    "volume_inspect" => inspect::volumes;
+    "volume_ls" => volume::list;
+    "volume_prune" => prune::volumes;
+    "volume_rm" => volume::remove;
+    "volume_update" => volume::update;
+}
+
+/// Every command.
+pub fn all() -> &'static [Command] {
+    static ALL: OnceLock<Vec<Command>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        TABLE
+            .iter()
+            .map(|(text, run)| Command {
+                def: CommandDef::parse(text).expect("a test reads each help text"),
+                run: *run,
+            })
+            .collect()
+    })
+}
+
+/// The command of this name, aliases included.
+pub fn find<'a>(commands: &'a [Command], path: &str) -> Option<&'a Command> {
+    commands
+        .iter()
+        .find(|command| command.def.names.iter().any(|name| name == path))
+}
+
+/// `--format`, or what the configuration file says in its place.
+pub fn format_of(session: &Session, args: &Args, key: &str) -> String {
+    match args.text("format") {
+        "" if !args.flag("quiet") => session.config.text(key).to_owned(),
+        given => given.to_owned(),
+    }
+}
+
+fn about_line(command: &Command) -> String {
+    command.def.about.lines().next().unwrap_or("").to_owned()
+}
+
+/// Commands of one word, with what they do.
+pub fn top_level(commands: &[Command]) -> Vec<(String, String)> {
+    let mut lines: Vec<_> = commands
+        .iter()
+        .flat_map(|command| {
+            let names = command.def.names.iter().filter(|name| !name.contains(' '));
+            names.map(|name| (name.clone(), about_line(command)))
+        })
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// Commands of a group, by the second word of their path.
+pub fn in_group(commands: &[Command], group: &str) -> Vec<(String, String)> {
+    let mut lines: Vec<_> = commands
+        .iter()
+        .filter_map(|command| {
+            let name = command.def.path.strip_prefix(group)?.strip_prefix(' ')?;
+            Some((name.to_owned(), about_line(command)))
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_help_text_is_a_definition() {
+        for (text, _) in TABLE {
+            let def = CommandDef::parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert!(!def.about.is_empty(), "{}", def.path);
+            for flag in &def.flags {
+                assert!(
+                    !flag.long.is_empty() && !flag.long.contains(' '),
+                    "{} {flag:?}",
+                    def.path
+                );
+            }
+        }
+        assert!(CommandDef::parse(include_str!("../../help/root.txt")).is_some());
+        let commands = all();
+        for name in [
+            "run",
+            "ps",
+            "images",
+            "rmi",
+            "service ls",
+            "stack up",
+            "events",
+            "container ps",
+        ] {
+            assert!(find(commands, name).is_some(), "{name}");
+        }
+        let create = &find(commands, "service create").unwrap().def;
+        assert_eq!(create.flags.len(), 67);
+        assert!(!create.interspersed);
+    }
+}

@@ -1,0 +1,35 @@
+//! `service inspect`.
+
+use super::pretty;
+use crate::client::{Call, segment};
+use crate::cmd::inspect;
+use crate::failure::{Failure, Outcome};
+use crate::flags::Args;
+use crate::json::Json;
+use crate::session::Session;
+
+pub async fn run(session: &Session, args: &Args) -> Outcome {
+    if args.flag("pretty") && args.given("format") {
+        return Err(Failure::message(
+            "--format is incompatible with human friendly format",
+        ));
+    }
+    let fetch = |name: String| async move {
+        let call =
+            Call::get(format!("/services/{}", segment(&name))).query("insertDefaults", "true");
+        session.client.text(call).await
+    };
+    if !args.flag("pretty") {
+        return inspect::each(session, args.text("format"), args.positionals(), fetch).await;
+    }
+    // Names of networks are looked up before anything is printed.
+    let networks = session
+        .client
+        .json(Call::get("/networks"))
+        .await
+        .unwrap_or(Json::Null);
+    inspect::pretty(session, args.positionals(), fetch, |service| {
+        pretty::text(service, &networks)
+    })
+    .await
+}

@@ -1,0 +1,6 @@
+//! The daemon as a whole: `info`, `version`, `events`, `df`.
+
+pub mod df;
+pub mod events;
+pub mod info;
+pub mod version;

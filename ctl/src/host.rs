@@ -1,0 +1,305 @@
+//! Where the daemon is, and the bytes to and from it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::config::ConfigFile;
+
+/// The daemon's own socket, tried first.
+pub const SKEP_SOCKET: &str = "/run/skep/skep.sock";
+/// Where dockerd listens.
+pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Both directions of a connection.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Address {
+    Unix(PathBuf),
+    Tcp(String),
+    Tls {
+        address: String,
+        server: String,
+    },
+    Ssh {
+        user_host: String,
+        port: Option<String>,
+    },
+}
+
+/// A daemon's address.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// As the user wrote it.
+    pub name: String,
+    address: Address,
+    tls: Option<Tls>,
+}
+
+/// Files of mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Whether the server's certificate is checked.
+    pub verify: bool,
+}
+
+/// What the global flags say about the daemon.
+#[derive(Debug, Clone, Default)]
+pub struct HostFlags {
+    pub host: Option<String>,
+    pub context: Option<String>,
+    pub tls: bool,
+    pub tls_verify: bool,
+    pub tls_ca: Option<String>,
+    pub tls_cert: Option<String>,
+    pub tls_key: Option<String>,
+}
+
+impl Host {
+    /// Flags, then `SKEP_HOST`, `DOCKER_HOST`, the context, skep's socket, docker's socket.
+    pub fn find(
+        flags: &HostFlags,
+        env: &BTreeMap<String, String>,
+        config: &ConfigFile,
+    ) -> Result<Self, String> {
+        let set = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+        let context = flags.context.clone().or_else(|| set("DOCKER_CONTEXT"));
+        let name = if let Some(host) = &flags.host {
+            host.clone()
+        } else if let Some(context) = flags.context.as_ref().filter(|name| *name != "default") {
+            config.context_host(context)?
+        } else if let Some(host) = set("SKEP_HOST").or_else(|| set("DOCKER_HOST")) {
+            host
+        } else {
+            let current = context.unwrap_or_else(|| config.text("currentContext").to_owned());
+            match current.as_str() {
+                "" | "default" if Path::new(SKEP_SOCKET).exists() => {
+                    format!("unix://{SKEP_SOCKET}")
+                }
+                "" | "default" => format!("unix://{DOCKER_SOCKET}"),
+                current => config.context_host(current)?,
+            }
+        };
+        let verify = flags.tls_verify || set("DOCKER_TLS_VERIFY").is_some();
+        let tls = (flags.tls || verify).then(|| {
+            let directory =
+                set("DOCKER_CERT_PATH").map_or_else(|| config.directory.clone(), PathBuf::from);
+            let file = |given: &Option<String>, name: &str| {
+                given
+                    .as_ref()
+                    .map_or_else(|| directory.join(name), PathBuf::from)
+            };
+            Tls {
+                ca: file(&flags.tls_ca, "ca.pem"),
+                cert: file(&flags.tls_cert, "cert.pem"),
+                key: file(&flags.tls_key, "key.pem"),
+                verify,
+            }
+        });
+        Self::parse(&name, tls)
+    }
+
+    fn parse(name: &str, tls: Option<Tls>) -> Result<Self, String> {
+        let wrong = || format!("unable to parse docker host `{name}`");
+        let (scheme, rest) = match name.split_once("://") {
+            Some(parts) => parts,
+            None if name.starts_with('/') => ("unix", name),
+            None if name.contains(':') => ("tcp", name),
+            None => return Err(wrong()),
+        };
+        let address = match scheme {
+            "unix" if !rest.is_empty() => Address::Unix(PathBuf::from(rest)),
+            "tcp" | "http" | "https" => {
+                let rest = rest.split('/').next().unwrap_or(rest);
+                let secure = tls.is_some() || scheme == "https";
+                let port = if secure { 2376 } else { 2375 };
+                let (server, address) = match rest.rsplit_once(':') {
+                    Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                        (host, rest.to_owned())
+                    }
+                    _ => (rest, format!("{rest}:{port}")),
+                };
+                if server.is_empty() {
+                    return Err(wrong());
+                }
+                let server = server.trim_matches(['[', ']']).to_owned();
+                if secure {
+                    Address::Tls { address, server }
+                } else {
+                    Address::Tcp(address)
+                }
+            }
+            "ssh" if !rest.is_empty() && !rest.starts_with('-') => {
+                let rest = rest.split('/').next().unwrap_or(rest);
+                let (user_host, port) = match rest.rsplit_once(':') {
+                    Some((host, port)) => (host, Some(port.to_owned())),
+                    None => (rest, None),
+                };
+                Address::Ssh {
+                    user_host: user_host.to_owned(),
+                    port,
+                }
+            }
+            _ => return Err(wrong()),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            address,
+            tls,
+        })
+    }
+
+    /// Opens a connection.
+    pub async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        tokio::time::timeout(CONNECT_TIMEOUT, self.open())
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")))
+    }
+
+    async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match &self.address {
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Address::Tcp(address) => Box::new(tcp(address).await?),
+            Address::Tls { address, server } => {
+                let config = tls_config(self.tls.as_ref())?;
+                let server = ServerName::try_from(server.clone()).map_err(io::Error::other)?;
+                let stream = tcp(address).await?;
+                Box::new(
+                    tokio_rustls::TlsConnector::from(Arc::new(config))
+                        .connect(server, stream)
+                        .await?,
+                )
+            }
+            Address::Ssh { user_host, port } => {
+                let mut command = tokio::process::Command::new("ssh");
+                command.args(["-T", "-o", "ConnectTimeout=30"]);
+                if let Some(port) = port {
+                    command.args(["-p", port]);
+                }
+                // `skep system dial-stdio` does not exist on dockerd's hosts, docker's does on both.
+                let mut child = command
+                    .args(["--", user_host, "docker", "system", "dial-stdio"])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .kill_on_drop(false)
+                    .spawn()?;
+                let (input, output) = (child.stdin.take(), child.stdout.take());
+                let (Some(input), Some(output)) = (input, output) else {
+                    return Err(io::Error::other("ssh has no standard streams"));
+                };
+                Box::new(tokio::io::join(output, input))
+            }
+        })
+    }
+}
+
+async fn tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn tls_config(tls: Option<&Tls>) -> io::Result<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let named = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: rustls::pki_types::pem::Error| io::Error::other(format!("{path}: {error}"))
+    };
+    let Some(tls) = tls else {
+        return Err(io::Error::other(
+            "https needs --tlsverify and a certificate",
+        ));
+    };
+    if !tls.verify {
+        return Err(io::Error::other(
+            "--tls without --tlsverify is not supported: the daemon would not be authenticated",
+        ));
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(&tls.ca).map_err(named(&tls.ca))? {
+        roots
+            .add(certificate.map_err(named(&tls.ca))?)
+            .map_err(io::Error::other)?;
+    }
+    let builder = builder.with_root_certificates(roots);
+    if !tls.cert.exists() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let chain = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(named(&tls.cert))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(named(&tls.key))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_docker_reads_them() {
+        let of = |name: &str| Host::parse(name, None).map(|host| host.address);
+        assert_eq!(
+            of("unix:///run/x.sock"),
+            Ok(Address::Unix("/run/x.sock".into()))
+        );
+        assert_eq!(
+            of("tcp://10.0.0.1:4000"),
+            Ok(Address::Tcp("10.0.0.1:4000".into()))
+        );
+        assert_eq!(of("tcp://name"), Ok(Address::Tcp("name:2375".into())));
+        assert_eq!(
+            of("10.0.0.1:2375"),
+            Ok(Address::Tcp("10.0.0.1:2375".into()))
+        );
+        assert_eq!(
+            of("ssh://me@host:22"),
+            Ok(Address::Ssh {
+                user_host: "me@host".into(),
+                port: Some("22".into())
+            })
+        );
+        assert!(of("nonsense").is_err());
+        assert!(of("ssh://-oProxyCommand=x").is_err());
+    }
+
+    #[test]
+    fn flags_come_before_the_environment() {
+        let config = ConfigFile::default();
+        let env = BTreeMap::from([
+            ("SKEP_HOST".to_owned(), "tcp://a:1".to_owned()),
+            ("DOCKER_HOST".to_owned(), "tcp://b:1".to_owned()),
+        ]);
+        let flags = HostFlags {
+            host: Some("tcp://c:1".into()),
+            ..HostFlags::default()
+        };
+        assert_eq!(Host::find(&flags, &env, &config).unwrap().name, "tcp://c:1");
+        assert_eq!(
+            Host::find(&HostFlags::default(), &env, &config)
+                .unwrap()
+                .name,
+            "tcp://a:1"
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole runs of the client against a daemon that answers from a list.
