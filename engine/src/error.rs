@@ -31,6 +31,7 @@ pub struct EngineError {
     kind: Kind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    exit_code: Option<i32>,
 }
 
 /// The engine's result.
@@ -69,6 +70,7 @@ impl EngineError {
             kind,
             message: message.into(),
             source: None,
+            exit_code: None,
         }
     }
 
@@ -95,6 +97,18 @@ impl EngineError {
     pub fn context(mut self, what: impl std::fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
+    }
+
+    /// The same error with the exit code that docker gives it.
+    pub(crate) fn with_exit_code(mut self, code: i32) -> Self {
+        self.exit_code = Some(code);
+        self
+    }
+
+    /// The exit code docker gives a container or exec that could not start for
+    /// this reason: 127 not found, 126 not executable, 128 otherwise.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.exit_code
     }
 
     /// What sort of failure this is.

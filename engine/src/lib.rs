@@ -1,27 +1,42 @@
 #![doc = include_str!("../README.md")]
 
+mod clock;
 mod config;
+mod container;
 mod engine;
 mod error;
+mod events;
 mod extras;
 mod filters;
+mod image;
+mod names;
+mod network;
 mod options;
+mod record;
+mod registry;
+mod shim_binary;
 mod streams;
-mod surface;
+mod tree;
+mod turns;
 pub mod types;
+mod volume;
 
+pub use clock::{parse_go_duration, parse_moment};
 pub use config::{AddressPool, EngineConfig, RegistryConfig};
+pub use container::ContainerWaiter;
 pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};
+pub use events::EventStream;
 pub use extras::{CreateExtras, DnsPorts, HostsEntry, InjectedFile, Prepared, StartExtras};
 pub use filters::Filters;
+pub use image::parse_platform;
 pub use options::{
     AttachOptions, CommitOptions, DiskUsage, EngineInfo, EventQuery, ExecStart, ImageRemoveOptions,
     ImportOptions, ListOptions, LogOptions, Pruned, PullOptions, RegistryAuth, RemoveOptions,
     StopOptions, WaitCondition,
 };
+pub use shim_binary::SHIM;
 pub use streams::{
     Attachment, ByteStream, LogFrame, LogStream, OutputFrame, OutputStream, Progress, StatsStream,
     StdStream,
 };
-pub use surface::{ContainerWaiter, EventStream};

@@ -186,6 +186,17 @@ where
     ByteStream::new(receiver)
 }
 
+impl ChunkWriter {
+    /// Another writer to the same stream, for another thread. What this one has
+    /// not flushed stays with it.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            buffer: Vec::new(),
+        }
+    }
+}
+
 /// The writing end of [`produce`].
 pub(crate) struct ChunkWriter {
     sender: mpsc::Sender<Result<Bytes>>,

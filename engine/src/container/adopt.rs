@@ -1,0 +1,166 @@
+//! Finding the containers again after the engine was away.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::record::Status;
+use super::{Container, monitor, restart};
+use crate::engine::Engine;
+use crate::error::{IoContext as _, Result};
+use crate::record as file;
+use crate::streams::blocking;
+use skep_shim::protocol::State as ShimState;
+
+/// What was found of one container.
+enum Found {
+    /// Its shim answers.
+    Lives,
+    /// It ended while nobody looked, or with us.
+    Ended,
+    /// It did not run before.
+    Still,
+}
+
+impl Engine {
+    /// Reconciles all containers with what there is.
+    pub(crate) async fn adopt(&self) -> Result<()> {
+        let mut ended = Vec::new();
+        for container in self.containers.all() {
+            let (engine, target) = (self.shared(), Arc::clone(&container));
+            match blocking(move || engine.find_again(&target)).await? {
+                Found::Lives => monitor::watch(self, &container),
+                Found::Ended => ended.push(container),
+                Found::Still => {}
+            }
+        }
+        let engine = self.shared();
+        blocking(move || {
+            engine.remove_strays()?;
+            engine.restore_networks()
+        })
+        .await?;
+        for container in ended {
+            let record = monitor::end_of_silent(&container).await;
+            match record {
+                Ok(record) => self.ended(&container, record).await,
+                Err(error) => {
+                    tracing::error!(%error, container = container.id, "a dead container was not cleaned up");
+                }
+            }
+        }
+        for container in self.containers.all() {
+            self.resume(&container).await;
+        }
+        Ok(())
+    }
+
+    fn find_again(&self, container: &Container) -> Result<Found> {
+        let status = container.status();
+        if status == Status::Removing {
+            // A removal that was cut off is done again.
+            container.lock().record.state.status = Status::Exited;
+            container.change(|inner| inner.record.host_config.auto_remove = true)?;
+            return Ok(Found::Still);
+        }
+        let answer = container.shim().status();
+        match answer {
+            Ok(shim) if shim.state != ShimState::Prepared => {
+                for mount in &container.record().mounts {
+                    if mount.point.kind == "volume"
+                        && let Err(error) = self.volumes.acquire(&mount.point.name)
+                    {
+                        tracing::warn!(%error, volume = mount.point.name, "a volume is not there");
+                    }
+                }
+                container.change(|inner| {
+                    let state = &mut inner.record.state;
+                    state.status = match shim.state {
+                        ShimState::Paused => Status::Paused,
+                        _ => Status::Running,
+                    };
+                    state.pid = i64::from(shim.pid);
+                    if let Ok(started) = skep_model::Timestamp::parse(&shim.started_at) {
+                        state.started_at = started;
+                    }
+                    inner.health = shim.health.as_ref().map(monitor::health_of);
+                })?;
+                Ok(Found::Lives)
+            }
+            // Crashed between the shim's start and the note of it, or never let
+            // go: the shim ends by itself when its maker is gone.
+            _ if status.is_live() => Ok(Found::Ended),
+            _ if status == Status::Created && container.exit_file().exists() => {
+                // It was let go, ran and ended before anybody wrote that down.
+                container.change(|inner| inner.record.state.status = Status::Running)?;
+                Ok(Found::Ended)
+            }
+            _ => Ok(Found::Still),
+        }
+    }
+
+    /// Goes on with what was under way, and starts what its policy says.
+    async fn resume(&self, container: &Arc<Container>) {
+        let (status, remove, start) = {
+            let inner = container.lock();
+            let record = &inner.record;
+            let state = &record.state;
+            let ran = state.started_at != skep_model::Timestamp::ZERO;
+            let policy = &record.host_config.restart_policy;
+            let start = restart::at_open(policy, state.exit_code, record.stopped_by_hand, ran)
+                && !record.has_injected;
+            let remove = record.host_config.auto_remove && (ran || state.status == Status::Exited);
+            (state.status, remove, start)
+        };
+        match status {
+            Status::Exited | Status::Restarting if remove => {
+                self.remove_by_itself(&container.id).await
+            }
+            Status::Exited | Status::Restarting if start => {
+                let began = container.change(|inner| {
+                    inner.record.state.status = Status::Restarting;
+                    inner.record.stopped_by_hand = false;
+                });
+                match began {
+                    Ok(()) => self.restart_later(container, restart::Backoff::default()),
+                    Err(error) => tracing::error!(%error, "a restart was not noted"),
+                }
+            }
+            Status::Restarting => {
+                if let Err(error) =
+                    container.change(|inner| inner.record.state.status = Status::Exited)
+                {
+                    tracing::error!(%error, "an end was not noted");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes runtime directories of containers that are not ours any more.
+    fn remove_strays(&self) -> Result<()> {
+        let root = self.config.exec_root.join("containers");
+        let what = || format!("cannot read `{}`", root.display());
+        for entry in fs::read_dir(&root).during(what)? {
+            let entry = entry.during(what)?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let known = self
+                .containers
+                .find(&id)
+                .is_ok_and(|container| container.id == id);
+            if known {
+                continue;
+            }
+            // Its record is gone, so nobody can reach it: it must not run on.
+            let config = skep_shim::ShimConfig::read(&entry.path().join("config.json"));
+            if let Ok(config) = config {
+                let shim = skep_shim::ShimClient::new(&config.paths.socket);
+                let _ = shim.signal(libc::SIGKILL, true);
+                if let Err(error) = skep_shim::sweep(&config) {
+                    tracing::warn!(%error, container = id, "a stray container was not ended");
+                }
+            }
+            file::remove_tree(&entry.path())?;
+        }
+        Ok(())
+    }
+}

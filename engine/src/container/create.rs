@@ -1,0 +1,266 @@
+//! `docker create`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::record::{ContainerRecord, State};
+use super::{Container, merge, validate};
+use crate::clock;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::extras::CreateExtras;
+use crate::image::manifest::host_platform;
+use crate::names;
+use crate::network::ops::asked;
+use crate::record as file;
+use crate::streams::blocking;
+use crate::types::{ContainerConfig, ContainerCreated, EndpointSettings, HostConfig};
+
+/// Tries for a generated name that nobody has.
+const NAME_TRIES: usize = 64;
+
+impl Engine {
+    /// Makes a container of an image that is here. Without a name it gets one.
+    pub async fn container_create(
+        &self,
+        name: Option<&str>,
+        config: ContainerConfig,
+        extras: CreateExtras,
+    ) -> Result<ContainerCreated> {
+        let engine = self.shared();
+        let name = name.map(str::to_owned);
+        blocking(move || engine.create_container(name.as_deref(), config, extras)).await
+    }
+
+    fn create_container(
+        &self,
+        name: Option<&str>,
+        mut config: ContainerConfig,
+        extras: CreateExtras,
+    ) -> Result<ContainerCreated> {
+        let mut host = config.host_config.take().unwrap_or_default();
+        let networking = config.networking_config.take().unwrap_or_default();
+        if config.image.is_empty() {
+            return Err(EngineError::invalid("no image specified"));
+        }
+        // No layer may be swept between here and the record.
+        let _activity = self.images.activity();
+        let image = self.images.find(&config.image)?;
+        merge::merge(&mut config, &image.config.config)?;
+        self.fill(&mut host);
+        let warnings = validate::create(&config, &host)?;
+        for other in [&host.network_mode, &host.pid_mode, &host.ipc_mode] {
+            if let Some(other) = other.strip_prefix("container:") {
+                self.containers.find(other)?;
+            }
+        }
+        let id = names::new_id(&mut rand::rng());
+        if config.hostname.is_empty() {
+            config.hostname = match host.network_mode.as_str() {
+                "host" => nix::unistd::gethostname()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                _ => id[..12].to_owned(),
+            };
+        }
+        let given: BTreeMap<String, EndpointSettings> = networking
+            .endpoints_config
+            .into_iter()
+            .map(|(name, endpoint)| (name, endpoint.unwrap_or_default()))
+            .collect();
+        let networks = match &extras.netns {
+            Some(_) => extras.networks.clone(),
+            None => self.choose_networks(&config, &host, given)?,
+        };
+        let name = self.reserve_name(name, &id)?;
+        let record = ContainerRecord {
+            id: id.clone(),
+            name: name.clone(),
+            created: clock::now(),
+            image_id: image.id().clone(),
+            chain: image.chain.clone(),
+            platform: match image.config.os.as_str() {
+                "" => host_platform().os,
+                os => os.to_owned(),
+            },
+            mounts: Vec::new(),
+            networks,
+            ports: BTreeMap::new(),
+            state: State::default(),
+            restart_count: 0,
+            stopped_by_hand: false,
+            has_injected: false,
+            config,
+            host_config: host,
+            extras,
+        };
+        let made = self.make_container(record);
+        if made.is_err() {
+            self.containers.release(&name, &id);
+            let (directory, runtime) = self.container_directories(&id);
+            file::remove_tree(&directory)?;
+            file::remove_tree(&runtime)?;
+        }
+        let container = made?;
+        self.container_event(&container, "create", &[]);
+        Ok(ContainerCreated { id, warnings })
+    }
+
+    fn make_container(&self, mut record: ContainerRecord) -> Result<Arc<Container>> {
+        let (directory, runtime) = self.container_directories(&record.id);
+        file::make_directory(&directory, 0o710)?;
+        file::make_directory(&runtime, 0o700)?;
+        record.mounts = self.resolve_mounts(&record.config, &record.host_config)?;
+        self.make_root(&directory, &record)?;
+        let container = Arc::new(Container::new(record, directory, runtime));
+        // The record last: a directory without one is not a container.
+        container.change(|_| ())?;
+        self.containers.insert(Arc::clone(&container));
+        Ok(container)
+    }
+
+    /// Fills what a request leaves to the daemon.
+    fn fill(&self, host: &mut HostConfig) {
+        if host.log_config.kind.is_empty() {
+            host.log_config
+                .kind
+                .clone_from(&self.config.default_log.kind);
+            if host.log_config.config.is_empty() {
+                host.log_config
+                    .config
+                    .clone_from(&self.config.default_log.config);
+            }
+        }
+        if matches!(host.network_mode.as_str(), "" | "default") {
+            host.network_mode = "bridge".into();
+        }
+        if host.shm_size == 0 {
+            host.shm_size = self.config.default_shm_bytes;
+        }
+        if host.ipc_mode.is_empty() {
+            host.ipc_mode = "private".into();
+        }
+        if host.cgroupns_mode.is_empty() {
+            host.cgroupns_mode = if host.privileged { "host" } else { "private" }.into();
+        }
+        if host.restart_policy.name.is_empty() && host.restart_policy.maximum_retry_count == 0 {
+            host.restart_policy.name = "no".into();
+        }
+        if host.runtime.is_empty() {
+            host.runtime = "runc".into();
+        }
+        if host.memory > 0 && host.memory_swap == 0 {
+            host.memory_swap = host.memory.saturating_mul(2);
+        }
+        let paths = skep_shim::ShimConfig::new(
+            "",
+            skep_shim::config::Rootfs {
+                source: skep_shim::config::RootSource::Directory { path: "/".into() },
+                merged: "/".into(),
+                readonly: false,
+            },
+            skep_shim::config::Paths::in_directory(std::path::Path::new("/")),
+        );
+        let unmasked = host.privileged;
+        host.masked_paths.get_or_insert_with(|| match unmasked {
+            true => Vec::new(),
+            false => paths.masked_paths,
+        });
+        host.readonly_paths.get_or_insert_with(|| match unmasked {
+            true => Vec::new(),
+            false => paths.readonly_paths,
+        });
+    }
+
+    /// The networks a container is on, by name, with what is asked of each.
+    fn choose_networks(
+        &self,
+        config: &ContainerConfig,
+        host: &HostConfig,
+        given: BTreeMap<String, EndpointSettings>,
+    ) -> Result<BTreeMap<String, EndpointSettings>> {
+        let mode = host.network_mode.as_str();
+        if mode.starts_with("container:") || config.network_disabled {
+            return Ok(BTreeMap::new());
+        }
+        let mut networks = BTreeMap::new();
+        let main = self.networks.find(mode)?;
+        for (name, endpoint) in given {
+            let network = self.networks.find(&name)?;
+            let has_address = endpoint.ipam_config.as_ref().is_some_and(|asked| {
+                !asked.ipv4_address.is_empty() || !asked.ipv6_address.is_empty()
+            });
+            if has_address && crate::network::is_predefined(&network.name) {
+                return Err(EngineError::invalid(
+                    "user specified IP address is supported on user defined networks only",
+                ));
+            }
+            if matches!(mode, "host" | "none") && network.name != mode {
+                return Err(EngineError::invalid(
+                    "conflicting options: host or none type networking can't be used with other networks",
+                ));
+            }
+            let mut endpoint = asked(endpoint);
+            endpoint.network_id.clone_from(&network.id);
+            networks.insert(network.name.clone(), endpoint);
+        }
+        let endpoint = networks
+            .entry(main.name.clone())
+            .or_insert_with(|| EndpointSettings {
+                network_id: main.id.clone(),
+                ..EndpointSettings::default()
+            });
+        if endpoint.mac_address.is_empty() {
+            endpoint.mac_address.clone_from(&config.mac_address);
+        }
+        if networks.len() > crate::network::SLOTS {
+            return Err(EngineError::invalid(format!(
+                "a container can be on at most {} networks",
+                crate::network::SLOTS
+            )));
+        }
+        Ok(networks)
+    }
+
+    fn reserve_name(&self, name: Option<&str>, id: &str) -> Result<String> {
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            let plain = name.strip_prefix('/').unwrap_or(name);
+            if !names::is_valid_name(plain) {
+                return Err(EngineError::invalid(format!(
+                    "Invalid container name ({name}), only {} are allowed",
+                    names::NAME_PATTERN
+                )));
+            }
+            self.containers.reserve(plain, id)?;
+            return Ok(plain.to_owned());
+        }
+        for retry in 0..NAME_TRIES {
+            let name = names::generated_name(&mut rand::rng(), retry);
+            if self.containers.reserve(&name, id).is_ok() {
+                return Ok(name);
+            }
+        }
+        let name = id[..12].to_owned();
+        self.containers.reserve(&name, id)?;
+        Ok(name)
+    }
+
+    /// Tells what happened to a container.
+    pub(crate) fn container_event(
+        &self,
+        container: &Container,
+        action: &str,
+        more: &[(&str, String)],
+    ) {
+        let mut attributes = container.attributes();
+        for (key, value) in more {
+            attributes.insert((*key).to_owned(), value.clone());
+        }
+        self.events.publish(crate::events::event(
+            "container",
+            action,
+            container.id.clone(),
+            attributes,
+        ));
+    }
+}

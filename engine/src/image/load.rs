@@ -1,0 +1,311 @@
+//! `docker load`: archives as `docker save` writes them, and OCI layouts.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::assemble::{Parts, assemble};
+use super::blobs::BlobStore;
+use super::compression::{Compression, decompress};
+use super::digest::Digest;
+use super::manifest::{
+    self, DOCUMENT_BYTES_MAX, Document, Kind, LAYERS_MAX, OCI_LAYER, host_platform,
+};
+use super::reference::Reference;
+use super::store::{Image, ImageStore};
+use crate::error::{EngineError, IoContext as _, Result};
+use crate::streams::Progress;
+use crate::tree::{guard::HeaderGuard, paths};
+use crate::types::{Descriptor, ProgressEvent};
+
+/// Most files in such an archive.
+const MEMBERS_MAX: usize = 10_000;
+/// Links followed until one is a circle.
+const LINKS_MAX: usize = 16;
+/// Indexes inside indexes.
+const NESTING_MAX: usize = 4;
+
+/// One entry of a docker archive's `manifest.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerEntry {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+/// What a member of the archive is.
+enum Member {
+    Blob(Digest, u64),
+    Link(PathBuf),
+}
+
+/// The members, already in the blob store.
+struct Archive<'a> {
+    blobs: &'a BlobStore,
+    members: BTreeMap<PathBuf, Member>,
+}
+
+/// Loads all images of an archive and says which on `progress`. Call during an
+/// activity. Blocking.
+pub(crate) fn load(
+    store: &Arc<ImageStore>,
+    archive: impl Read + Send,
+    progress: &Progress,
+) -> Result<Vec<Arc<Image>>> {
+    let archive = receive(&store.blobs, archive)?;
+    let loaded = if archive.find(Path::new("manifest.json")).is_some() {
+        load_docker(store, &archive)?
+    } else if archive.find(Path::new("index.json")).is_some() {
+        load_layout(store, &archive)?
+    } else {
+        return Err(EngineError::invalid(
+            "invalid archive: it has neither manifest.json nor index.json",
+        ));
+    };
+    let mut images = Vec::new();
+    for (image, names) in loaded {
+        for name in &names {
+            let before = store.name(name, image.id(), crate::clock::now())?;
+            if let Some(before) = before.filter(|before| before != image.id()) {
+                progress.send(ProgressEvent::stream(format!(
+                    "The image {} already exists, renaming the old one with ID {before} to empty string\n",
+                    name.familiar()
+                )));
+            }
+            progress.send(ProgressEvent::stream(format!(
+                "Loaded image: {}\n",
+                name.familiar()
+            )));
+        }
+        if names.is_empty() {
+            progress.send(ProgressEvent::stream(format!(
+                "Loaded image ID: {}\n",
+                image.id()
+            )));
+        }
+        images.push(image);
+    }
+    Ok(images)
+}
+
+/// Stores every file of the archive as a blob under its digest.
+fn receive(blobs: &BlobStore, archive: impl Read + Send) -> Result<Archive<'_>> {
+    let what = || "Error processing tar file".to_owned();
+    let (_, plain) = decompress(archive).during(what)?;
+    let mut archive = tar::Archive::new(HeaderGuard::new(plain));
+    let mut members = BTreeMap::new();
+    for entry in archive.entries().during(what)? {
+        let mut entry = entry.during(what)?;
+        let path = paths::inside(&entry.path_bytes())
+            .map_err(|error| EngineError::invalid(what()).because(error))?;
+        let kind = entry.header().entry_type();
+        let member = if kind.is_file() {
+            let mut writer = blobs.writer()?;
+            std::io::copy(&mut entry, &mut writer).during(what)?;
+            let (digest, size) = writer.commit(None)?;
+            Member::Blob(digest, size)
+        } else if kind.is_symlink() || kind.is_hard_link() {
+            let target = entry.link_name().during(what)?.unwrap_or_default();
+            let base = match path.parent() {
+                Some(parent) if kind.is_symlink() => parent.to_owned(),
+                _ => PathBuf::new(),
+            };
+            Member::Link(lexical(&base.join(target)))
+        } else {
+            continue;
+        };
+        members.insert(path, member);
+        if members.len() > MEMBERS_MAX {
+            return Err(EngineError::invalid("invalid archive: too many files"));
+        }
+    }
+    Ok(Archive { blobs, members })
+}
+
+/// A path without `.` and `..`, which cannot climb above the archive.
+fn lexical(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::Normal(name) => clean.push(name),
+            std::path::Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    clean
+}
+
+impl Archive<'_> {
+    fn find(&self, path: &Path) -> Option<(&Digest, u64)> {
+        let mut path = lexical(path);
+        for _ in 0..LINKS_MAX {
+            match self.members.get(&path)? {
+                Member::Blob(digest, size) => return Some((digest, *size)),
+                Member::Link(target) => path.clone_from(target),
+            }
+        }
+        None
+    }
+
+    fn expect(&self, path: &str) -> Result<(&Digest, u64)> {
+        self.find(Path::new(path)).ok_or_else(|| {
+            EngineError::invalid(format!("invalid archive: it does not have `{path}`"))
+        })
+    }
+
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        self.blobs.read(self.expect(path)?.0, DOCUMENT_BYTES_MAX)
+    }
+}
+
+/// Each image and the names it is to get.
+type Loaded = Vec<(Arc<Image>, Vec<Reference>)>;
+
+fn load_docker(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded> {
+    let entries: Vec<DockerEntry> = serde_json::from_slice(&archive.read("manifest.json")?)
+        .map_err(|error| EngineError::invalid("invalid manifest.json").because(error))?;
+    let mut loaded = Vec::new();
+    for entry in entries {
+        if entry.layers.len() > LAYERS_MAX {
+            return Err(EngineError::invalid(
+                "invalid manifest.json: too many layers",
+            ));
+        }
+        let mut layers = Vec::new();
+        for path in &entry.layers {
+            let (digest, size) = archive.expect(path)?;
+            layers.push(layer_descriptor(&store.blobs, digest, size)?);
+        }
+        let image = assemble(
+            store,
+            Parts {
+                config: archive.read(&entry.config)?,
+                layers,
+                manifest: None,
+                parent: None,
+            },
+            |_, _| {},
+        )?;
+        let names = entry.repo_tags.unwrap_or_default();
+        let names: Result<Vec<Reference>> = names
+            .iter()
+            .map(|name| name.parse::<Reference>().map(Reference::or_latest))
+            .collect();
+        loaded.push((image, names?));
+    }
+    Ok(loaded)
+}
+
+/// A layer as a manifest names it; its compression is in the bytes.
+pub(crate) fn layer_descriptor(
+    blobs: &BlobStore,
+    digest: &Digest,
+    size: u64,
+) -> Result<Descriptor> {
+    let mut first = Vec::new();
+    blobs
+        .open_blob(digest)?
+        .take(4)
+        .read_to_end(&mut first)
+        .during(|| format!("cannot read blob {digest}"))?;
+    Ok(Descriptor {
+        media_type: format!("{OCI_LAYER}{}", Compression::of(&first).suffix()),
+        digest: digest.to_string(),
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+        ..Descriptor::default()
+    })
+}
+
+fn load_layout(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded> {
+    let Kind::Index { manifests } = Document::parse(&archive.read("index.json")?)? else {
+        return Err(EngineError::invalid("invalid index.json: not an index"));
+    };
+    let mut loaded = Vec::new();
+    for descriptor in manifests {
+        let annotation = |name: &str| descriptor.annotations.get(name).map(String::as_str);
+        let mut names = Vec::new();
+        if let Some(name) = annotation("io.containerd.image.name") {
+            names.push(name.parse::<Reference>()?.or_latest());
+        } else if let Some(name) = annotation("org.opencontainers.image.ref.name") {
+            // Only a tag by the specification, a whole name in practice.
+            names.extend(
+                name.parse::<Reference>()
+                    .ok()
+                    .filter(|_| name.contains([':', '/']))
+                    .map(Reference::or_latest),
+            );
+        }
+        let Some((manifest, config, layers)) = pick(archive, &descriptor, 0)? else {
+            return Err(EngineError::not_found(format!(
+                "image {} was found but does not provide the platform ({})",
+                descriptor.digest,
+                platform_text()
+            )));
+        };
+        for layer in &layers {
+            blob(archive, layer)?;
+        }
+        let image = assemble(
+            store,
+            Parts {
+                config: archive
+                    .blobs
+                    .read(&blob(archive, &config)?, DOCUMENT_BYTES_MAX)?,
+                layers,
+                manifest: Some(manifest),
+                parent: None,
+            },
+            |_, _| {},
+        )?;
+        loaded.push((image, names));
+    }
+    Ok(loaded)
+}
+
+fn platform_text() -> String {
+    let platform = host_platform();
+    format!("{}/{}", platform.os, platform.architecture)
+}
+
+/// The manifest for this host below a descriptor: its bytes, its configuration
+/// and its layers.
+fn pick(
+    archive: &Archive<'_>,
+    descriptor: &Descriptor,
+    depth: usize,
+) -> Result<Option<(Vec<u8>, Descriptor, Vec<Descriptor>)>> {
+    if depth > NESTING_MAX {
+        return Err(EngineError::invalid(
+            "invalid archive: index in index in index",
+        ));
+    }
+    let bytes = archive
+        .blobs
+        .read(&blob(archive, descriptor)?, DOCUMENT_BYTES_MAX)?;
+    match Document::parse(&bytes)? {
+        Kind::Image { config, layers } => Ok(Some((bytes, config, layers))),
+        Kind::Index { manifests } => match manifest::select(&manifests, &host_platform()) {
+            Some(chosen) => pick(archive, chosen, depth + 1),
+            None => Ok(None),
+        },
+    }
+}
+
+/// The blob a descriptor names, if the archive has it with that digest and size.
+fn blob(archive: &Archive<'_>, descriptor: &Descriptor) -> Result<Digest> {
+    let digest: Digest = descriptor.digest.parse()?;
+    let (found, size) = archive.expect(&format!("blobs/sha256/{}", digest.hex()))?;
+    if *found != digest || i64::try_from(size) != Ok(descriptor.size) {
+        return Err(EngineError::invalid(format!(
+            "invalid archive: blob {digest} is not what its name says"
+        )));
+    }
+    Ok(digest)
+}

@@ -1,0 +1,841 @@
+//! Putting containers on networks and taking them off.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use ipnet::IpNet;
+use skep_dns::DnsConfig;
+use skep_net::{
+    BoundPort, BridgeEndpoint, BridgeNetwork, BridgeState, Mac, VlanEndpoint, VlanMode,
+};
+use skep_shim::config::Namespace;
+
+use super::{ipam, ports, zones};
+use crate::container::{Container, ContainerRecord};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::events::event;
+use crate::extras::HostsEntry;
+use crate::names;
+use crate::types::{EndpointSettings, IpamConfig, NetworkInspect};
+
+const DEFAULT_MTU: u32 = 1500;
+
+/// What a container needs to know of its network to start.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) net: Namespace,
+    pub(crate) dns: Option<DnsConfig>,
+    /// Whether its resolv.conf names our resolver.
+    pub(crate) own_resolver: bool,
+    /// Its addresses with its host name, for /etc/hosts.
+    pub(crate) own_hosts: Vec<HostsEntry>,
+    /// The pinned namespace, if the engine made one.
+    pub(crate) netns: Option<PathBuf>,
+}
+
+fn net_error(error: skep_net::NetError) -> EngineError {
+    let kind = match error.kind() {
+        skep_net::Kind::NotFound => crate::Kind::NotFound,
+        skep_net::Kind::Invalid => crate::Kind::Invalid,
+        // dockerd answers a port that is taken with 500, as do we.
+        skep_net::Kind::Unavailable => crate::Kind::Unavailable,
+        _ => crate::Kind::Internal,
+    };
+    EngineError::new(kind, error.to_string())
+}
+
+/// A network as the data plane wants it.
+pub(super) fn bridge_of(network: &NetworkInspect) -> BridgeNetwork {
+    let option = |key: &str| network.options.get(key).map(String::as_str);
+    let flag = |key: &str| option(key).is_none_or(|value| value != "false" && value != "0");
+    BridgeNetwork {
+        id: network.id.clone(),
+        bridge: option("com.docker.network.bridge.name").map(str::to_owned),
+        gateways: network.ipam.config.iter().filter_map(gateway_of).collect(),
+        mtu: option("com.docker.network.driver.mtu")
+            .and_then(|mtu| mtu.parse().ok())
+            .unwrap_or(DEFAULT_MTU),
+        internal: network.internal,
+        icc: flag("com.docker.network.bridge.enable_icc"),
+        masquerade: flag("com.docker.network.bridge.enable_ip_masquerade"),
+    }
+}
+
+fn gateway_of(range: &IpamConfig) -> Option<IpNet> {
+    let subnet: IpNet = range.subnet.parse().ok()?;
+    IpNet::new(range.gateway.parse().ok()?, subnet.prefix_len()).ok()
+}
+
+/// The networks of a container in the order of their interfaces: the one of its
+/// network mode first, then by name.
+fn in_order(record: &ContainerRecord) -> Vec<&String> {
+    let mode = match record.host_config.network_mode.as_str() {
+        "" | "default" => "bridge",
+        mode => mode,
+    };
+    let mut order: Vec<&String> = record.networks.keys().collect();
+    order.sort_by_key(|name| (name.as_str() != mode, (*name).clone()));
+    order
+}
+
+/// Which network gives the default route: not an internal one, the highest
+/// priority, the first by name.
+fn gateway_network(
+    record: &ContainerRecord,
+    networks: &BTreeMap<String, Arc<NetworkInspect>>,
+) -> Option<String> {
+    record
+        .networks
+        .iter()
+        .filter(|(name, _)| networks.get(*name).is_some_and(|network| !network.internal))
+        .max_by(|(a, left), (b, right)| left.gw_priority.cmp(&right.gw_priority).then(b.cmp(a)))
+        .map(|(name, _)| name.clone())
+}
+
+impl Engine {
+    /// Makes the network of a container that is about to start. All of it or
+    /// nothing. Blocking.
+    pub(crate) fn attach_networks(&self, container: &Container) -> Result<Attached> {
+        let record = container.record();
+        if let Some(netns) = &record.extras.netns {
+            return Ok(Attached {
+                net: Namespace::Join(netns.clone()),
+                own_resolver: record.extras.dns.is_some(),
+                dns: record.extras.dns.clone(),
+                own_hosts: own_hosts(&record),
+                netns: None,
+            });
+        }
+        let plain = |net: Namespace| Attached {
+            net,
+            dns: None,
+            own_resolver: false,
+            own_hosts: Vec::new(),
+            netns: None,
+        };
+        let mode = record.host_config.network_mode.as_str();
+        if let Some(other) = mode.strip_prefix("container:") {
+            let other = self.containers.find(other)?;
+            let (live, pid) = {
+                let inner = other.lock();
+                let state = &inner.record.state;
+                (state.status.is_live(), state.pid)
+            };
+            if !live {
+                return Err(EngineError::conflict(format!(
+                    "cannot join network of a non running container: {}",
+                    other.id
+                )));
+            }
+            return Ok(plain(Namespace::Join(format!("/proc/{pid}/ns/net").into())));
+        }
+        match mode {
+            "host" => return Ok(plain(Namespace::Host)),
+            "none" => return Ok(plain(Namespace::New)),
+            _ if record.config.network_disabled => return Ok(plain(Namespace::New)),
+            _ => {}
+        }
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let name = skep_net::names::container_netns(&record.id);
+        let netns = self.net.namespaces().path(&name);
+        self.net.namespaces().create(&name).map_err(net_error)?;
+        match self.attach_all(container, &record, &netns) {
+            Ok(attached) => Ok(attached),
+            Err(error) => {
+                self.detach_all(container);
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_all(
+        &self,
+        container: &Container,
+        record: &ContainerRecord,
+        netns: &Path,
+    ) -> Result<Attached> {
+        let mut networks = BTreeMap::new();
+        for name in record.networks.keys() {
+            let network = self.networks.find(name)?;
+            networks.insert(name.clone(), self.with_subnets(network)?);
+        }
+        let gateway = gateway_network(record, &networks);
+        for (number, name) in in_order(record).into_iter().enumerate() {
+            let is_gateway = gateway.as_ref() == Some(name);
+            let ifname = format!("eth{number}");
+            self.attach_one(container, &networks[name], netns, &ifname, is_gateway)?;
+        }
+        let record = container.record();
+        let user_defined: Vec<&NetworkInspect> = in_order(&record)
+            .into_iter()
+            .map(|name| &*networks[name])
+            .filter(|network| network.name != "bridge")
+            .collect();
+        self.link_zones(&container.runtime, &user_defined)?;
+        for network in networks.values() {
+            self.write_zone(network)?;
+        }
+        let mut dns = self.dns_config(&record);
+        dns.zones = zones::slots(&container.runtime);
+        if !networks.is_empty() && networks.values().all(|network| network.internal) {
+            dns.upstreams.clear();
+        }
+        Ok(Attached {
+            net: Namespace::Join(netns.to_owned()),
+            dns: Some(dns),
+            own_resolver: !user_defined.is_empty(),
+            own_hosts: own_hosts(&record),
+            netns: Some(netns.to_owned()),
+        })
+    }
+
+    /// Resolvers, search list and options: the container's, the engine's or the
+    /// host's.
+    pub(crate) fn dns_config(&self, record: &ContainerRecord) -> DnsConfig {
+        let host = &record.host_config;
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let of_host = DnsConfig::from_resolv_conf(&text);
+        let servers: Vec<std::net::SocketAddr> = match (&host.dns[..], &self.config.dns[..]) {
+            ([], []) => of_host.upstreams,
+            ([], own) => own.iter().map(|ip| (*ip, 53).into()).collect(),
+            (given, _) => given
+                .iter()
+                .filter_map(|text| text.parse::<IpAddr>().ok())
+                .map(|ip| (ip, 53).into())
+                .collect(),
+        };
+        let first = |lists: [&Vec<String>; 3]| {
+            let chosen = lists.into_iter().find(|list| !list.is_empty());
+            let mut chosen = chosen.cloned().unwrap_or_default();
+            // `--dns-search .` means none.
+            chosen.retain(|word| word != ".");
+            chosen
+        };
+        DnsConfig {
+            zones: Vec::new(),
+            upstreams: servers,
+            search: first([&host.dns_search, &self.config.dns_search, &of_host.search]),
+            options: first([
+                &host.dns_options,
+                &self.config.dns_options,
+                &of_host.options,
+            ]),
+        }
+    }
+
+    /// The default bridge gets its subnet when it is first needed.
+    fn with_subnets(&self, network: Arc<NetworkInspect>) -> Result<Arc<NetworkInspect>> {
+        if network.driver != "bridge" || !network.ipam.config.is_empty() {
+            return Ok(network);
+        }
+        let range = match self.config.bridge_address {
+            Some(address) if network.name == "bridge" => IpamConfig {
+                subnet: address.trunc().to_string(),
+                gateway: address.addr().to_string(),
+                ..IpamConfig::default()
+            },
+            _ => IpamConfig {
+                subnet: self.free_subnet(false)?.to_string(),
+                ..IpamConfig::default()
+            },
+        };
+        let mut changed = (*network).clone();
+        changed.ipam.config = vec![ipam::complete(range)?];
+        self.networks.put(changed)
+    }
+
+    /// A subnet nobody uses: no network of ours, nothing the host has a route to.
+    pub(super) fn free_subnet(&self, six: bool) -> Result<IpNet> {
+        let mut used = self.net.routed_subnets().map_err(net_error)?;
+        used.push(self.net.config().gateway_subnet.into());
+        used.extend(self.subnets_of_ours());
+        ipam::free_subnet(&self.config.address_pools, &used, six)
+    }
+
+    pub(super) fn subnets_of_ours(&self) -> Vec<IpNet> {
+        self.networks
+            .all()
+            .iter()
+            .flat_map(|network| network.ipam.config.clone())
+            .filter_map(|range| range.subnet.parse().ok())
+            .collect()
+    }
+
+    fn attach_one(
+        &self,
+        container: &Container,
+        network: &NetworkInspect,
+        netns: &Path,
+        ifname: &str,
+        is_gateway: bool,
+    ) -> Result<()> {
+        let record = container.record();
+        let wish = record
+            .networks
+            .get(&network.name)
+            .cloned()
+            .unwrap_or_default();
+        let endpoint_id = names::new_id(&mut rand::rng());
+        let addresses = self.allocate(network, &wish, &endpoint_id)?;
+        // The record knows of the endpoint before the kernel does, so that a
+        // crash in between is cleaned up.
+        let mac = match wish.mac_address.as_str() {
+            "" => None,
+            text => Some(
+                text.parse::<Mac>()
+                    .map_err(|_| EngineError::invalid(format!("invalid MAC address: {text}")))?,
+            ),
+        };
+        let first = addresses.first().map(IpNet::addr);
+        let mac_text = mac.or(first.map(Mac::of)).map(|mac| mac.to_string());
+        let settings = filled(wish, network, &endpoint_id, &addresses, &record);
+        container.change(|inner| {
+            inner.record.networks.insert(
+                network.name.clone(),
+                EndpointSettings {
+                    mac_address: mac_text.unwrap_or_default(),
+                    ..settings
+                },
+            );
+        })?;
+        let bound = match network.driver.as_str() {
+            "bridge" => {
+                self.net
+                    .ensure_bridge(&bridge_of(network))
+                    .map_err(net_error)?;
+                let endpoint = BridgeEndpoint {
+                    id: endpoint_id,
+                    name: record.name.clone(),
+                    network: network.id.clone(),
+                    netns: netns.to_owned(),
+                    ifname: ifname.to_owned(),
+                    addresses,
+                    mac,
+                    default_route: is_gateway,
+                    ports: match is_gateway {
+                        true => ports::requests(&record)?,
+                        false => Vec::new(),
+                    },
+                };
+                self.net.connect(&endpoint).map_err(|error| {
+                    net_error(error).context("failed to set up container networking")
+                })?
+            }
+            _ => {
+                let endpoint = vlan_endpoint(
+                    network,
+                    endpoint_id,
+                    netns,
+                    ifname,
+                    addresses,
+                    mac,
+                    is_gateway,
+                )?;
+                self.net.connect_vlan(&endpoint).map_err(net_error)?;
+                Vec::new()
+            }
+        };
+        if is_gateway || !bound.is_empty() {
+            self.note_ports(container, &record, &bound)?;
+        }
+        self.network_event("connect", network, Some(&container.id));
+        Ok(())
+    }
+
+    fn note_ports(
+        &self,
+        container: &Container,
+        record: &ContainerRecord,
+        bound: &[BoundPort],
+    ) -> Result<()> {
+        let shown = ports::shown(record, bound);
+        container.change(|inner| inner.record.ports = shown)
+    }
+
+    fn allocate(
+        &self,
+        network: &NetworkInspect,
+        wish: &EndpointSettings,
+        owner: &str,
+    ) -> Result<Vec<IpNet>> {
+        let asked = wish.ipam_config.clone().unwrap_or_default();
+        let parse = |text: &str| -> Result<Option<IpAddr>> {
+            match text {
+                "" => Ok(None),
+                text => text
+                    .parse()
+                    .map(Some)
+                    .map_err(|_| EngineError::invalid(format!("invalid IP address: {text}"))),
+            }
+        };
+        let (four, six) = (parse(&asked.ipv4_address)?, parse(&asked.ipv6_address)?);
+        let mut addresses = Vec::new();
+        for is_six in [false, true] {
+            let wanted = if is_six { six } else { four };
+            let ranges: Vec<&IpamConfig> = network
+                .ipam
+                .config
+                .iter()
+                .filter(|range| range.subnet.contains(':') == is_six)
+                .collect();
+            let mut failure = match wanted {
+                Some(wanted) => Some(EngineError::invalid(format!(
+                    "invalid config for network {}: invalid endpoint settings:\nno configured subnet contains IP address {wanted}",
+                    network.name
+                ))),
+                None => None,
+            };
+            for range in ranges {
+                match self.networks.allocate(network, range, wanted, owner) {
+                    Ok(address) => {
+                        addresses.push(address);
+                        failure = None;
+                        break;
+                    }
+                    Err(error) if wanted.is_none() || error.kind() == crate::Kind::Forbidden => {
+                        failure = Some(error);
+                    }
+                    Err(_) => {}
+                }
+            }
+            if let Some(error) = failure {
+                self.networks.give_back(&network.id, owner);
+                return Err(error);
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// Takes a container that ended off its networks. Goes on past failures.
+    /// Blocking.
+    pub(crate) fn detach_networks(&self, container: &Container) {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.detach_all(container);
+    }
+
+    fn detach_all(&self, container: &Container) {
+        let record = container.record();
+        if record.extras.netns.is_some() {
+            return;
+        }
+        for (name, settings) in &record.networks {
+            self.detach_one(container, name, settings);
+        }
+        let netns = skep_net::names::container_netns(&record.id);
+        if self.net.namespaces().path(&netns).exists()
+            && let Err(error) = self.net.namespaces().delete(&netns)
+        {
+            tracing::warn!(%error, container = record.id, "a network namespace was left");
+        }
+        if !record.ports.is_empty()
+            && let Err(error) = container.change(|inner| inner.record.ports.clear())
+        {
+            tracing::warn!(%error, "cannot note released ports");
+        }
+    }
+
+    fn detach_one(&self, container: &Container, name: &str, settings: &EndpointSettings) {
+        if settings.endpoint_id.is_empty() {
+            return;
+        }
+        if let Err(error) = self.net.disconnect(&settings.endpoint_id) {
+            tracing::warn!(%error, container = container.id, network = name, "an endpoint was left");
+        }
+        self.networks
+            .give_back(&settings.network_id, &settings.endpoint_id);
+        let cleared = container.change(|inner| {
+            if let Some(endpoint) = inner.record.networks.get_mut(name) {
+                *endpoint = emptied(endpoint);
+            }
+        });
+        if let Err(error) = cleared {
+            tracing::warn!(%error, "cannot note a released endpoint");
+        }
+        if let Ok(network) = self.networks.find(name) {
+            if let Err(error) = self.write_zone(&network) {
+                tracing::warn!(%error, network = name, "names of a network are old");
+            }
+            self.network_event("disconnect", &network, Some(&container.id));
+        }
+    }
+
+    /// Connects a running container to one more network. Blocking.
+    pub(super) fn attach_running(
+        &self,
+        container: &Container,
+        network: &Arc<NetworkInspect>,
+    ) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let network = self.with_subnets(Arc::clone(network))?;
+        let netns = self.managed_netns(container)?;
+        let record = container.record();
+        let has_gateway = record
+            .networks
+            .iter()
+            .any(|(name, endpoint)| *name != network.name && !endpoint.gateway.is_empty());
+        let ifname = self.free_interface(&netns)?;
+        let attached = self.attach_one(
+            container,
+            &network,
+            &netns,
+            &ifname,
+            !has_gateway && !network.internal,
+        );
+        if let Err(error) = attached {
+            let settings = container.record().networks.get(&network.name).cloned();
+            self.detach_one(container, &network.name, &settings.unwrap_or_default());
+            return Err(error);
+        }
+        self.renew_names(container)
+    }
+
+    /// Disconnects a running container from a network. Blocking.
+    pub(super) fn detach_running(
+        &self,
+        container: &Container,
+        network: &NetworkInspect,
+    ) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let record = container.record();
+        let settings = record
+            .networks
+            .get(&network.name)
+            .cloned()
+            .unwrap_or_default();
+        if matches!(network.driver.as_str(), "macvlan" | "ipvlan") {
+            return Err(EngineError::not_implemented(format!(
+                "a running container cannot leave a {} network",
+                network.driver
+            )));
+        }
+        self.detach_one(container, &network.name, &settings);
+        container.change(|inner| inner.record.networks.remove(&network.name).map(drop))?;
+        self.write_zone(network)?;
+        self.renew_names(container)
+    }
+
+    fn managed_netns(&self, container: &Container) -> Result<PathBuf> {
+        let name = skep_net::names::container_netns(&container.id);
+        if self.net.namespaces().exists(&name) {
+            Ok(self.net.namespaces().path(&name))
+        } else {
+            Err(EngineError::forbidden(
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ))
+        }
+    }
+
+    fn free_interface(&self, netns: &Path) -> Result<String> {
+        let present = self.net.counters(netns).map_err(net_error)?;
+        let free = (0..)
+            .map(|number| format!("eth{number}"))
+            .find(|name| !present.iter().any(|link| link.name == *name));
+        Ok(free.expect("numbers do not end"))
+    }
+
+    /// Writes zones, their links and resolv.conf of a container anew.
+    fn renew_names(&self, container: &Container) -> Result<()> {
+        let record = container.record();
+        let mut user_defined = Vec::new();
+        for name in in_order(&record) {
+            let network = self.networks.find(name)?;
+            self.write_zone(&network)?;
+            if network.name != "bridge" {
+                user_defined.push(network);
+            }
+        }
+        let borrowed: Vec<&NetworkInspect> =
+            user_defined.iter().map(|network| &**network).collect();
+        self.link_zones(&container.runtime, &borrowed)?;
+        self.write_resolv_conf(container, &record, !borrowed.is_empty(), true)
+    }
+
+    /// Restores the networks after the engine was opened: what running containers
+    /// have stays, everything else of ours goes. Blocking.
+    pub(crate) fn restore_networks(&self) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut desired = BridgeState::default();
+        for network in self.networks.all() {
+            if network.driver == "bridge" && !network.ipam.config.is_empty() {
+                desired.networks.push(bridge_of(&network));
+            }
+        }
+        let mut kept = Vec::new();
+        for container in self.containers.all() {
+            let record = container.record();
+            if !record.state.status.is_live() || record.extras.netns.is_some() {
+                continue;
+            }
+            let name = skep_net::names::container_netns(&record.id);
+            let netns = self.net.namespaces().path(&name);
+            kept.push(name);
+            let networks = record
+                .networks
+                .keys()
+                .filter_map(|name| Some((name.clone(), self.networks.find(name).ok()?)))
+                .collect();
+            let gateway = gateway_network(&record, &networks);
+            for (number, name) in in_order(&record).into_iter().enumerate() {
+                let (Some(network), settings) = (networks.get(name), &record.networks[name]) else {
+                    continue;
+                };
+                let addresses = addresses_of(settings);
+                for address in &addresses {
+                    self.networks
+                        .take(&network.id, address.addr(), &settings.endpoint_id);
+                }
+                if network.driver == "bridge" && !settings.endpoint_id.is_empty() {
+                    let is_gateway = gateway.as_ref() == Some(name);
+                    desired.endpoints.push(BridgeEndpoint {
+                        id: settings.endpoint_id.clone(),
+                        name: record.name.clone(),
+                        network: network.id.clone(),
+                        netns: netns.clone(),
+                        ifname: format!("eth{number}"),
+                        addresses,
+                        mac: settings.mac_address.parse().ok(),
+                        default_route: is_gateway,
+                        ports: match is_gateway {
+                            true => ports::again(&record.ports),
+                            false => Vec::new(),
+                        },
+                    });
+                }
+            }
+        }
+        // A host that never had a network of ours is left alone.
+        let report = self.net.apply_bridges(&desired);
+        for failure in &report.failures {
+            tracing::error!(object = %failure.object, error = %failure.error, "network is not as it should be");
+        }
+        for name in self.net.namespaces().list().map_err(net_error)? {
+            if name.starts_with("c-")
+                && !kept.contains(&name)
+                && let Err(error) = self.net.namespaces().delete(&name)
+            {
+                tracing::warn!(%error, name, "a network namespace was left");
+            }
+        }
+        for network in self.networks.all() {
+            self.write_zone(&network)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_bridge(&self, network: &NetworkInspect) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if network.driver == "bridge" {
+            self.net.remove_bridge(&network.id).map_err(net_error)?;
+        }
+        crate::record::remove_file(&self.zone_file(network))
+    }
+
+    pub(super) fn make_bridge(&self, network: &NetworkInspect) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if network.driver == "bridge" {
+            self.net
+                .ensure_bridge(&bridge_of(network))
+                .map_err(net_error)?;
+        }
+        self.write_zone(network)
+    }
+
+    /// Leads the container's questions for names to its shim. Blocking.
+    pub(crate) fn lead_dns(&self, netns: &Path, udp: u16, tcp: u16) -> Result<()> {
+        self.net.redirect_dns(netns, udp, tcp).map_err(net_error)
+    }
+
+    /// What went through a container's interfaces. Blocking.
+    pub(crate) fn interface_counters(&self, pid: i64) -> Vec<skep_net::InterfaceCounters> {
+        self.net
+            .counters(Path::new(&format!("/proc/{pid}/ns/net")))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn network_event(
+        &self,
+        action: &str,
+        network: &NetworkInspect,
+        container: Option<&str>,
+    ) {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.clone()),
+        ]);
+        if let Some(container) = container {
+            attributes.insert("container".into(), container.into());
+        }
+        self.events
+            .publish(event("network", action, network.id.clone(), attributes));
+    }
+}
+
+/// An endpoint with its addresses filled in.
+fn filled(
+    wish: EndpointSettings,
+    network: &NetworkInspect,
+    endpoint_id: &str,
+    addresses: &[IpNet],
+    record: &ContainerRecord,
+) -> EndpointSettings {
+    let four = addresses.iter().find(|net| net.addr().is_ipv4());
+    let six = addresses.iter().find(|net| net.addr().is_ipv6());
+    let gateway = |is_six: bool| {
+        network
+            .ipam
+            .config
+            .iter()
+            .find(|range| range.subnet.contains(':') == is_six && !network.internal)
+            .map(|range| range.gateway.clone())
+            .unwrap_or_default()
+    };
+    let dns_names =
+        (network.name != "bridge").then(|| zones::names(&record.name, &record.id, &wish));
+    EndpointSettings {
+        network_id: network.id.clone(),
+        endpoint_id: endpoint_id.to_owned(),
+        gateway: four.map(|_| gateway(false)).unwrap_or_default(),
+        ip_address: four.map(|net| net.addr().to_string()).unwrap_or_default(),
+        ip_prefix_len: four.map_or(0, |net| i64::from(net.prefix_len())),
+        ipv6_gateway: six.map(|_| gateway(true)).unwrap_or_default(),
+        global_ipv6_address: six.map(|net| net.addr().to_string()).unwrap_or_default(),
+        global_ipv6_prefix_len: six.map_or(0, |net| i64::from(net.prefix_len())),
+        dns_names,
+        ..wish
+    }
+}
+
+/// An endpoint without what it had while running. A MAC address that was not
+/// asked for follows from the next address.
+fn emptied(endpoint: &EndpointSettings) -> EndpointSettings {
+    let derived = endpoint
+        .ip_address
+        .parse::<IpAddr>()
+        .is_ok_and(|ip| Mac::of(ip).to_string() == endpoint.mac_address);
+    EndpointSettings {
+        ipam_config: endpoint.ipam_config.clone(),
+        links: endpoint.links.clone(),
+        aliases: endpoint.aliases.clone(),
+        driver_opts: endpoint.driver_opts.clone(),
+        gw_priority: endpoint.gw_priority,
+        network_id: endpoint.network_id.clone(),
+        mac_address: match derived {
+            true => String::new(),
+            false => endpoint.mac_address.clone(),
+        },
+        ..EndpointSettings::default()
+    }
+}
+
+fn addresses_of(settings: &EndpointSettings) -> Vec<IpNet> {
+    [
+        (&settings.ip_address, settings.ip_prefix_len),
+        (
+            &settings.global_ipv6_address,
+            settings.global_ipv6_prefix_len,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(address, prefix)| {
+        IpNet::new(address.parse().ok()?, u8::try_from(prefix).ok()?).ok()
+    })
+    .collect()
+}
+
+fn own_hosts(record: &ContainerRecord) -> Vec<HostsEntry> {
+    let config = &record.config;
+    let mut names = Vec::new();
+    if !config.domainname.is_empty() {
+        names.push(format!("{}.{}", config.hostname, config.domainname));
+    }
+    names.push(config.hostname.clone());
+    record
+        .networks
+        .values()
+        .flat_map(addresses_of)
+        .map(|address| HostsEntry {
+            address: address.addr(),
+            names: names.clone(),
+        })
+        .collect()
+}
+
+fn vlan_endpoint(
+    network: &NetworkInspect,
+    id: String,
+    netns: &Path,
+    ifname: &str,
+    addresses: Vec<IpNet>,
+    mac: Option<Mac>,
+    is_gateway: bool,
+) -> Result<VlanEndpoint> {
+    let option = |key: &str| network.options.get(key).map_or("", String::as_str);
+    let mode = match (
+        network.driver.as_str(),
+        option("macvlan_mode"),
+        option("ipvlan_mode"),
+    ) {
+        ("macvlan", "" | "bridge", _) => VlanMode::MacvlanBridge,
+        ("macvlan", "private", _) => VlanMode::MacvlanPrivate,
+        ("macvlan", "vepa", _) => VlanMode::MacvlanVepa,
+        ("macvlan", "passthru", _) => VlanMode::MacvlanPassthru,
+        ("ipvlan", _, "" | "l2") => VlanMode::IpvlanL2,
+        ("ipvlan", _, "l3") => VlanMode::IpvlanL3,
+        (driver, ..) => {
+            return Err(EngineError::invalid(format!(
+                "network {} has an unknown {driver} mode",
+                network.name
+            )));
+        }
+    };
+    Ok(VlanEndpoint {
+        id,
+        mode,
+        parent: option("parent").to_owned(),
+        netns: netns.to_owned(),
+        ifname: ifname.to_owned(),
+        addresses,
+        mac,
+        gateways: match is_gateway {
+            true => network
+                .ipam
+                .config
+                .iter()
+                .filter_map(|range| range.gateway.parse().ok())
+                .collect(),
+            false => Vec::new(),
+        },
+        mtu: None,
+    })
+}

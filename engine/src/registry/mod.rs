@@ -1,0 +1,10 @@
+//! Image registries: pulling, pushing, credentials.
+
+mod auth;
+mod client;
+mod endpoint;
+pub(crate) mod pull;
+pub(crate) mod push;
+mod transport;
+
+pub(crate) use client::Registries;

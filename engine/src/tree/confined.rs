@@ -1,0 +1,179 @@
+//! Runs code that sees one directory as `/`, so that no path in an archive and no
+//! link in a container's files can lead anywhere else.
+//!
+//! A thread of its own leaves the process's shared file system context
+//! (`CLONE_FS`), changes its root and then does the work. `openat2` with
+//! `RESOLVE_IN_ROOT` would do for single paths, but not for the many calls of a
+//! recursive walk.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::{EngineError, IoContext as _, Result};
+
+/// Which directory becomes `/`.
+#[derive(Debug)]
+pub(crate) enum Root {
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// An open directory (of another mount namespace, perhaps).
+    Open(OwnedFd),
+    /// An overlay and binds mounted for this purpose, in a mount namespace of the
+    /// thread's own. Nothing of it is seen elsewhere or left behind.
+    Mounted {
+        /// Topmost first.
+        lower: Vec<PathBuf>,
+        /// Upper and work directory; without them the overlay is read-only.
+        upper: Option<(PathBuf, PathBuf)>,
+        /// An existing empty directory.
+        at: PathBuf,
+        /// Host path, path inside, read-only.
+        binds: Vec<(PathBuf, PathBuf, bool)>,
+    },
+}
+
+/// Runs `work` with the current directory and root at `root`, and waits for it.
+/// Blocking.
+pub(crate) fn confined<T, F>(root: Root, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    let thread = std::thread::Builder::new()
+        .name("confined".into())
+        .spawn(move || {
+            enter(root)?;
+            work()
+        })
+        .during(|| "cannot start a thread".into())?;
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn enter(root: Root) -> Result<()> {
+    match root {
+        Root::Directory(path) => {
+            unshare(CloneFlags::CLONE_FS).during(|| "cannot leave the root directory".into())?;
+            change_root(&path)
+        }
+        Root::Open(fd) => {
+            unshare(CloneFlags::CLONE_FS).during(|| "cannot leave the root directory".into())?;
+            nix::unistd::fchdir(&fd).during(|| "cannot enter the container's files".into())?;
+            change_root(Path::new("."))
+        }
+        Root::Mounted {
+            lower,
+            upper,
+            at,
+            binds,
+        } => {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
+                .during(|| "cannot make a mount namespace".into())?;
+            mount(
+                None::<&str>,
+                "/",
+                None::<&str>,
+                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                None::<&str>,
+            )
+            .during(|| "cannot separate mounts".into())?;
+            mount_overlay(&lower, upper.as_ref(), &at)?;
+            for (source, inside, readonly) in binds {
+                bind(&source, &at, &inside, readonly)?;
+            }
+            change_root(&at)
+        }
+    }
+}
+
+fn change_root(path: &Path) -> Result<()> {
+    nix::unistd::chroot(path).during(|| format!("cannot enter `{}`", path.display()))?;
+    nix::unistd::chdir("/").during(|| format!("cannot enter `{}`", path.display()))
+}
+
+/// Mounts an overlay. Lower directories go by descriptor paths, so that any
+/// number of them fits into the one page the kernel takes.
+fn mount_overlay(lower: &[PathBuf], upper: Option<&(PathBuf, PathBuf)>, at: &Path) -> Result<()> {
+    let what = || format!("cannot mount the container's files at `{}`", at.display());
+    let mut open = Vec::new();
+    for path in lower {
+        open.push(File::open(path).during(|| format!("cannot open layer `{}`", path.display()))?);
+    }
+    if let ([only], None) = (&lower, upper) {
+        return mount(
+            Some(only.as_path()),
+            at,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .during(what);
+    }
+    let names: Vec<String> = open
+        .iter()
+        .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .collect();
+    let mut options = format!("index=off,lowerdir={}", names.join(":"));
+    if let Some((upper, work)) = upper {
+        let text = |path: &Path| {
+            path.to_str()
+                .filter(|text| !text.contains([',', ':', '\\']))
+                .map(str::to_owned)
+                .ok_or_else(|| {
+                    EngineError::internal(what()).because("the path has a comma or colon")
+                })
+        };
+        options += &format!(",upperdir={},workdir={}", text(upper)?, text(work)?);
+    }
+    mount(
+        Some("overlay"),
+        at,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .during(what)
+}
+
+/// Binds a host path at a path inside `root`, which the container's own links
+/// must not lead elsewhere.
+fn bind(source: &Path, root: &Path, inside: &Path, readonly: bool) -> Result<()> {
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let directory = File::open(root).during(|| format!("cannot open `{}`", root.display()))?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let relative = inside.strip_prefix("/").unwrap_or(inside);
+    // A mount whose place does not exist yet has nothing to show either.
+    let Ok(target) = openat2(&directory, relative, how) else {
+        return Ok(());
+    };
+    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
+    let what = || format!("cannot show `{}`", source.display());
+    let none = None::<&str>;
+    mount(
+        Some(source),
+        target.as_str(),
+        none,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        none,
+    )
+    .during(what)?;
+    if readonly {
+        let place = root.join(relative);
+        let _ = mount(
+            none,
+            &place,
+            none,
+            MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY,
+            none,
+        );
+    }
+    Ok(())
+}
