@@ -208,8 +208,15 @@ async fn fetch(
         progress.send(ProgressEvent::about(short(layer), what));
         present.push(have);
     }
-    futures_util::stream::iter(layers.iter().zip(present).filter(|(_, present)| !present))
+    // A list of futures rather than a lazy stream: closures kept across an await
+    // make the whole future unusable in a spawned task.
+    let missing: Vec<_> = layers
+        .iter()
+        .zip(present)
+        .filter(|(_, present)| !present)
         .map(|(layer, _)| download(store, repository, downloads, layer, progress))
+        .collect();
+    futures_util::stream::iter(missing)
         .buffer_unordered(repository.downloads_max())
         .try_collect::<Vec<()>>()
         .await?;
