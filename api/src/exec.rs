@@ -48,18 +48,16 @@ pub(crate) async fn start(mut call: Call, id: String) -> Outcome {
     match call.engine().exec_start(&id, options).await {
         Ok(Some(attachment)) => hijack::attached(call, attachment),
         Ok(None) => reply::ok(),
+        Err(error) if body.detach => Err(error.into()),
         // A program that cannot be run is said on the stream, and its status (126, 127) is read
         // from the exec afterwards, if the engine has kept one.
-        Err(error) if !body.detach && ended(&call, &id).await => {
-            hijack::said(call, format!("{error}\r\n"))
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => match call.engine().exec_inspect(&id).await {
+            Ok(exec) if !exec.running && exec.exit_code.is_some_and(|code| code != 0) => {
+                hijack::said(call, exec.process_config.tty, &error)
+            }
+            _ => Err(error.into()),
+        },
     }
-}
-
-async fn ended(call: &Call, id: &str) -> bool {
-    let exec = call.engine().exec_inspect(id).await;
-    exec.is_ok_and(|exec| !exec.running && exec.exit_code.is_some_and(|code| code != 0))
 }
 
 /// `POST /exec/{id}/resize`

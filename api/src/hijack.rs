@@ -1,11 +1,12 @@
 //! Attach and exec: the connection stops being HTTP and becomes the process's own streams.
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Response, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use skep_engine::{Attachment, EngineError};
+use skep_engine::{Attachment, EngineError, StdStream};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
@@ -55,21 +56,25 @@ pub(crate) fn attached(mut call: Call, attachment: Attachment) -> Outcome {
     }
 }
 
-/// Hands the connection over to a text that ends it.
-pub(crate) fn said(mut call: Call, text: String) -> Outcome {
+/// Hands the connection over to an error that ends it.
+pub(crate) fn said(mut call: Call, tty: bool, error: &EngineError) -> Outcome {
+    let content_type = frames::content_type(call.version, tty);
+    let text = Bytes::from(format!("{error}\r\n"));
+    let data = frames::encode(tty, StdStream::Stdout, text);
     let Some(upgrade) = call.upgrade.take() else {
-        return Err(ApiError::invalid(text));
+        let chunk = futures_util::stream::once(async { Ok::<_, EngineError>(data) });
+        return Ok(reply::stream(content_type, chunk));
     };
     let permit = call.tasks.hijack()?;
     call.tasks.spawn(async move {
         if let Ok(stream) = upgrade.await {
             let mut stream = TokioIo::new(stream);
-            let _ = stream.write_all(text.as_bytes()).await;
+            let _ = stream.write_all(&data).await;
             let _ = stream.shutdown().await;
         }
         drop(permit);
     });
-    Ok(switched(frames::RAW))
+    Ok(switched(content_type))
 }
 
 fn switched(content_type: &'static str) -> Reply {

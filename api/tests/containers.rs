@@ -120,7 +120,7 @@ fn a_container_is_looked_at_while_it_runs() {
         assert_eq!((ran.out.as_str(), ran.ok), ("typed", false), "{}", ran.err);
         let ran = docker(&server, "exec one /bin/nothing").await;
         assert!(
-            !ran.ok && ran.err.contains("nothing"),
+            !ran.ok && ran.out.contains("nothing"),
             "{}{}",
             ran.out,
             ran.err
@@ -222,7 +222,7 @@ fn events_are_replayed_and_filtered() {
     with_server(FakeCluster::inactive(), |server| async move {
         import(&server).await;
         prints(&server, "volume create vol").await;
-        prints(&server, "create --name c --network none bb:1 true").await;
+        prints(&server, "create --name made --network none bb:1 true").await;
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap()
@@ -236,7 +236,7 @@ fn events_are_replayed_and_filtered() {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         assert_eq!(events.len(), 1, "{events:?}");
-        assert_eq!(events[0]["Actor"]["Attributes"]["name"], "c");
+        assert_eq!(events[0]["Actor"]["Attributes"]["name"], "made");
         assert_eq!(events[0]["scope"], "local");
     });
 }
