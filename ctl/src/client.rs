@@ -237,8 +237,10 @@ impl Client {
             .header("Upgrade", "tcp");
         let answer = self.exchange(call, path).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            check(answer).await?;
-            return Err(Failure::message("unable to upgrade to tcp, received 200"));
+            let status = check(answer).await?.status().as_u16();
+            return Err(Failure::message(format!(
+                "unable to upgrade to tcp, received {status}"
+            )));
         }
         hyper::upgrade::on(answer)
             .await

@@ -106,6 +106,12 @@ impl ConfigFile {
         Some(URL_SAFE.encode(json.to_string()))
     }
 
+    /// The same, and `{}` when there is nothing to say: pushes want the header all the same.
+    pub fn auth_header(&self, image: &str) -> String {
+        self.registry_auth(image)
+            .unwrap_or_else(|| URL_SAFE.encode("{}"))
+    }
+
     /// Writes what is known of a registry, or forgets it. The file is replaced as a whole and only
     /// its owner can read it.
     pub fn store_auth(&self, server: &str, entry: Option<serde_json::Value>) -> Result<(), String> {

@@ -78,6 +78,8 @@ pub struct CommandDef {
     pub arity: Arity,
     /// Whether flags may follow arguments. Not so where the rest belongs to the container.
     pub interspersed: bool,
+    /// Whether the usage line says `[OPTIONS]`.
+    pub shows_options: bool,
     /// Whether the help lists the names.
     pub shows_aliases: bool,
 }
@@ -98,7 +100,12 @@ impl CommandDef {
             path.extend(words.next());
         }
         let path = path.join(" ");
-        let rest: Vec<&str> = words.filter(|word| *word != "[OPTIONS]").collect();
+        let shows_options = words.peek() == Some(&"[OPTIONS]");
+        let rest: Vec<&str> = words
+            .enumerate()
+            .filter(|(index, word)| *index > 0 || *word != "[OPTIONS]")
+            .map(|(_, word)| word)
+            .collect();
         let usage = rest.join(" ");
         let mut command = Self {
             names: vec![path.clone()],
@@ -108,6 +115,7 @@ impl CommandDef {
             usage,
             about,
             flags: Vec::new(),
+            shows_options,
             shows_aliases: false,
         };
         for (title, body) in sections {

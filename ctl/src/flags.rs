@@ -32,7 +32,7 @@ pub fn parse(def: &'static CommandDef, path: &str, argv: Vec<String>) -> Outcome
         message,
         usage: help::usage_hint(def, path),
     };
-    let last = argv.last().cloned().unwrap_or_default();
+    let given = argv.clone();
     let matches = clap_command(&def.flags)
         .arg(
             Arg::new(POSITIONALS)
@@ -40,7 +40,7 @@ pub fn parse(def: &'static CommandDef, path: &str, argv: Vec<String>) -> Outcome
                 .trailing_var_arg(!def.interspersed),
         )
         .try_get_matches_from(argv)
-        .map_err(|error| usage(complaint(&error, &last)))?;
+        .map_err(|error| usage(complaint(&error, &given)))?;
     let positionals = matches
         .get_many::<String>(POSITIONALS)
         .map(|values| values.cloned().collect())
@@ -73,11 +73,11 @@ pub fn parse_global(
     flags: &[FlagDef],
     argv: Vec<String>,
 ) -> Result<(Globals, Vec<String>), String> {
-    let last = argv.last().cloned().unwrap_or_default();
+    let given = argv.clone();
     let matches = clap_command(flags)
         .arg(Arg::new(POSITIONALS).num_args(0..).trailing_var_arg(true))
         .try_get_matches_from(argv)
-        .map_err(|error| complaint(&error, &last))?;
+        .map_err(|error| complaint(&error, &given))?;
     let mut given = Vec::new();
     for name in flags.iter().map(|flag| flag.long.as_str()).chain([HELP]) {
         for value in matches.get_many::<String>(name).into_iter().flatten() {
@@ -138,29 +138,32 @@ fn switch(arg: Arg) -> Arg {
 }
 
 /// clap's error in docker's words.
-fn complaint(error: &clap::Error, last: &str) -> String {
+fn complaint(error: &clap::Error, argv: &[String]) -> String {
     let culprit = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
     };
     let culprit = culprit.split([' ', '=']).next().unwrap_or(culprit);
-    match error.kind() {
-        ErrorKind::UnknownArgument => {
-            match culprit
-                .strip_prefix('-')
-                .filter(|rest| !rest.starts_with('-'))
-            {
-                Some(short) => format!(
-                    "unknown shorthand flag: '{}' in -{short}",
-                    short.chars().next().unwrap_or('-')
-                ),
-                None => format!("unknown flag: {culprit}"),
-            }
+    let short = culprit
+        .strip_prefix('-')
+        .filter(|rest| !rest.starts_with('-'))
+        .and_then(|rest| rest.chars().next());
+    let last = argv.last().map_or("", String::as_str);
+    match (error.kind(), short) {
+        (ErrorKind::UnknownArgument, Some(letter)) => {
+            // The letters of its cluster from there on.
+            let cluster = argv
+                .iter()
+                .filter(|word| word.starts_with('-') && !word.starts_with("--"))
+                .find_map(|word| word.find(letter).map(|at| &word[at..]))
+                .map_or_else(|| letter.to_string(), str::to_owned);
+            format!("unknown shorthand flag: '{letter}' in -{cluster}")
         }
+        (ErrorKind::UnknownArgument, None) => format!("unknown flag: {culprit}"),
         _ if last.starts_with("--") => format!("flag needs an argument: {last}"),
         _ => {
-            let short = last.chars().last().unwrap_or('-');
-            format!("flag needs an argument: '{short}' in -{short}")
+            let letter = last.chars().last().unwrap_or('-');
+            format!("flag needs an argument: '{letter}' in -{letter}")
         }
     }
 }

@@ -5,11 +5,7 @@ use crate::def::{CommandDef, FlagDef};
 
 /// The line after `Usage:`; `path` is how the user called the command.
 pub fn usage_line(def: &CommandDef, path: &str) -> String {
-    let options = if def.flags.is_empty() {
-        ""
-    } else {
-        " [OPTIONS]"
-    };
+    let options = if def.shows_options { " [OPTIONS]" } else { "" };
     let gap = if def.usage.is_empty() { "" } else { " " };
     format!("skep {path}{options}{gap}{}", def.usage)
 }
@@ -42,6 +38,8 @@ pub fn command(def: &CommandDef, path: &str, width: usize) -> String {
 
 /// One flag a line, explanations in a column of their own.
 pub fn options(flags: &[FlagDef], width: usize) -> String {
+    // The last column stays free.
+    let width = width.saturating_sub(1);
     let column = flags.iter().map(|flag| flag.shown.len()).max().unwrap_or(0) + 9;
     let mut text = String::new();
     for flag in flags {
@@ -201,7 +199,7 @@ mod tests {
         ];
         assert_eq!(
             options(&flags, 80),
-            "      --health-start-interval duration   Time between running the check during\n                                         the start period (ms|s|m|h)\n      --init                             Use an init inside each service\n                                         container to forward signals and reap\n                                         processes\n"
+            "      --health-start-interval duration   Time between running the check\n                                         during the start period (ms|s|m|h)\n      --init                             Use an init inside each service\n                                         container to forward signals and\n                                         reap processes\n"
         );
     }
 }

@@ -67,6 +67,22 @@ impl Reference {
         })
     }
 
+    /// Reads a name that must be one. The error is docker's.
+    pub fn required(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| {
+            let path = text.split([':', '@']).next().unwrap_or(text);
+            if Self::parse(&text.to_lowercase()).is_none() {
+                "invalid reference format".to_owned()
+            } else if path.contains('/') {
+                format!("invalid reference format: repository name ({path}) must be lowercase")
+            } else {
+                format!(
+                    "invalid reference format: repository name (library/{path}) must be lowercase"
+                )
+            }
+        })
+    }
+
     /// With `:latest` if it says neither tag nor digest.
     pub fn with_default_tag(mut self) -> Self {
         if self.tag.is_none() && self.digest.is_none() {
@@ -106,9 +122,7 @@ pub fn repository_and_tag(text: &str) -> Result<(String, String), String> {
     if text.is_empty() {
         return Ok((String::new(), String::new()));
     }
-    let reference = Reference::parse(text)
-        .ok_or("invalid reference format")?
-        .with_default_tag();
+    let reference = Reference::required(text)?.with_default_tag();
     Ok((reference.name, reference.tag.unwrap_or_default()))
 }
 

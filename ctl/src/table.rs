@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::failure::{Failure, Outcome};
 use crate::json::Json;
-use crate::template::{Dot, Missing, Template};
+use crate::template::{Dialect, Dot, Missing, Template};
 
 /// Space between columns.
 const GAP: usize = 3;
@@ -157,7 +157,7 @@ pub fn render(listing: &Listing, format: &str, quiet: bool, rows: Vec<Row>) -> O
             value: &names,
             missing: Missing::Key,
             methods: Some(&|name, arguments| header_method(name, arguments)),
-            header: true,
+            dialect: Dialect::Header,
         };
         text.push_str(&template.run(&dot).map_err(failed)?);
         text.push('\n');
@@ -182,13 +182,13 @@ fn row_text(listing: &Listing, template: &Template, row: Row) -> Outcome<String>
         value: &value,
         missing: Missing::FieldOf(listing.kind),
         methods: Some(&methods),
-        header: false,
+        dialect: Dialect::Row,
     };
     template.run(&dot).map_err(failed)
 }
 
 fn failed(why: String) -> Failure {
-    Failure::message(format!("failed to execute template: {why}"))
+    Failure::message(format!("template parsing error: {why}"))
 }
 
 /// The heading of `.Label "com.example.my-key"` is `my key`.
@@ -262,7 +262,7 @@ mod tests {
             (
                 "json",
                 false,
-                "{\"ID\":\"abc\",\"Labels\":\"com.x.my-key=v\",\"Name\":\"web\",\"Ports\":\"*:80->80/tcp\"}\n{\"ID\":\"a_very_long_id\",\"Labels\":\"com.x.my-key=v\",\"Name\":\"b\",\"Ports\":\"\"}\n",
+                "{\"ID\":\"abc\",\"Labels\":\"com.x.my-key=v\",\"Name\":\"web\",\"Ports\":\"*:80-\\u003e80/tcp\"}\n{\"ID\":\"a_very_long_id\",\"Labels\":\"com.x.my-key=v\",\"Name\":\"b\",\"Ports\":\"\"}\n",
             ),
         ] {
             assert_eq!(
@@ -275,7 +275,7 @@ mod tests {
             render(&THINGS, "{{.Foo}}", false, rows())
                 .unwrap_err()
                 .to_string(),
-            "failed to execute template: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *thing.context"
+            "template parsing error: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *thing.context"
         );
         assert_eq!(
             render(&THINGS, "{{.Foo", false, rows())

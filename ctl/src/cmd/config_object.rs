@@ -48,18 +48,17 @@ const CONFIGS: Listing = Listing {
 };
 
 fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
-    let read = if path == "-" {
-        session.read_input(PAYLOAD_BYTES_MAX)
-    } else {
-        files::read(path, PAYLOAD_BYTES_MAX as u64).map_err(Failure::Message)
-    };
-    read.map_err(|why| match why {
-        Failure::Message(why) => Failure::message(format!(
-            "error reading content from {}: {why}",
-            human::quote(path)
-        )),
-        other => other,
-    })
+    if path != "-" {
+        return files::read(path, PAYLOAD_BYTES_MAX as u64)
+            .map_err(|why| Failure::message(format!("error reading from {path}: {why}")));
+    }
+    let data = session
+        .read_input(PAYLOAD_BYTES_MAX)
+        .map_err(|why| Failure::message(format!("error reading from STDIN: {why}")))?;
+    if data.is_empty() {
+        return Err(Failure::message("error reading from STDIN: data is empty"));
+    }
+    Ok(data)
 }
 
 async fn store(session: &Session, kind: &str, args: &Args, data: &[u8], driver: &str) -> Outcome {
@@ -90,19 +89,25 @@ pub async fn create_secret(session: &Session, args: &Args) -> Outcome {
     let path = args.positional(1);
     if !driver.is_empty() && !path.is_empty() {
         return Err(Failure::message(
-            "when using secret driver secret data must be empty",
+            "When using secret driver secret data must be empty",
         ));
     }
-    let data = if path.is_empty() {
-        Vec::new()
-    } else {
-        payload(session, path)?
+    let data = match (driver, path) {
+        ("", "") => return Err(Failure::message("secret file is required")),
+        (_, "") => Vec::new(),
+        (_, path) => payload(session, path)?,
     };
     store(session, "secret", args, &data, driver).await
 }
 
 pub async fn create_config(session: &Session, args: &Args) -> Outcome {
-    let data = payload(session, args.positional(1))?;
+    let path = args.positional(1);
+    let data = payload(session, path).map_err(|why| {
+        Failure::message(format!(
+            "Error reading content from {}: {why}",
+            human::quote(path)
+        ))
+    })?;
     store(session, "config", args, &data, "").await
 }
 

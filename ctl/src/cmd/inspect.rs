@@ -161,7 +161,7 @@ pub async fn any(session: &Session, args: &Args) -> Outcome {
                     Err(failure) => return Err(failure),
                 }
             }
-            Err(Failure::message(format!("error: no such object: {name}")))
+            Err(Failure::message(format!("Error: No such object: {name}")))
         },
     )
     .await

@@ -210,7 +210,14 @@ pub fn format_of(session: &Session, args: &Args, key: &str) -> String {
 }
 
 fn about_line(command: &Command) -> String {
-    command.def.about.lines().next().unwrap_or("").to_owned()
+    command
+        .def
+        .about
+        .lines()
+        .next()
+        .unwrap_or("")
+        .trim_end_matches('.')
+        .to_owned()
 }
 
 /// Commands of one word, with what they do.
@@ -272,7 +279,7 @@ mod tests {
             assert!(find(commands, name).is_some(), "{name}");
         }
         let create = &find(commands, "service create").unwrap().def;
-        assert_eq!(create.flags.len(), 67);
+        assert_eq!(create.flags.len(), 73);
         assert!(!create.interspersed);
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Call, segment};
-use crate::failure::{Failure, Outcome, status};
+use crate::failure::{Failure, Outcome};
 use crate::filter::Filters;
 use crate::flags::Args;
 use crate::grammar::environment;
@@ -126,7 +126,7 @@ pub async fn remove(session: &Session, args: &Args) -> Outcome {
         }
     }
     if failed {
-        Err(Failure::exit(status::FAILED))
+        Err(Failure::message("exit status 1"))
     } else {
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::functions;
+use super::functions::{self, Dialect};
 use super::parse::{Command, Expr, Node, Pipe};
 use crate::json::Json;
 
@@ -23,8 +23,7 @@ pub struct Dot<'a> {
     pub value: &'a Json,
     pub missing: Missing,
     pub methods: Option<Methods<'a>>,
-    /// Functions keep their argument as it is: a table's header names its columns.
-    pub header: bool,
+    pub dialect: Dialect,
 }
 
 impl<'a> Dot<'a> {
@@ -33,7 +32,7 @@ impl<'a> Dot<'a> {
             value,
             missing: Missing::Key,
             methods: None,
-            header: false,
+            dialect: Dialect::Object,
         }
     }
 }
@@ -242,7 +241,7 @@ impl State<'_> {
                     });
                 }
                 arguments.extend(piped);
-                functions::call(name, &arguments, self.root.header)
+                functions::call(name, &arguments, self.root.dialect)
                     .map_err(|why| self.failed(*at, name, &format!("error calling {name}: {why}")))
             }
             Expr::Fields {

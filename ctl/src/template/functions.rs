@@ -11,12 +11,24 @@ const NAMES: [&str; 27] = [
     "upper", "urlquery", "tojson",
 ];
 
+/// What a template is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// An object of the API.
+    Object,
+    /// A row of a table.
+    Row,
+    /// A table's heading: functions leave the names of its columns as they are.
+    Header,
+}
+
 pub fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
 /// Calls a function. In a table's header docker's own functions return their first argument.
-pub fn call(name: &str, arguments: &[Json], header: bool) -> Result<Json, String> {
+pub fn call(name: &str, arguments: &[Json], how: Dialect) -> Result<Json, String> {
+    let header = how == Dialect::Header;
     let argument = |index: usize| {
         arguments
             .get(index)
@@ -48,7 +60,12 @@ pub fn call(name: &str, arguments: &[Json], header: bool) -> Result<Json, String
         )),
     };
     Ok(match name {
-        "json" | "tojson" => Json::Text(argument(0)?.compact(false)),
+        "json" | "tojson" => {
+            let value = argument(0)?;
+            // A row is a type with its own way to JSON, which is Go's default one.
+            let is_row = how == Dialect::Row && matches!(value, Json::Object(_));
+            Json::Text(value.compact(is_row))
+        }
         "join" => {
             let parts: Vec<String> = match argument(0)? {
                 Json::List(values) => values.iter().map(show).collect(),
@@ -195,6 +212,16 @@ pub fn show(value: &Json) -> String {
             let shown: Vec<String> = values.iter().map(show_inner).collect();
             format!("[{}]", shown.join(" "))
         }
+        Json::Object(fields) if is_struct(fields) => {
+            let shown: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| match value {
+                    Json::Null => show_null_field(name).to_owned(),
+                    value => show_inner(value),
+                })
+                .collect();
+            format!("{{{}}}", shown.join(" "))
+        }
         Json::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_by(|a, b| a.0.cmp(&b.0));
@@ -207,9 +234,18 @@ pub fn show(value: &Json) -> String {
     }
 }
 
+/// Whether an object is one of the API's types, whose fields begin with a capital, rather than a
+/// map with the user's keys.
+fn is_struct(fields: &[(String, Json)]) -> bool {
+    !fields.is_empty()
+        && fields
+            .iter()
+            .all(|(name, _)| name.starts_with(|c: char| c.is_ascii_uppercase()))
+}
+
 fn show_inner(value: &Json) -> String {
     match value {
-        Json::Null => "<nil>".to_owned(),
+        Json::Null => "[]".to_owned(),
         other => show(other),
     }
 }

@@ -9,6 +9,7 @@ mod lex;
 mod parse;
 
 pub use eval::{Dot, Missing};
+pub use functions::Dialect;
 
 use parse::Node;
 

@@ -1,7 +1,5 @@
 //! `container commit`.
 
-use serde_json::json;
-
 use crate::client::Call;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Args;
@@ -17,17 +15,10 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         .query_text("tag", &tag)
         .query_text("author", args.text("author"))
         .query_text("comment", args.text("message"))
-        .query(
-            "pause",
-            if args.flag_or("pause", true) {
-                "1"
-            } else {
-                "0"
-            },
-        );
+        .query_text("pause", if args.flag_or("pause", true) { "" } else { "0" });
     for change in args.list("change") {
         call = call.query("changes", change);
     }
-    let answer = session.client.json(call.json(&json!({}))).await?;
+    let answer = session.client.json(call).await?;
     session.say(answer.str("Id"))
 }

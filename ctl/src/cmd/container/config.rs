@@ -176,6 +176,7 @@ fn host_config(args: &Args) -> Outcome<Value> {
     });
     resources(args, &mut host)?;
     security(args, &mut host)?;
+    args.each("sysctl", allowed_sysctl)?;
     let maps = [
         ("storage-opt", "StorageOpt"),
         ("sysctl", "Sysctls"),
@@ -208,6 +209,27 @@ fn host_config(args: &Args) -> Outcome<Value> {
         return Err(Failure::message("--use-api-socket is not supported"));
     }
     Ok(host)
+}
+
+/// Settings of the kernel that a container has for itself.
+fn allowed_sysctl(value: &str) -> Result<(), String> {
+    const ALLOWED: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let name = value.split('=').next().unwrap_or("");
+    let own = ALLOWED.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.");
+    if own && value.contains('=') {
+        Ok(())
+    } else {
+        Err(format!("sysctl '{value}' is not allowed"))
+    }
 }
 
 fn null_if_empty(list: Vec<String>) -> Value {
@@ -416,14 +438,7 @@ fn volumes(args: &Args) -> (Vec<String>, Map<String, Value>) {
 
 /// How each network is joined. Flags without a network of their own belong to the first.
 fn endpoints(args: &Args, mut networks: Vec<network::NetworkFlag>) -> Outcome<Map<String, Value>> {
-    let flags = [
-        "network-alias",
-        "link",
-        "ip",
-        "ip6",
-        "link-local-ip",
-        "mac-address",
-    ];
+    let flags = ["network-alias", "ip", "ip6", "link-local-ip", "mac-address"];
     if networks.is_empty() && flags.iter().any(|flag| args.given(flag)) {
         networks.push(network::NetworkFlag {
             target: "default".to_owned(),
@@ -468,7 +483,11 @@ fn endpoints(args: &Args, mut networks: Vec<network::NetworkFlag>) -> Outcome<Ma
             "DriverOpts": network.driver_opts,
             "GwPriority": network.gw_priority,
         });
-        if index == 0 && !links.is_empty() {
+        // On the default network links are the host's business.
+        if index == 0
+            && !links.is_empty()
+            && !matches!(network.target.as_str(), "default" | "bridge")
+        {
             endpoint["Links"] = json!(links);
         }
         if !network.mac.is_empty() {

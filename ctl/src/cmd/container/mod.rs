@@ -20,6 +20,8 @@ mod streams;
 
 use std::future::Future;
 
+use futures_util::{StreamExt, stream};
+
 use crate::client::segment;
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
@@ -29,8 +31,11 @@ pub fn path(name: &str, rest: &str) -> String {
     format!("/containers/{}{rest}", segment(name))
 }
 
-/// Does something with each container, says the names of those it was done with, and reports the
-/// others together.
+/// So many containers are asked at a time: stopping one may take its whole grace period.
+const ACTS_AT_ONCE_MAX: usize = 50;
+
+/// Does something with each container at once, says the names of those it was done with in their
+/// order, and reports the others together.
 pub async fn each<'n, F>(
     session: &Session,
     names: &'n [String],
@@ -40,10 +45,12 @@ where
     F: Future<Output = Outcome>,
 {
     let mut failures = Vec::new();
+    let mut done = stream::iter(names.iter().map(|name| act(name))).buffered(ACTS_AT_ONCE_MAX);
     for name in names {
-        match act(name).await {
-            Ok(()) => session.say(name)?,
-            Err(failure) => failures.push(failure),
+        match done.next().await {
+            Some(Ok(())) => session.say(name)?,
+            Some(Err(failure)) => failures.push(failure),
+            None => break,
         }
     }
     Failure::join(failures)

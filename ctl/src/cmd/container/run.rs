@@ -14,7 +14,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     let failed = |failure: Failure, status: u8| with_help(failure, "run", status);
     let detach = args.flag("detach");
     let body = config::build(session, args).map_err(|failure| failed(failure, status::USAGE))?;
-    check(session, args).map_err(|failure| failed(failure, status::USAGE))?;
+    check(session, args)?;
     let id = create(session, args, &body)
         .await
         .map_err(|failure| failed(failure, status::USAGE))?;
@@ -71,9 +71,8 @@ fn check(session: &Session, args: &Args) -> Outcome {
         ));
     }
     if args.flag("rm") && !matches!(args.text("restart"), "" | "no") {
-        return Err(Failure::message(
-            "conflicting options: cannot specify both --restart and --rm",
-        ));
+        let why = "conflicting options: cannot specify both --restart and --rm";
+        return Err(with_help(Failure::message(why), "run", status::USAGE));
     }
     if args.flag("tty")
         && !args.flag("detach")

@@ -64,7 +64,7 @@ pub async fn port(session: &Session, args: &Args) -> Outcome {
             .unwrap_or_default();
         if lines.is_empty() {
             return Err(Failure::message(format!(
-                "no public port '{key}' published for {name}"
+                "Error: No public port '{wanted}' published for {name}"
             )));
         }
     } else {

@@ -66,7 +66,7 @@ async fn start_all(session: &Session, names: &[String]) -> Outcome {
         Ok(())
     } else {
         Err(Failure::message(format!(
-            "failed to start containers: {}",
+            "Error: failed to start containers: {}",
             failed.join(", ")
         )))
     }

@@ -51,14 +51,12 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         .query_if("all", args.flag("all"))
         .query_text("filters", &filters.to_query());
     let images = session.client.json(call).await?;
-    let mut images: Vec<&Json> = images.list("").iter().collect();
-    images.sort_by_key(|image| std::cmp::Reverse(image.int("Created")));
     let digests = args.flag("digests");
     let format = crate::cmd::format_of(session, args, "imagesFormat");
     let by_digest = digests || format.contains("{{.Digest}}");
     let cut = !args.flag("no-trunc");
     let mut rows = Vec::new();
-    for image in images {
+    for image in images.list("") {
         for name in names(image, by_digest) {
             rows.push(row(image, name, cut));
         }
@@ -119,7 +117,7 @@ fn names(image: &Json, by_digest: bool) -> Vec<Name> {
         if by_digest {
             names.extend(found.iter().map(|digest| name(repository, NONE, digest)));
         } else {
-            names.push(name(repository, NONE, NONE));
+            names.push(name(repository, NONE, ""));
         }
     }
     if names.is_empty() {
@@ -166,7 +164,7 @@ fn row(image: &Json, name: Name, cut: bool) -> Row {
             .into(),
         ),
         ("Size", human::size3(size).into()),
-        ("VirtualSize", human::size3(size).into()),
+        ("VirtualSize", human::size(size).into()),
         ("SharedSize", maybe("SharedSize").into()),
         ("UniqueSize", unique.into()),
         ("Containers", containers.into()),

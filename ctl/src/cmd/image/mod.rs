@@ -8,21 +8,21 @@ pub mod transfer;
 use crate::client::{Call, segment};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Args;
-use crate::reference::{self, Reference};
+use crate::reference;
 use crate::session::Session;
 
 pub async fn tag(session: &Session, args: &Args) -> Outcome {
     let target = args.positional(1);
-    let wrong = || {
+    let wrong = |why: &str| {
         Failure::message(format!(
-            "Error parsing reference: {} is not a valid repository/tag: invalid reference format",
+            "Error parsing reference: {} is not a valid repository/tag: {why}",
             crate::human::quote(target)
         ))
     };
-    if Reference::parse(target).is_none_or(|target| target.digest.is_some()) {
-        return Err(wrong());
+    let (repository, tag) = reference::repository_and_tag(target).map_err(|why| wrong(&why))?;
+    if repository.is_empty() || target.contains('@') {
+        return Err(wrong("invalid reference format"));
     }
-    let (repository, tag) = reference::repository_and_tag(target).map_err(|_| wrong())?;
     let call = Call::post(format!("/images/{}/tag", segment(args.positional(0))))
         .query("repo", repository)
         .query("tag", tag);

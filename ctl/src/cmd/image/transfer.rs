@@ -8,10 +8,7 @@ use crate::reference::Reference;
 use crate::session::Session;
 
 pub async fn pull(session: &Session, args: &Args) -> Outcome {
-    let given = args.positional(0);
-    let Some(reference) = Reference::parse(given) else {
-        return Err(Failure::message("invalid reference format"));
-    };
+    let reference = Reference::required(args.positional(0)).map_err(Failure::Message)?;
     let all = args.flag("all-tags");
     if all && (reference.tag.is_some() || reference.digest.is_some()) {
         return Err(Failure::message("tag can't be used with --all-tags/-a"));
@@ -57,9 +54,9 @@ pub async fn fetch(
         .query("fromImage", &name)
         .query_text("tag", tag)
         .query_text("platform", platform)
-        .header_maybe(
+        .header(
             "X-Registry-Auth",
-            session.config.registry_auth(&reference.to_string()),
+            session.config.auth_header(&reference.to_string()),
         );
     let stream = JsonLines::of(session.client.send(call).await?);
     match sink {
@@ -94,9 +91,7 @@ pub fn full_name(reference: &Reference) -> String {
 }
 
 pub async fn push(session: &Session, args: &Args) -> Outcome {
-    let Some(reference) = Reference::parse(args.positional(0)) else {
-        return Err(Failure::message("invalid reference format"));
-    };
+    let reference = Reference::required(args.positional(0)).map_err(Failure::Message)?;
     let all = args.flag("all-tags");
     if all && reference.tag.is_some() {
         return Err(Failure::message("tag can't be used with --all-tags/-a"));
@@ -113,9 +108,7 @@ pub async fn push(session: &Session, args: &Args) -> Outcome {
         }
         reference.with_default_tag()
     };
-    let auth = session.config.registry_auth(&reference.to_string());
-    // The daemon wants the header even when there is nothing to say: `{}`.
-    let auth = auth.unwrap_or_else(|| "e30=".to_owned());
+    let auth = session.config.auth_header(&reference.to_string());
     let call = Call::post(format!("/images/{}/push", segment(&reference.name)))
         .query_text("tag", reference.tag.as_deref().unwrap_or(""))
         .query_text("platform", &super::platform_query(args.text("platform"))?)

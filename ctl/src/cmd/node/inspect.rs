@@ -129,7 +129,8 @@ fn pretty_text(node: &Json) -> String {
             tls.str("CertIssuerPublicKey"),
         );
     }
-    text
+    // The printer ends the last line.
+    text.trim_end_matches('\n').to_owned()
 }
 
 fn labels(text: &mut String, heading: &str, node: &Json, path: &str) {

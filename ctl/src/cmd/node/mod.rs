@@ -71,7 +71,8 @@ async fn set_role(
     for name in args.positionals() {
         let mut node = fetch(session, name).await?;
         if node["Spec"]["Role"] == json!(role) {
-            session.say(format!("Node {name} is already a {role}."))?;
+            let id = node["ID"].as_str().unwrap_or(name);
+            session.say(format!("Node {id} is already a {role}."))?;
             continue;
         }
         node["Spec"]["Role"] = json!(role);

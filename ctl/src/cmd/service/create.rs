@@ -25,7 +25,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     resolve_names(session, args, &mut service).await?;
     let image = service.task_template.image().to_owned();
     let auth = if args.flag("with-registry-auth") {
-        session.config.registry_auth(&image)
+        Some(session.config.auth_header(&image))
     } else {
         None
     };

@@ -17,7 +17,13 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     let fetch = |name: String| async move {
         let call =
             Call::get(format!("/services/{}", segment(&name))).query("insertDefaults", "true");
-        session.client.text(call).await
+        session.client.text(call).await.map_err(|failure| {
+            if failure.is_not_found() {
+                Failure::message(format!("Error: no such service: {name}"))
+            } else {
+                failure
+            }
+        })
     };
     if !args.flag("pretty") {
         return inspect::each(session, args.text("format"), args.positionals(), fetch).await;

@@ -8,6 +8,7 @@ use crate::json::Json;
 /// `networks` is the list that names are found in.
 pub fn text(service: &Json, networks: &Json) -> String {
     let mut out = Text::default();
+    out.line("", "");
     out.line("ID:\t\t", service.str("ID"));
     out.line("Name:\t\t", service.str("Spec.Name"));
     out.pairs("Labels:", service, "Spec.Labels", "=");
@@ -21,6 +22,10 @@ pub fn text(service: &Json, networks: &Json) -> String {
     resources(&mut out, service.at("Spec.TaskTemplate.Resources"));
     attachments(&mut out, service, networks);
     endpoint(&mut out, service);
+    health(
+        &mut out,
+        service.at("Spec.TaskTemplate.ContainerSpec.Healthcheck"),
+    );
     out.0
 }
 
@@ -32,6 +37,14 @@ impl Text {
         self.0.push_str(label);
         self.0.push_str(value);
         self.0.push('\n');
+    }
+
+    /// The last line of a list ends in a space.
+    fn end_with_space(&mut self) {
+        if self.0.ends_with('\n') {
+            self.0.pop();
+        }
+        self.0.push_str(" \n");
     }
 
     fn line_if(&mut self, label: &str, value: &str) {
@@ -201,17 +214,33 @@ fn container(out: &mut Text, container: &Json) {
             out.line("  Source:\t", reference.str(name));
         }
     }
-    health(out, container.at("Healthcheck"));
 }
 
-fn health(_out: &mut Text, _health: &Json) {}
+fn health(out: &mut Text, health: &Json) {
+    if *health == Json::Null {
+        return;
+    }
+    let time = |field: &str| duration::format(health.int(field));
+    out.line(" Healthcheck:", "");
+    out.line("  Interval = ", &time("Interval"));
+    out.line("  Retries = ", &health.int("Retries").to_string());
+    out.line("  StartPeriod =\t", &time("StartPeriod"));
+    out.line("  Timeout =\t", &time("Timeout"));
+    if !health.list("Test").is_empty() {
+        out.line("  Tests:", "");
+    }
+    for word in health.texts("Test") {
+        out.line("\t Test = ", word);
+    }
+    out.end_with_space();
+}
 
 fn log_driver(out: &mut Text, driver: &Json) {
     if *driver == Json::Null {
         return;
     }
     out.line("Log Driver:", "");
-    out.line_if(" Name:\t", driver.str("Name"));
+    out.line_if(" Name:\t\t", driver.str("Name"));
     let options = driver.text_map("Options");
     if !options.is_empty() {
         out.line(" LogOpts:", "");
@@ -293,4 +322,5 @@ fn endpoint(out: &mut Text, service: &Json) {
         out.line("  TargetPort = ", &port.int("TargetPort").to_string());
         out.line("  PublishMode = ", port.str("PublishMode"));
     }
+    out.end_with_space();
 }

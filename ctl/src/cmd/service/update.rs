@@ -34,7 +34,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     change(session, args, &mut changed)?;
     change_references(session, args, &mut changed).await?;
     let registry_auth = if args.flag("with-registry-auth") {
-        session.config.registry_auth(changed.task_template.image())
+        Some(session.config.auth_header(changed.task_template.image()))
     } else {
         None
     };

@@ -79,7 +79,7 @@ pub async fn init(session: &Session, args: &Args) -> Outcome {
     ))?;
     token::print_join_command(session, &node, true, false).await?;
     session.say(
-        "To add a manager to this swarm, run 'skep swarm join-token manager' and follow the instructions.\n",
+        "To add a manager to this swarm, run 'skep swarm join-token manager' and follow the instructions.",
     )?;
     if args.flag("autolock") {
         let key = token::fetch_unlock_key(session).await?;
