@@ -10,11 +10,14 @@ pub mod cluster;
 pub mod docker;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -22,11 +25,14 @@ use hyper_util::rt::TokioIo;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use skep_api::{About, ApiState, Listener, serve};
-use skep_engine::{Engine, EngineConfig};
+use skep_engine::{Engine, EngineConfig, ListOptions, RemoveOptions};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use cluster::FakeCluster;
+
+/// Counts servers, so that tests in one process have cgroups of their own.
+static SERVERS: AtomicU64 = AtomicU64::new(0);
 
 /// No test waits longer for anything.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -85,7 +91,9 @@ where
     runtime.block_on(async {
         let root = tempfile::tempdir().unwrap();
         let mut config = EngineConfig::new(root.path().join("data"), root.path().join("run"));
-        config.cgroup_parent = format!("/skep-api-test-{}", std::process::id());
+        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
+        let parent = format!("/skep-api-test-{}-{number}", std::process::id());
+        config.cgroup_parent.clone_from(&parent);
         let engine = match Engine::open(config).await {
             Ok(engine) => engine,
             Err(error) => panic!("the engine does not open: {error}"),
@@ -110,15 +118,55 @@ where
             engine: engine.clone(),
             _root: root,
         });
-        let done = tokio::time::timeout(DEADLINE, test(server.clone())).await;
+        // Also a test that failed leaves no container, process or cgroup behind.
+        let work = AssertUnwindSafe(test(server.clone())).catch_unwind();
+        let done = tokio::time::timeout(DEADLINE, work).await;
+        remove_containers(&engine).await;
         stop.cancel();
-        tokio::time::timeout(DEADLINE, serving)
-            .await
-            .expect("the server stops in time")
-            .unwrap();
+        let stopped = tokio::time::timeout(DEADLINE, serving).await;
         engine.close().await;
-        done.expect("the test ends in time");
+        remove_cgroups(&parent);
+        match done.expect("the test ends in time") {
+            Ok(()) => stopped.expect("the server stops in time").unwrap(),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     });
+}
+
+async fn remove_containers(engine: &Arc<Engine>) {
+    let all = ListOptions {
+        all: true,
+        ..ListOptions::default()
+    };
+    for container in engine.container_list(all).await.unwrap_or_default() {
+        let options = RemoveOptions {
+            force: true,
+            volumes: true,
+        };
+        if let Err(error) = engine.container_remove(&container.id, options).await {
+            eprintln!("left behind: container {}: {error}", container.id);
+        }
+    }
+}
+
+/// Takes this test's cgroups away, of whichever hierarchies there are.
+fn remove_cgroups(parent: &str) {
+    let name = parent.trim_start_matches('/');
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let places = hierarchies.map(|entry| entry.path().join(name));
+    for place in places.chain([root.join(name)]) {
+        remove_tree(&place);
+    }
+}
+
+fn remove_tree(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(directory);
 }
 
 impl Server {
