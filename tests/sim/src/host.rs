@@ -37,6 +37,8 @@ pub struct Container {
     stopped_at: Option<Timestamp>,
     pub addresses: Vec<(NetworkId, String)>,
     pub service: String,
+    /// Whether the host was cut off while the container was there, so that nobody could stop it.
+    pub was_cut_off: bool,
 }
 
 impl Container {
@@ -113,7 +115,9 @@ impl Host {
         if !self.on {
             return;
         }
+        let cut_off = !self.connected;
         for container in self.containers.values_mut() {
+            container.was_cut_off |= cut_off;
             container.advance(now, rough, dice);
         }
     }
@@ -159,6 +163,7 @@ fn accept(task: &Task, is_job: bool, now: Timestamp, dice: &mut Dice) -> Contain
         stopped_at: None,
         addresses: addresses.collect(),
         service: task.service_name.clone(),
+        was_cut_off: false,
     }
 }
 

@@ -18,9 +18,9 @@ fn main() -> ExitCode {
     };
     let mut failed = 0;
     for seed in from..=to {
-        let mut trace = |line: &str| {
+        let mut trace = |line: &dyn Fn() -> String| {
             if !quiet {
-                println!("{line}");
+                println!("{}", line());
             }
         };
         match skep_sim::run(seed, &mut trace) {

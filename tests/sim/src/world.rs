@@ -12,7 +12,7 @@ use skep_reconcile::{
     InitialCluster, Memory, NewNode, NodeReport, add_node, control, initial_cluster, reconcile,
     record_node_states, record_statuses,
 };
-use skep_store::{Commit, Snapshot};
+use skep_store::{Commit, Event, Object, Snapshot};
 
 use crate::host::Host;
 use crate::invariant;
@@ -58,8 +58,11 @@ pub struct Outcome {
     pub peace_secs: i64,
 }
 
-/// Runs the world that `seed` makes. `trace` is called with a line for each thing that happens.
-pub fn run(seed: u64, trace: &mut dyn FnMut(&str)) -> Result<Outcome, Failure> {
+/// Where a run tells what happens; lines are made only if somebody wants them.
+pub type Trace<'a> = dyn FnMut(&dyn Fn() -> String) + 'a;
+
+/// Runs the world that `seed` makes. `trace` is called for each thing that happens.
+pub fn run(seed: u64, trace: &mut Trace<'_>) -> Result<Outcome, Failure> {
     let mut world = World::new(seed);
     let result = world.live(trace);
     let at_secs = (world.now.0 - START.0) / 1_000_000_000;
@@ -107,8 +110,8 @@ impl World {
         }
     }
 
-    fn live(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
-        self.found()?;
+    fn live(&mut self, trace: &mut Trace<'_>) -> Result<(), String> {
+        self.found(trace)?;
         let faults_end = self
             .now
             .plus(Duration::from_secs(self.dice.between(30, 120)));
@@ -116,7 +119,7 @@ impl World {
             let step = self.dice.between(50, 800);
             self.tick(step, trace)?;
         }
-        trace("peace");
+        trace(&|| "peace".to_owned());
         self.make_peace(trace)?;
         self.settle(trace)?;
         self.outcome.commits = self.log.len();
@@ -124,20 +127,20 @@ impl World {
     }
 
     /// The cluster and its first nodes.
-    fn found(&mut self) -> Result<(), String> {
+    fn found(&mut self, trace: &mut Trace<'_>) -> Result<(), String> {
         let cluster = InitialCluster {
             id: ClusterId::random(&mut self.dice),
             ..InitialCluster::default()
         };
         let commit = initial_cluster(cluster, self.now, &mut self.dice);
-        self.commit(&commit)?;
+        self.commit(&commit, trace)?;
         for at in 0..self.dice.between(2, 5) {
-            self.join(at == 0)?;
+            self.join(at == 0, trace)?;
         }
         Ok(())
     }
 
-    fn join(&mut self, manager: bool) -> Result<(), String> {
+    fn join(&mut self, manager: bool, trace: &mut Trace<'_>) -> Result<(), String> {
         let id = NodeId::random(&mut self.dice);
         let node = NewNode {
             id: id.clone(),
@@ -163,11 +166,11 @@ impl World {
         };
         let commit = add_node(&self.log.snapshot(), node, self.now);
         self.hosts.push(Host::new(id));
-        commit.map_or(Ok(()), |commit| self.commit(&commit).map(drop))
+        commit.map_or(Ok(()), |commit| self.commit(&commit, trace).map(drop))
     }
 
     /// A moment passes.
-    fn tick(&mut self, millis: u64, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+    fn tick(&mut self, millis: u64, trace: &mut Trace<'_>) -> Result<(), String> {
         self.now = self.now.plus(Duration::from_millis(millis));
         if self.rough {
             self.strike(trace)?;
@@ -188,11 +191,11 @@ impl World {
         }
         for (what, commit) in proposals {
             if self.rough && self.dice.chance(4) {
-                trace(&format!("the proposal of {what} is lost"));
+                trace(&|| format!("the proposal of {what} is lost"));
                 continue;
             }
-            if !self.commit(&commit)? {
-                trace(&format!("the commit of {what} is refused"));
+            if !self.commit(&commit, trace)? {
+                trace(&|| format!("the commit of {what} is refused"));
             }
         }
         let lag = match self.rough {
@@ -203,11 +206,14 @@ impl World {
         invariant::always(&self.log.snapshot(), &self.hosts)
     }
 
-    fn commit(&mut self, commit: &Commit) -> Result<bool, String> {
+    fn commit(&mut self, commit: &Commit, trace: &mut Trace<'_>) -> Result<bool, String> {
         match self.log.commit(commit) {
             Ok(applied) => {
                 if !applied.events.is_empty() {
                     self.last_change = self.now;
+                }
+                for event in &applied.events {
+                    trace(&|| tell(event));
                 }
                 invariant::after_commit(&applied.events)?;
                 Ok(true)
@@ -220,20 +226,20 @@ impl World {
     }
 
     /// Something breaks, now and then.
-    fn strike(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+    fn strike(&mut self, trace: &mut Trace<'_>) -> Result<(), String> {
         if self.dice.chance(3) {
             self.log.elect(&mut self.dice)?;
             self.memory = Memory::new();
             self.heard.clear();
             self.outcome.elections += 1;
-            trace(&format!("manager {} leads", self.log.leader()));
+            trace(&|| format!("manager {} leads", self.log.leader()));
         }
         if self.dice.chance(3) {
             self.log.restore(&mut self.dice)?;
         }
         if self.dice.chance(1) && self.hosts.len() < 7 {
-            trace("a node joins");
-            self.join(false)?;
+            trace(&|| "a node joins".to_owned());
+            self.join(false, trace)?;
         }
         for host in &mut self.hosts {
             let whole = host.on && host.connected;
@@ -243,16 +249,16 @@ impl World {
                 self.outcome.node_faults += 1;
                 match self.dice.chance(50) {
                     true => {
-                        trace(&format!("{} crashes", host.id));
+                        trace(&|| format!("{} crashes", host.id));
                         host.crash();
                     }
                     false => {
-                        trace(&format!("{} is cut off", host.id));
+                        trace(&|| format!("{} is cut off", host.id));
                         host.connected = false;
                     }
                 }
             } else if !whole && host.heals_at <= self.now {
-                trace(&format!("{} is back", host.id));
+                trace(&|| format!("{} is back", host.id));
                 host.on = true;
                 host.connected = true;
             }
@@ -268,11 +274,7 @@ impl World {
         }
     }
 
-    fn ask(
-        &mut self,
-        seen: &Snapshot,
-        trace: &mut dyn FnMut(&str),
-    ) -> Option<(&'static str, Commit)> {
+    fn ask(&mut self, seen: &Snapshot, trace: &mut Trace<'_>) -> Option<(&'static str, Commit)> {
         let request = self.removal(seen);
         let request = request.or_else(|| user::wish(seen, &mut self.dice))?;
         self.request(&request, seen, trace)
@@ -296,18 +298,18 @@ impl World {
         &mut self,
         request: &ControlRequest,
         seen: &Snapshot,
-        trace: &mut dyn FnMut(&str),
+        trace: &mut Trace<'_>,
     ) -> Option<(&'static str, Commit)> {
         self.outcome.requests += 1;
         match control::execute(request, seen, self.now, &mut self.dice) {
             Ok((commit, _)) if commit.is_empty() => None,
             Ok((commit, _)) => {
-                trace(&describe(request));
+                trace(&|| describe(request));
                 Some(("the user", commit))
             }
             Err(error) => {
                 self.outcome.refused += 1;
-                trace(&format!("{}: {error}", describe(request)));
+                trace(&|| format!("{}: {error}", describe(request)));
                 None
             }
         }
@@ -352,18 +354,18 @@ impl World {
     fn reconcile(
         &mut self,
         seen: &Snapshot,
-        trace: &mut dyn FnMut(&str),
+        trace: &mut Trace<'_>,
     ) -> Option<(&'static str, Commit)> {
         let step = reconcile(seen, &mut self.memory, self.now, &mut self.dice);
         for note in &step.notes {
-            trace(&format!("note: {note}"));
+            trace(&|| format!("note: {note}"));
         }
         self.wake_at = step.wake_at;
         step.commit.map(|commit| ("the control loop", commit))
     }
 
     /// Faults end, and the user asks for nothing impossible any more.
-    fn make_peace(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+    fn make_peace(&mut self, trace: &mut Trace<'_>) -> Result<(), String> {
         self.rough = false;
         for host in &mut self.hosts {
             host.on = true;
@@ -379,7 +381,7 @@ impl World {
             for request in requests {
                 let seen = self.log.snapshot();
                 if let Some((_, commit)) = self.request(&request, &seen, trace) {
-                    self.commit(&commit)?;
+                    self.commit(&commit, trace)?;
                 }
             }
             self.tick(100, trace)?;
@@ -388,7 +390,7 @@ impl World {
     }
 
     /// Waits until all is in order, and then sees that nothing changes any more.
-    fn settle(&mut self, trace: &mut dyn FnMut(&str)) -> Result<(), String> {
+    fn settle(&mut self, trace: &mut Trace<'_>) -> Result<(), String> {
         let began = self.now;
         loop {
             // A host that was removed while it was away finds out and stops what it had.
@@ -418,6 +420,33 @@ impl World {
             return Err(format!("a new leader would change things: {commit:?}"));
         }
         invariant::replicas_identical(&self.log.settle()?)
+    }
+}
+
+/// What an event means for a task or service, in one line.
+fn tell(event: &Event) -> String {
+    let version = event.version.index;
+    let key = event.change.key();
+    match event.change.after() {
+        Some(Object::Task(task)) => format!(
+            "  [{version}] {} slot {} v{} on {}: {} wants {} {}",
+            task.id,
+            task.slot,
+            task.spec_version.index,
+            task.node_id,
+            task.status.state,
+            task.desired_state,
+            task.status.err
+        ),
+        Some(Object::Service(service)) => format!(
+            "  [{version}] service {} v{} {:?} {}",
+            service.spec.name,
+            service.spec_version.index,
+            service.update_status.as_ref().map(|status| status.state),
+            service.waits_for
+        ),
+        Some(_) => format!("  [{version}] {key}"),
+        None => format!("  [{version}] {key} is gone"),
     }
 }
 

@@ -38,6 +38,9 @@ impl Pool {
 
     /// What a task that asks for `wanted` would get; nothing when it does not fit.
     pub fn grant(&self, wanted: &[GenericResource]) -> Option<Vec<GenericResource>> {
+        if wanted.is_empty() {
+            return Some(Vec::new());
+        }
         let mut left = self.clone();
         let mut granted = Vec::new();
         for resource in wanted {

@@ -90,10 +90,9 @@ pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
 
 /// Makes the task that is to take an outdated slot over.
 fn replace(view: &ServiceView<'_>, slot: &Slot, config: &UpdateConfig, plan: &mut Plan) {
-    let serving = slot
-        .best()
-        .is_some_and(|task| task.desired_state == TaskState::Running);
-    let desired = match (serving, config.order) {
+    // Whatever lives in the slot may serve, be it that this very step lets it run.
+    let filled = slot.tasks.iter().any(|task| task.is_live());
+    let desired = match (filled, config.order) {
         (true, UpdateOrder::StartFirst) => TaskState::Running,
         (true, UpdateOrder::StopFirst) => TaskState::Ready,
         (false, _) => slot.first_desired(view, Timestamp::ZERO),

@@ -12,6 +12,7 @@ mod history;
 mod identical;
 mod law;
 mod ports;
+mod slots;
 mod vnis;
 
 pub use converged::service_converged;
@@ -27,6 +28,7 @@ pub fn always(snapshot: &Snapshot, hosts: &[Host]) -> Result<(), String> {
     addresses::no_address_twice(snapshot)?;
     containers::no_address_twice_among_processes(snapshot, hosts)?;
     ports::no_port_twice(snapshot)?;
+    slots::no_slot_has_two_processes(snapshot, hosts)?;
     vnis::no_vni_twice_or_too_early(snapshot)
 }
 
