@@ -62,7 +62,7 @@ pub(crate) async fn attach(call: Call, name: String) -> Outcome {
     let query = &call.query;
     let keys = query.text("detachKeys");
     let stdin = query.flag("stdin");
-    hijack::check_input(&call, stdin)?;
+    let seat = hijack::reserve(&call, stdin)?;
     let options = AttachOptions {
         stdin,
         stdout: query.flag("stdout"),
@@ -72,7 +72,7 @@ pub(crate) async fn attach(call: Call, name: String) -> Outcome {
         detach_keys: (!keys.is_empty()).then(|| keys.to_owned()),
     };
     let attachment = call.engine().container_attach(&name, options).await?;
-    hijack::attached(call, attachment)
+    hijack::attached(call, seat, attachment)
 }
 
 /// `GET /containers/{id}/stats`

@@ -36,24 +36,25 @@ pub(crate) async fn start(mut call: Call, id: String) -> Outcome {
             "console size is only supported when using a TTY",
         ));
     }
-    if !body.detach && call.upgrade.is_none() {
-        let wanted = call.engine().exec_inspect(&id).await?.open_stdin;
-        hijack::check_input(&call, wanted)?;
-    }
     let options = ExecStart {
         detach: body.detach,
         tty: body.tty,
         console_size: body.console_size,
     };
+    if body.detach {
+        call.engine().exec_start(&id, options).await?;
+        return reply::ok();
+    }
+    let wants_input = call.engine().exec_inspect(&id).await?.open_stdin;
+    let seat = hijack::reserve(&call, wants_input)?;
     match call.engine().exec_start(&id, options).await {
-        Ok(Some(attachment)) => hijack::attached(call, attachment),
+        Ok(Some(attachment)) => hijack::attached(call, seat, attachment),
         Ok(None) => reply::ok(),
-        Err(error) if body.detach => Err(error.into()),
         // A program that cannot be run is said on the stream, and its status (126, 127) is read
         // from the exec afterwards, if the engine has kept one.
         Err(error) => match call.engine().exec_inspect(&id).await {
             Ok(exec) if !exec.running && exec.exit_code.is_some_and(|code| code != 0) => {
-                hijack::said(call, exec.process_config.tty, &error)
+                hijack::said(call, seat, exec.process_config.tty, &error)
             }
             _ => Err(error.into()),
         },

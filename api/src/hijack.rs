@@ -8,6 +8,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use skep_engine::{Attachment, EngineError, StdStream};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use crate::frames;
@@ -18,32 +19,43 @@ use crate::status::{ApiError, Outcome};
 /// Bytes of input read at once.
 const INPUT_BYTES: usize = 32 << 10;
 
-/// Refuses input over a connection that stays HTTP.
-pub(crate) fn check_input(call: &Call, wanted: bool) -> Outcome<()> {
+/// The right to hold one hijacked connection; empty for a client that reads a plain answer.
+pub(crate) struct Seat {
+    /// Given back when the seat is dropped.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Takes a seat before anything is attached, so that a refusal leaves nothing behind.
+///
+/// # Errors
+/// Input over a connection that stays HTTP, or too many attached clients.
+pub(crate) fn reserve(call: &Call, wants_input: bool) -> Outcome<Seat> {
     match &call.upgrade {
-        None if wanted => Err(ApiError::invalid(
+        Some(_) => call.tasks.hijack().map(|permit| Seat {
+            _permit: Some(permit),
+        }),
+        None if wants_input => Err(ApiError::invalid(
             "attaching standard input needs a connection that can be upgraded: send the headers 'Connection: Upgrade' and 'Upgrade: tcp'",
         )),
-        _ => Ok(()),
+        None => Ok(Seat { _permit: None }),
     }
 }
 
 /// Hands the connection over to `attachment`.
 ///
 /// A client that did not ask for an upgrade gets the output as the body of a plain answer; see
-/// [`check_input`] for what it cannot have.
-pub(crate) fn attached(mut call: Call, attachment: Attachment) -> Outcome {
+/// [`reserve`] for what it cannot have.
+pub(crate) fn attached(mut call: Call, seat: Seat, attachment: Attachment) -> Outcome {
     let tty = attachment.tty;
     let content_type = frames::content_type(call.version, tty);
     match call.upgrade.take() {
         Some(upgrade) => {
-            let permit = call.tasks.hijack()?;
             call.tasks.spawn(async move {
                 match upgrade.await {
                     Ok(stream) => pump(stream, attachment).await,
                     Err(error) => debug!(%error, "client went before the upgrade"),
                 }
-                drop(permit);
+                drop(seat);
             });
             Ok(switched(content_type))
         }
@@ -57,7 +69,7 @@ pub(crate) fn attached(mut call: Call, attachment: Attachment) -> Outcome {
 }
 
 /// Hands the connection over to an error that ends it.
-pub(crate) fn said(mut call: Call, tty: bool, error: &EngineError) -> Outcome {
+pub(crate) fn said(mut call: Call, seat: Seat, tty: bool, error: &EngineError) -> Outcome {
     let content_type = frames::content_type(call.version, tty);
     let text = Bytes::from(format!("{error}\r\n"));
     let data = frames::encode(tty, StdStream::Stdout, text);
@@ -65,14 +77,13 @@ pub(crate) fn said(mut call: Call, tty: bool, error: &EngineError) -> Outcome {
         let chunk = futures_util::stream::once(async { Ok::<_, EngineError>(data) });
         return Ok(reply::stream(content_type, chunk));
     };
-    let permit = call.tasks.hijack()?;
     call.tasks.spawn(async move {
         if let Ok(stream) = upgrade.await {
             let mut stream = TokioIo::new(stream);
             let _ = stream.write_all(&data).await;
             let _ = stream.shutdown().await;
         }
-        drop(permit);
+        drop(seat);
     });
     Ok(switched(content_type))
 }

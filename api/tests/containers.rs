@@ -240,3 +240,70 @@ fn events_are_replayed_and_filtered() {
         assert_eq!(events[0]["scope"], "local");
     });
 }
+
+#[test]
+fn a_terminal_is_passed_through() {
+    const SCRIPT: &str = "/usr/bin/script";
+    if !can_run() {
+        return;
+    }
+    if !std::path::Path::new(SCRIPT).exists() {
+        eprintln!("skipped: no {SCRIPT} to make a terminal");
+        return;
+    }
+    with_server(FakeCluster::inactive(), |server| async move {
+        import(&server).await;
+        let line = "docker run --rm -it --network none bb:1 /bin/sh -c '[ -t 0 ] && echo terminal'";
+        let output = tokio::process::Command::new(SCRIPT)
+            .args(["-qec", line, "/dev/null"])
+            .env("HOME", server.socket.with_extension("cli"))
+            .env("DOCKER_HOST", format!("unix://{}", server.socket.display()))
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("terminal\r\n"), "{text}");
+        assert!(output.status.success(), "{text}");
+    });
+}
+
+#[test]
+fn input_over_plain_http_is_refused_and_output_is_not() {
+    if !can_run() {
+        return;
+    }
+    with_server(FakeCluster::inactive(), |server| async move {
+        import(&server).await;
+        let body = json!({"Image": "bb:1", "Cmd": ["/bin/echo", "hi"],
+            "HostConfig": {"NetworkMode": "none"}});
+        server
+            .post("/containers/create?name=said", body)
+            .await
+            .expect(201);
+        server
+            .post("/containers/said/start", json!(null))
+            .await
+            .expect(204);
+        server
+            .post("/containers/said/wait", json!(null))
+            .await
+            .expect(200);
+        let input = server
+            .post("/containers/said/attach?stream=1&stdin=1", json!(null))
+            .await;
+        assert!(input.expect(400).message().contains("Upgrade: tcp"));
+        let output = server
+            .post("/containers/said/attach?logs=1&stdout=1", json!(null))
+            .await
+            .expect(200);
+        assert_eq!(output.text.as_bytes(), b"\x01\0\0\0\0\0\0\x03hi\n");
+        server
+            .post("/containers/said/start", json!(null))
+            .await
+            .expect(204);
+        let missing = server.post("/exec/none/start", json!({})).await.expect(404);
+        assert_eq!(missing.message(), "No such exec instance: none");
+    });
+}

@@ -4,7 +4,9 @@ mod common;
 
 use common::cluster::FakeCluster;
 use common::{filters, with_server};
+use http_body_util::Full;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[test]
 fn every_answer_says_what_speaks() {
@@ -135,5 +137,92 @@ fn wrong_requests_are_told_what_is_wrong() {
             .await;
         answer.expect(501);
         server.get("/system/df?type=odd").await.expect(400);
+    });
+}
+
+#[test]
+fn a_client_that_goes_ends_its_stream() {
+    with_server(FakeCluster::inactive(), |server| async move {
+        let before = server.engine.info().events_listeners;
+        let request = http::Request::get("/events").header("host", "x");
+        let response = server.open(request.body(Full::default()).unwrap()).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(server.engine.info().events_listeners, before + 1);
+        drop(response);
+        // The whole test has a deadline.
+        while server.engine.info().events_listeners != before {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn the_server_stops_in_time_though_a_client_listens() {
+    with_server(FakeCluster::inactive(), |server| async move {
+        let request = http::Request::get("/events").header("host", "x");
+        let response = server.open(request.body(Full::default()).unwrap()).await;
+        // Stopping is what every test ends with, and this connection is still open then.
+        std::mem::forget(response);
+    });
+}
+
+#[test]
+fn tcp_serves_the_same() {
+    with_server(FakeCluster::manager(), |server| async move {
+        // Loopback is down in a fresh namespace.
+        let up = std::process::Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        if !up.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: no ip(8) to bring loopback up");
+            return;
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let address = match &listener {
+            Ok(listener) => listener.local_addr().unwrap(),
+            Err(error) => panic!("no loopback: {error}"),
+        };
+        let state = std::sync::Arc::new(skep_api::ApiState {
+            engine: server.engine.clone(),
+            cluster: server.cluster.clone(),
+            about: skep_api::About::default(),
+        });
+        let stop = tokio_util::sync::CancellationToken::new();
+        let listeners = vec![skep_api::Listener::Tcp(listener.unwrap())];
+        let serving = tokio::spawn(skep_api::serve(listeners, state, stop.clone()));
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK") && text.ends_with("OK"),
+            "{text}"
+        );
+        stop.cancel();
+        serving.await.unwrap();
+    });
+}
+
+#[test]
+fn stale_reads_are_asked_for_by_name() {
+    with_server(FakeCluster::manager(), |server| async move {
+        server.get("/nodes").await.expect(200);
+        server.get("/nodes?stale=1").await.expect(200);
+        assert_eq!(*server.cluster.stale.lock().unwrap(), [false, true]);
+    });
+}
+
+#[test]
+fn a_body_without_end_is_cut() {
+    with_server(FakeCluster::manager(), |server| async move {
+        let big = format!("{{\"Name\":\"{}\"}}", "x".repeat(33 << 20));
+        let headers = [("content-type", "application/json")];
+        let answer = server
+            .request("POST", "/secrets/create", &headers, &big)
+            .await;
+        assert_eq!(answer.status.as_u16(), 413, "{}", answer.text);
     });
 }

@@ -26,6 +26,8 @@ pub struct FakeCluster {
     pub submitted: Mutex<Vec<ControlRequest>>,
     pub inits: Mutex<Vec<InitRequest>>,
     pub logs: Mutex<Vec<Result<LogLine, ControlError>>>,
+    /// The `stale` of each snapshot taken.
+    pub stale: Mutex<Vec<bool>>,
     index: AtomicU64,
 }
 
@@ -38,6 +40,7 @@ impl FakeCluster {
             submitted: Mutex::default(),
             inits: Mutex::default(),
             logs: Mutex::default(),
+            stale: Mutex::default(),
             index: AtomicU64::new(10),
         })
     }
@@ -205,7 +208,8 @@ impl Cluster for FakeCluster {
         Ok("SWMKEY-1-asked-for".into())
     }
 
-    async fn snapshot(&self, _: bool) -> Result<Snapshot, ControlError> {
+    async fn snapshot(&self, stale: bool) -> Result<Snapshot, ControlError> {
+        self.stale.lock().unwrap().push(stale);
         match texts::unavailable(&self.local()) {
             Some(error) => Err(error),
             None => Ok(self.store.snapshot()),
