@@ -216,7 +216,7 @@ async fn an_image_is_pulled_verified_and_runs() {
         );
     }
     let image = engine.image_inspect(&name).await.unwrap();
-    assert_eq!(image.repo_tags, [name.clone()]);
+    assert_eq!(image.repo_tags.join(" "), name);
     assert_eq!(
         image.repo_digests,
         [format!("{}/team/app@{index}", registry.address)]

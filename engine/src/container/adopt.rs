@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::record::Status;
-use super::{Container, monitor, restart};
+use super::{Container, Inner, monitor, restart};
 use crate::engine::Engine;
 use crate::error::{IoContext as _, Result};
 use crate::record as file;
@@ -116,19 +116,18 @@ impl Engine {
                 self.remove_by_itself(&container.id).await
             }
             Status::Exited | Status::Restarting if start => {
-                let began = container.change(|inner| {
+                let begin = |inner: &mut Inner| {
                     inner.record.state.status = Status::Restarting;
                     inner.record.stopped_by_hand = false;
-                });
-                match began {
+                };
+                match container.alter(begin).await {
                     Ok(()) => self.restart_later(container, restart::Backoff::default()),
                     Err(error) => tracing::error!(%error, "a restart was not noted"),
                 }
             }
             Status::Restarting => {
-                if let Err(error) =
-                    container.change(|inner| inner.record.state.status = Status::Exited)
-                {
+                let end = |inner: &mut Inner| inner.record.state.status = Status::Exited;
+                if let Err(error) = container.alter(end).await {
                     tracing::error!(%error, "an end was not noted");
                 }
             }

@@ -7,7 +7,7 @@ use skep_shim::ExitRecord;
 
 use super::record::Status;
 use super::restart::{self, Backoff, End};
-use super::{Container, Turn};
+use super::{Container, Inner, Turn};
 use crate::clock;
 use crate::engine::Engine;
 use crate::streams::blocking;
@@ -113,15 +113,15 @@ impl Engine {
             };
             if let Err(error) = engine.start(&container, Vec::new()).await {
                 tracing::warn!(%error, container = container.id, "a restart failed");
-                engine.failed_restart(&container);
+                engine.failed_restart(&container).await;
             }
             drop(turn);
         });
     }
 
     /// A restart that failed is an end too, and may be followed by another try.
-    fn failed_restart(&self, container: &Arc<Container>) {
-        let again = container.change(|inner| {
+    async fn failed_restart(&self, container: &Arc<Container>) {
+        let note = |inner: &mut Inner| {
             let again = restart::after_exit(
                 &inner.record.host_config.restart_policy,
                 End {
@@ -139,8 +139,8 @@ impl Engine {
                 inner.record.state.finished_at = clock::now();
             }
             again
-        });
-        match again {
+        };
+        match container.alter(note).await {
             Ok(Some(backoff)) => self.restart_later(container, backoff),
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "a failed restart was not noted"),

@@ -47,6 +47,7 @@ pub use wait::ContainerWaiter;
 use crate::error::{EngineError, Result};
 use crate::extras::InjectedFile;
 use crate::record as file;
+use crate::streams::blocking;
 use crate::types::Health;
 
 /// One container.
@@ -58,6 +59,9 @@ pub(crate) struct Container {
     /// Socket and configuration of the shim: outlives nothing.
     pub(crate) runtime: PathBuf,
     inner: Mutex<Inner>,
+    /// Held while the record is written, so that writes come in the order of the
+    /// changes. Taken before `inner`.
+    saving: Mutex<()>,
     /// Starts, removals and changes happen one after the other. Looking never
     /// waits for it, and neither do signals.
     turn: Arc<Semaphore>,
@@ -75,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) waiting: Vec<oneshot::Sender<AttachNow>>,
     /// Time until the next restart by policy, doubled each time.
     pub(crate) backoff: restart::Backoff,
+    /// Its files are removed; changes are not written any more.
+    pub(crate) gone: bool,
 }
 
 /// Told to a waiting attach call; dropping it says that it is attached.
@@ -123,7 +129,9 @@ impl Container {
                 prepared: None,
                 waiting: Vec::new(),
                 backoff: restart::Backoff::default(),
+                gone: false,
             }),
+            saving: Mutex::new(()),
             turn: Arc::new(Semaphore::new(1)),
             pulse: watch::Sender::new(pulse),
         }
@@ -150,10 +158,11 @@ impl Container {
 
     /// Changes the record and makes the change durable. Blocking, but short.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> Result<T> {
-        let (value, record) = {
+        let _order = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let (value, record, gone) = {
             let mut inner = self.lock();
             let value = change(&mut inner);
-            (value, inner.record.clone())
+            (value, inner.record.clone(), inner.gone)
         };
         let status = record.state.status;
         self.pulse.send_if_modified(|pulse| {
@@ -162,8 +171,27 @@ impl Container {
             (pulse.running, pulse.live) = (running, live);
             changed
         });
-        file::save(&self.record_file(), &record)?;
+        if !gone {
+            file::save(&self.record_file(), &record)?;
+        }
         Ok(value)
+    }
+
+    /// The same for async code.
+    pub(crate) async fn alter<T, F>(self: &Arc<Self>, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Inner) -> T + Send + 'static,
+    {
+        let container = Arc::clone(self);
+        blocking(move || container.change(change)).await
+    }
+
+    /// Says that its files are about to go; no write is under way when this
+    /// returns, and none follows.
+    pub(crate) fn write_no_more(&self) {
+        let _order = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().gone = true;
     }
 
     pub(crate) fn record_file(&self) -> PathBuf {

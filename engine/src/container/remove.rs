@@ -58,12 +58,15 @@ impl Engine {
     }
 
     async fn remove_stopped(&self, container: &Arc<Container>, volumes: bool) -> Result<()> {
-        container.change(|inner| inner.record.state.status = Status::Removing)?;
+        container
+            .alter(|inner| inner.record.state.status = Status::Removing)
+            .await?;
         let (engine, target) = (self.shared(), Arc::clone(container));
         let removed = blocking(move || {
             let record = target.record();
             engine.abandon(&target);
             engine.detach_networks(&target);
+            target.write_no_more();
             file::remove_tree(&target.runtime)?;
             // The record first: what is left of a removal that was cut off is
             // then cleared at the next open.

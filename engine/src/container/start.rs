@@ -40,11 +40,13 @@ impl Engine {
         let container = self.containers.find(name)?;
         let _turn = container.turn().await;
         startable(&container)?;
-        container.change(|inner| {
-            inner.record.stopped_by_hand = false;
-            inner.record.restart_count = 0;
-            inner.backoff = super::restart::Backoff::default();
-        })?;
+        container
+            .alter(|inner| {
+                inner.record.stopped_by_hand = false;
+                inner.record.restart_count = 0;
+                inner.backoff = super::restart::Backoff::default();
+            })
+            .await?;
         self.start(&container, extras.files).await
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::record::Status;
-use super::{Container, shim_link, signal};
+use super::{Container, Inner, shim_link, signal};
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::extras::StartExtras;
@@ -52,7 +52,7 @@ impl Engine {
         };
         let mut pulse = container.watch();
         let exits = pulse.borrow().exits;
-        self.cancel_restart(container)?;
+        self.cancel_restart(container).await?;
         if !container.status().is_live() {
             return Ok(());
         }
@@ -91,16 +91,16 @@ impl Engine {
 
     /// Notes that somebody stopped it, so that no policy starts it again; ends a
     /// wait for a restart.
-    fn cancel_restart(&self, container: &Container) -> Result<()> {
-        let was_waiting = container.change(|inner| {
+    async fn cancel_restart(&self, container: &Arc<Container>) -> Result<()> {
+        let cancel = |inner: &mut Inner| {
             inner.record.stopped_by_hand = true;
             let waiting = inner.record.state.status == Status::Restarting;
             if waiting {
                 inner.record.state.status = Status::Exited;
             }
             waiting
-        })?;
-        if was_waiting {
+        };
+        if container.alter(cancel).await? {
             self.container_event(container, "stop", &[]);
         }
         Ok(())
@@ -137,7 +137,7 @@ impl Engine {
         };
         let context = |error: EngineError| error.context(format!("cannot kill container: {name}"));
         if container.status() == Status::Restarting && number == libc::SIGKILL {
-            return self.cancel_restart(&container);
+            return self.cancel_restart(&container).await;
         }
         container
             .must_live()
@@ -153,7 +153,9 @@ impl Engine {
         let mut pulse = container.watch();
         let exits = pulse.borrow().exits;
         if stops {
-            container.change(|inner| inner.record.stopped_by_hand = true)?;
+            container
+                .alter(|inner| inner.record.stopped_by_hand = true)
+                .await?;
         }
         self.send_signal(&container, number)
             .await
@@ -187,7 +189,9 @@ impl Engine {
         shim_link::call(container.shim(), |shim| shim.pause())
             .await
             .map_err(|error| error.context(format!("cannot pause container {}", container.id)))?;
-        container.change(|inner| inner.record.state.status = Status::Paused)?;
+        container
+            .alter(|inner| inner.record.state.status = Status::Paused)
+            .await?;
         self.container_event(&container, "pause", &[]);
         Ok(())
     }
@@ -205,7 +209,9 @@ impl Engine {
         shim_link::call(container.shim(), |shim| shim.resume())
             .await
             .map_err(|error| error.context(format!("cannot unpause container {}", container.id)))?;
-        container.change(|inner| inner.record.state.status = Status::Running)?;
+        container
+            .alter(|inner| inner.record.state.status = Status::Running)
+            .await?;
         self.container_event(&container, "unpause", &[]);
         Ok(())
     }

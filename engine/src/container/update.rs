@@ -79,7 +79,9 @@ impl Engine {
                     error.context(format!("Cannot update container {}", container.id))
                 })?;
         }
-        container.change(|inner| inner.record.host_config = host)?;
+        container
+            .alter(|inner| inner.record.host_config = host)
+            .await?;
         self.container_event(&container, "update", &[]);
         Ok(warnings)
     }

@@ -274,13 +274,11 @@ fn platform_text() -> String {
     format!("{}/{}", platform.os, platform.architecture)
 }
 
-/// The manifest for this host below a descriptor: its bytes, its configuration
-/// and its layers.
-fn pick(
-    archive: &Archive<'_>,
-    descriptor: &Descriptor,
-    depth: usize,
-) -> Result<Option<(Vec<u8>, Descriptor, Vec<Descriptor>)>> {
+/// A manifest's bytes, its configuration and its layers.
+type Picked = (Vec<u8>, Descriptor, Vec<Descriptor>);
+
+/// The manifest for this host below a descriptor.
+fn pick(archive: &Archive<'_>, descriptor: &Descriptor, depth: usize) -> Result<Option<Picked>> {
     if depth > NESTING_MAX {
         return Err(EngineError::invalid(
             "invalid archive: index in index in index",
@@ -290,7 +288,7 @@ fn pick(
         .blobs
         .read(&blob(archive, descriptor)?, DOCUMENT_BYTES_MAX)?;
     match Document::parse(&bytes)? {
-        Kind::Image { config, layers } => Ok(Some((bytes, config, layers))),
+        Kind::Image { config, layers } => Ok(Some((bytes, *config, layers))),
         Kind::Index { manifests } => match manifest::select(&manifests, &host_platform()) {
             Some(chosen) => pick(archive, chosen, depth + 1),
             None => Ok(None),

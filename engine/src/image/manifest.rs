@@ -41,7 +41,7 @@ pub(crate) struct Document {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Kind {
     Image {
-        config: Descriptor,
+        config: Box<Descriptor>,
         layers: Vec<Descriptor>,
     },
     Index {
@@ -75,7 +75,10 @@ impl Document {
                         layers.len()
                     )));
                 }
-                Ok(Kind::Image { config, layers })
+                Ok(Kind::Image {
+                    config: Box::new(config),
+                    layers,
+                })
             }
             _ => Err(EngineError::invalid(
                 "invalid manifest: neither an image nor an index",

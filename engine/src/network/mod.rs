@@ -1,6 +1,7 @@
 //! Networks of this one host: bridges, macvlan and ipvlan, `host` and `none`.
 
 mod attach;
+mod endpoint;
 mod ipam;
 pub(crate) mod ops;
 mod ports;

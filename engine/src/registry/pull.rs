@@ -147,7 +147,7 @@ async fn choose(
     for _ in 0..NESTING_MAX {
         match Document::parse(&document.bytes)? {
             DocumentKind::Image { config, layers } => {
-                return Ok((document.bytes, config, layers));
+                return Ok((document.bytes, *config, layers));
             }
             DocumentKind::Index { manifests } => {
                 let Some(chosen) = manifest::select(&manifests, wanted) else {

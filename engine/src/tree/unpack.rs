@@ -94,6 +94,9 @@ struct Unpacker {
     made: HashSet<PathBuf>,
 }
 
+/// Extended attributes of an entry.
+type Attributes = Vec<(OsString, Vec<u8>)>;
+
 /// Owner, permissions and time of an entry, from header and extensions.
 #[derive(Debug, Clone, Copy)]
 struct Looks {
@@ -304,10 +307,7 @@ impl Unpacker {
         None
     }
 
-    fn looks<R: Read>(
-        &self,
-        entry: &mut tar::Entry<'_, R>,
-    ) -> io::Result<(Looks, Vec<(OsString, Vec<u8>)>)> {
+    fn looks<R: Read>(&self, entry: &mut tar::Entry<'_, R>) -> io::Result<(Looks, Attributes)> {
         let header = entry.header();
         let small = |value: u64, what: &str| {
             u32::try_from(value).map_err(|_| invalid(format!("{what} {value} is out of range")))
