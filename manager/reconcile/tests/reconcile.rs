@@ -435,6 +435,30 @@ fn a_start_first_update_stops_the_old_task_only_once_the_new_one_runs() {
     assert!(lines[1].ends_with("running/running"), "{lines:?}");
 }
 
+#[test]
+fn a_start_first_update_that_cannot_go_on_says_why() {
+    let mut cluster = cluster(1);
+    cluster.create(spec(
+        "web",
+        1,
+        r#"{"UpdateConfig":{"Order":"start-first","Parallelism":1},
+            "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":80,"PublishMode":"host"}]}}"#,
+    ));
+    cluster.converge();
+    cluster.set_image("web", "img:2");
+    cluster.converge();
+    let message = |cluster: &Cluster| cluster.service("web").update_status.unwrap().message;
+    let waits = message(&cluster);
+    assert!(waits.starts_with("update waits for task "), "{waits}");
+    assert!(
+        waits.ends_with(": no suitable node (host-mode port already in use on 1 node)"),
+        "{waits}"
+    );
+    cluster.join("n1", false);
+    cluster.converge();
+    assert_eq!(message(&cluster), "update completed");
+}
+
 /// At most `parallelism` slots are replaced at a time, and all of them in the end.
 #[test]
 fn an_update_goes_on_with_as_many_slots_as_it_may() {

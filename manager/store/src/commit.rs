@@ -30,6 +30,10 @@ impl Commit {
 pub enum Change {
     /// The object becomes this; its version is set when it is applied.
     Put(Object),
+    /// A new task of a service. What it has from the service is left out and filled in when the
+    /// change is applied: container spec, labels and, once it is allocated, the endpoint. Services
+    /// with thousands of tasks would otherwise send the same spec thousands of times.
+    Make(Box<skep_model::Task>),
     /// The object is gone.
     Remove(Key),
     /// Some fields of a task change.
@@ -41,6 +45,39 @@ pub enum Change {
         node: NodeId,
         status: Box<TaskStatus>,
     },
+}
+
+/// Whether a task in this state has been given its service's endpoint.
+fn has_endpoint(task: &skep_model::Task) -> bool {
+    task.status.state >= TaskState::Pending
+}
+
+/// `task` without what it has from `service`; nothing when it has something of its own there.
+pub(crate) fn strip(
+    task: &skep_model::Task,
+    service: &skep_model::Service,
+) -> Option<skep_model::Task> {
+    let endpoint = has_endpoint(task).then_some(&service.endpoint);
+    let same = task.spec.container_spec == service.spec.task_template.container_spec
+        && task.labels == service.spec.labels
+        && task.endpoint.as_ref() == endpoint;
+    same.then(|| {
+        let mut task = task.clone();
+        task.spec.container_spec = None;
+        task.labels.clear();
+        task.endpoint = None;
+        task
+    })
+}
+
+/// The opposite of [`strip`].
+pub(crate) fn fill(task: &mut skep_model::Task, service: &skep_model::Service) {
+    let template = &service.spec.task_template;
+    task.spec
+        .container_spec
+        .clone_from(&template.container_spec);
+    task.labels.clone_from(&service.spec.labels);
+    task.endpoint = has_endpoint(task).then(|| service.endpoint.clone());
 }
 
 /// The fields of a task that change during its life; absent ones stay.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skep_model::{Kind, TaskState, Version, state::Actor};
 
-use crate::commit::{Change, Commit, TaskPatch};
+use crate::commit::{Change, Commit, TaskPatch, fill};
 use crate::record::{Key, Object, Record};
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -239,6 +239,21 @@ fn apply_one(
                 None => Delta::Created(new),
                 Some(old) => Delta::Updated { old, new },
             }))
+        }
+        Change::Make(task) => {
+            let key = || Key::Service(task.service_id.clone());
+            let service = state.services.by_id.get(&task.service_id).cloned();
+            let service = service.ok_or_else(|| Conflict::Missing { key: key() })?;
+            let mut task = skep_model::Task::clone(task);
+            fill(&mut task, &service);
+            task.version = version;
+            let task = Arc::new(task);
+            match state.put(task.clone()) {
+                None => Ok(Some(Delta::Created(Object::Task(task)))),
+                Some(_) => Err(Conflict::State {
+                    key: Key::Task(task.id.clone()),
+                }),
+            }
         }
         Change::Remove(key) => match remove(state, key) {
             None => Err(Conflict::Missing { key: key.clone() }),

@@ -8,7 +8,7 @@ use skep_model::{
     ControlError, Kind, Task, TaskId, TaskState, TaskStatus, Timestamp, Version, state::Actor,
 };
 
-use crate::commit::{Change, Commit, TaskPatch};
+use crate::commit::{Change, Commit, TaskPatch, strip};
 use crate::record::{Key, Object, Record};
 use crate::snapshot::Snapshot;
 
@@ -225,12 +225,15 @@ impl Transaction {
     }
 
     /// The changes, or nothing when everything is as it was.
-    pub fn commit(self) -> Option<Commit> {
-        let mut touched: Vec<(Key, usize)> = self.touched.into_iter().collect();
+    pub fn commit(mut self) -> Option<Commit> {
+        let touched = std::mem::take(&mut self.touched);
+        let mut touched: Vec<(Key, usize)> = touched.into_iter().collect();
         touched.sort_by_key(|(_, order)| *order);
         let mut commit = Commit::default();
-        // A name may move from a removed object to a new one: removals go first.
+        // A name may move from a removed object to a new one: removals go first. New tasks take
+        // from their service what is left out of them: services come before tasks.
         let mut puts = Vec::new();
+        touched.sort_by_key(|(key, _)| matches!(key, Key::Task(_)));
         for (key, _) in touched {
             let (old, new) = (self.base.object(&key), self.view.object(&key));
             let version = old.as_ref().map_or(Version::default(), Object::version);
@@ -249,6 +252,20 @@ impl Transaction {
                 (Some(_), None) => {
                     commit.expected.push((key.clone(), version));
                     commit.changes.push(Change::Remove(key));
+                }
+                (None, Some(Object::Task(task))) => {
+                    commit.expected.push((key, version));
+                    let service = self.view.service(&task.service_id);
+                    match service.and_then(|service| strip(&task, service)) {
+                        Some(stripped) => {
+                            // What is left out must be the same when it is filled in again.
+                            let service = Key::Service(task.service_id.clone());
+                            let version = self.base.version_of(&service);
+                            self.relied.insert(service, version);
+                            puts.push(Change::Make(Box::new(stripped)));
+                        }
+                        None => puts.push(Change::Put(Object::Task(task))),
+                    }
                 }
                 (_, Some(new)) => {
                     commit.expected.push((key, version));

@@ -279,6 +279,73 @@ fn a_change_of_a_task_travels_without_its_spec() {
 }
 
 #[test]
+fn new_tasks_take_from_their_service_what_their_commit_leaves_out() {
+    let store = store_with(|tx| {
+        let mut web = service("svc", "web");
+        web.spec.labels.insert("a".into(), "b".into());
+        web.spec.task_template.container_spec = Some(skep_model::ContainerSpec {
+            image: "img".into(),
+            env: vec!["X=1".repeat(500)],
+            ..Default::default()
+        });
+        tx.put(web).unwrap();
+    });
+    let of_service = |tx: &Transaction, id: &str, state| {
+        let web = tx.service(&"svc".into()).unwrap().clone();
+        let mut task = task(id, state, TaskState::Running);
+        task.spec = web.spec.task_template.clone();
+        task.labels = web.spec.labels.clone();
+        task.endpoint = (state > TaskState::New).then(|| web.endpoint.clone());
+        task
+    };
+    let mut made = Vec::new();
+    let make = commit(&store, |tx| {
+        let mut own_labels = of_service(tx, "c", TaskState::New);
+        own_labels.labels.clear();
+        for task in [
+            of_service(tx, "a", TaskState::New),
+            of_service(tx, "b", TaskState::Assigned),
+            own_labels,
+        ] {
+            made.push(task.clone());
+            tx.put(task).unwrap();
+        }
+    });
+    let json = serde_json::to_string(&make).unwrap();
+    assert_eq!(
+        json.matches("X=1X=1").count(),
+        500 / 2,
+        "only the third carries its spec"
+    );
+    store
+        .apply(2, &serde_json::from_str(&json).unwrap())
+        .unwrap();
+    for task in made {
+        let snapshot = store.snapshot();
+        let stored = snapshot.task(&task.id).unwrap();
+        assert_eq!(
+            (&stored.spec, &stored.labels, &stored.endpoint),
+            (&task.spec, &task.labels, &task.endpoint)
+        );
+    }
+    // The service changed meanwhile: the whole commit is refused.
+    let late = commit(&store, |tx| {
+        let task = of_service(tx, "d", TaskState::New);
+        tx.put(task).unwrap();
+    });
+    let change = commit(&store, |tx| {
+        let mut web = Service::clone(tx.service(&"svc".into()).unwrap());
+        web.spec.labels.clear();
+        tx.put(web).unwrap();
+    });
+    store.apply(3, &change).unwrap();
+    assert!(matches!(
+        store.apply(4, &late),
+        Err(Conflict::Version { .. })
+    ));
+}
+
+#[test]
 fn reports_are_taken_in_or_dropped_but_never_fail_a_batch() {
     let store = store_with(|tx| {
         tx.put(task("a", TaskState::Assigned, TaskState::Running))

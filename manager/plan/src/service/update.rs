@@ -63,7 +63,8 @@ pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
         return;
     }
     if outdated.is_empty() {
-        return finish(view, slots, monitor, plan);
+        finish(view, slots, monitor, plan);
+        return say_what_blocks(view, slots, plan);
     }
     if state(service).is_none() {
         let mut started = service.clone();
@@ -85,6 +86,37 @@ pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
     };
     for slot in outdated.into_iter().take(workers.saturating_sub(busy)) {
         replace(view, slot, &config, plan);
+    }
+    say_what_blocks(view, slots, plan);
+}
+
+/// A start-first update waits for ever when the new task needs what the old one holds, such as a
+/// port of the node. The status then says so, and says so no more once it goes on.
+fn say_what_blocks(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &mut Plan) {
+    let Some(status) = &view.service.update_status else {
+        return;
+    };
+    if !status.state.is_active() || plan.service.is_some() {
+        return;
+    }
+    let blocked = slots.iter().find_map(|(_, state)| {
+        let task = state.clean.as_ref().filter(|_| !state.dirty.is_empty())?;
+        let waits = task.status.state < TaskState::Assigned && !task.status.err.is_empty();
+        waits.then(|| format!("update waits for task {}: {}", task.id, task.status.err))
+    });
+    let said = status.message.starts_with("update waits for task ");
+    let message = match blocked {
+        Some(message) => message,
+        None if said => "update in progress".to_owned(),
+        None => return,
+    };
+    if message != status.message {
+        let mut changed = view.service.clone();
+        changed.update_status = Some(UpdateStatus {
+            message,
+            ..status.clone()
+        });
+        plan.service = Some(Box::new(changed));
     }
 }
 
