@@ -158,6 +158,16 @@ fn init_takes_what_the_cli_sends_and_answers_with_an_id() {
         assert_eq!(asked.spec.raft.election_tick, 10);
         assert_eq!(asked.availability, None);
 
+        let body = json!({"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["10.0.0.1:2377"],
+            "JoinToken": "SWMTKN-1-x", "Availability": ""});
+        server.post("/swarm/join", body).await.expect(200);
+        let nowhere = server
+            .post("/swarm/join", json!({"RemoteAddrs": null}))
+            .await;
+        assert_eq!(
+            nowhere.expect(400).message(),
+            "at least 1 RemoteAddr is required to join"
+        );
         let body = json!({"Spec": {"Name": "other"}});
         let answer = server.post("/swarm/init", body).await.expect(400);
         assert_eq!(answer.message(), "swarm spec must be named \"default\"");
@@ -577,6 +587,25 @@ fn cluster_networks_stand_beside_local_ones() {
         );
         let gone = server.get("/networks/over").await.expect(404);
         assert_eq!(gone.message(), "network over not found");
+
+        let container = json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"app": {}}}});
+        let refused = server
+            .post("/containers/create", container)
+            .await
+            .expect(403);
+        assert_eq!(
+            refused.message(),
+            "Could not attach to network app: rpc error: code = PermissionDenied desc = network app not manually attachable"
+        );
+        let joined = server
+            .post("/networks/app/connect", json!({"Container": "x"}))
+            .await;
+        joined.expect(403);
+        let pruned = server
+            .post("/networks/prune", json!(null))
+            .await
+            .expect(200);
+        assert_eq!(pruned.json()["NetworksDeleted"], json!([]));
 
         let mut spec = web();
         spec["Name"] = json!("other");
