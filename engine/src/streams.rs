@@ -130,8 +130,8 @@ impl Progress {
         Self::default()
     }
 
-    /// A listener. Lines are dropped rather than waited for when it is slow; it
-    /// ends when the operation has.
+    /// A listener; it ends when the operation has. When it is slow, lines that say
+    /// how far something is are dropped rather than waited for.
     pub fn channel() -> (Self, mpsc::Receiver<ProgressEvent>) {
         let (sender, receiver) = mpsc::channel(PROGRESS_LINES_MAX);
         (
@@ -143,7 +143,11 @@ impl Progress {
     }
 
     pub(crate) fn send(&self, event: ProgressEvent) {
-        if let Some(sender) = &self.sender {
+        let Some(sender) = &self.sender else { return };
+        // How far something is will be said again; what happened will not, so
+        // for that there is always room.
+        let repeats = event.progress.is_some();
+        if !repeats || sender.capacity() > PROGRESS_LINES_MAX / 2 {
             let _ = sender.try_send(event);
         }
     }

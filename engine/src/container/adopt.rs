@@ -36,6 +36,7 @@ impl Engine {
         let engine = self.shared();
         blocking(move || {
             engine.remove_strays()?;
+            engine.volumes.release_unused();
             engine.restore_networks()
         })
         .await?;
@@ -94,7 +95,18 @@ impl Engine {
                 container.change(|inner| inner.record.state.status = Status::Running)?;
                 Ok(Found::Ended)
             }
-            _ => Ok(Found::Still),
+            _ => {
+                // It may have been on its way to a start.
+                let was_attached = container
+                    .record()
+                    .networks
+                    .values()
+                    .any(|endpoint| !endpoint.endpoint_id.is_empty());
+                if was_attached {
+                    self.detach_networks(container);
+                }
+                Ok(Found::Still)
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod files;
 mod index;
 mod inspect;
 mod list;
+mod log_options;
 pub(crate) mod logs;
 mod merge;
 mod monitor;

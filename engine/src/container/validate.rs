@@ -145,7 +145,7 @@ pub(crate) fn create(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<
             "could not select device driver \"\" with capabilities: [[gpu]]",
         ));
     }
-    super::spec::log_config(
+    super::log_options::log_config(
         &host.log_config,
         config,
         Default::default(),

@@ -124,12 +124,14 @@ impl Engine {
         let activity = self.images.activity();
         let images = Arc::clone(&self.images);
         let archive = SyncIoBridge::new(archive);
-        let loaded = blocking(move || load::load(&images, archive, &progress)).await?;
+        let loaded = blocking(move || load::load(&images, archive, &progress)).await;
         drop(activity);
-        for image in loaded {
+        // Also after a failure: what was stored until then is nobody's.
+        self.sweep_images().await?;
+        for image in loaded? {
             self.image_event("load", image.id().as_str(), &image, image.id().as_str());
         }
-        self.sweep_images().await
+        Ok(())
     }
 
     /// Saves images, by name or id, as an archive that `load` takes.
@@ -182,18 +184,23 @@ impl Engine {
                 Some(reference.or_latest())
             }
         };
-        let _activity = self.images.activity();
+        let activity = self.images.activity();
         let images = Arc::clone(&self.images);
         let archive = SyncIoBridge::new(archive);
         let named = name.clone();
-        let image = blocking(move || {
+        let imported = blocking(move || {
             let image = import::import(&images, archive, &options)?;
             if let Some(name) = named {
                 images.name(&name, image.id(), clock::now())?;
             }
             Ok(image)
         })
-        .await?;
+        .await;
+        drop(activity);
+        if imported.is_err() {
+            self.sweep_images().await?;
+        }
+        let image = imported?;
         let shown = name.map_or_else(String::new, |name| name.familiar());
         self.image_event("import", image.id().as_str(), &image, &shown);
         Ok(image.id().to_string())

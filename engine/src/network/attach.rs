@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError};
 
 use ipnet::IpNet;
 use skep_dns::DnsConfig;
-use skep_net::{BoundPort, BridgeEndpoint, BridgeState, Mac};
+use skep_net::{BoundPort, BridgeEndpoint, Mac};
 use skep_shim::config::Namespace;
 
 use super::endpoint::{
-    addresses_of, bridge_of, emptied, filled, gateway_network, in_order, own_hosts, vlan_endpoint,
+    bridge_of, emptied, filled, gateway_network, in_order, own_hosts, vlan_endpoint,
 };
 use super::{ipam, ports, zones};
 use crate::container::{Container, ContainerRecord};
@@ -35,7 +35,7 @@ pub(crate) struct Attached {
     pub(crate) netns: Option<PathBuf>,
 }
 
-fn net_error(error: skep_net::NetError) -> EngineError {
+pub(super) fn net_error(error: skep_net::NetError) -> EngineError {
     let kind = match error.kind() {
         skep_net::Kind::NotFound => crate::Kind::NotFound,
         skep_net::Kind::Invalid => crate::Kind::Invalid,
@@ -182,7 +182,7 @@ impl Engine {
     }
 
     /// The default bridge gets its subnet when it is first needed.
-    fn with_subnets(&self, network: Arc<NetworkInspect>) -> Result<Arc<NetworkInspect>> {
+    pub(super) fn with_subnets(&self, network: Arc<NetworkInspect>) -> Result<Arc<NetworkInspect>> {
         if network.driver != "bridge" || !network.ipam.config.is_empty() {
             return Ok(network);
         }
@@ -219,7 +219,7 @@ impl Engine {
             .collect()
     }
 
-    fn attach_one(
+    pub(super) fn attach_one(
         &self,
         container: &Container,
         network: &NetworkInspect,
@@ -395,7 +395,12 @@ impl Engine {
         }
     }
 
-    fn detach_one(&self, container: &Container, name: &str, settings: &EndpointSettings) {
+    pub(super) fn detach_one(
+        &self,
+        container: &Container,
+        name: &str,
+        settings: &EndpointSettings,
+    ) {
         if settings.endpoint_id.is_empty() {
             return;
         }
@@ -418,181 +423,6 @@ impl Engine {
             }
             self.network_event("disconnect", &network, Some(&container.id));
         }
-    }
-
-    /// Connects a running container to one more network. Blocking.
-    pub(super) fn attach_running(
-        &self,
-        container: &Container,
-        network: &Arc<NetworkInspect>,
-    ) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let network = self.with_subnets(Arc::clone(network))?;
-        let netns = self.managed_netns(container)?;
-        let record = container.record();
-        let has_gateway = record
-            .networks
-            .iter()
-            .any(|(name, endpoint)| *name != network.name && !endpoint.gateway.is_empty());
-        let ifname = self.free_interface(&netns)?;
-        let attached = self.attach_one(
-            container,
-            &network,
-            &netns,
-            &ifname,
-            !has_gateway && !network.internal,
-        );
-        if let Err(error) = attached {
-            let settings = container.record().networks.get(&network.name).cloned();
-            self.detach_one(container, &network.name, &settings.unwrap_or_default());
-            return Err(error);
-        }
-        self.renew_names(container)
-    }
-
-    /// Disconnects a running container from a network. Blocking.
-    pub(super) fn detach_running(
-        &self,
-        container: &Container,
-        network: &NetworkInspect,
-    ) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let record = container.record();
-        let settings = record
-            .networks
-            .get(&network.name)
-            .cloned()
-            .unwrap_or_default();
-        if matches!(network.driver.as_str(), "macvlan" | "ipvlan") {
-            return Err(EngineError::not_implemented(format!(
-                "a running container cannot leave a {} network",
-                network.driver
-            )));
-        }
-        self.detach_one(container, &network.name, &settings);
-        container.change(|inner| inner.record.networks.remove(&network.name).map(drop))?;
-        self.write_zone(network)?;
-        self.renew_names(container)
-    }
-
-    fn managed_netns(&self, container: &Container) -> Result<PathBuf> {
-        let name = skep_net::names::container_netns(&container.id);
-        if self.net.namespaces().exists(&name) {
-            Ok(self.net.namespaces().path(&name))
-        } else {
-            Err(EngineError::forbidden(
-                "container sharing network namespace with another container or host cannot be connected to any other network",
-            ))
-        }
-    }
-
-    fn free_interface(&self, netns: &Path) -> Result<String> {
-        let present = self.net.counters(netns).map_err(net_error)?;
-        let free = (0..)
-            .map(|number| format!("eth{number}"))
-            .find(|name| !present.iter().any(|link| link.name == *name));
-        Ok(free.expect("numbers do not end"))
-    }
-
-    /// Writes zones, their links and resolv.conf of a container anew.
-    fn renew_names(&self, container: &Container) -> Result<()> {
-        let record = container.record();
-        let mut user_defined = Vec::new();
-        for name in in_order(&record) {
-            let network = self.networks.find(name)?;
-            self.write_zone(&network)?;
-            if network.name != "bridge" {
-                user_defined.push(network);
-            }
-        }
-        let borrowed: Vec<&NetworkInspect> =
-            user_defined.iter().map(|network| &**network).collect();
-        self.link_zones(&container.runtime, &borrowed)?;
-        self.write_resolv_conf(container, &record, !borrowed.is_empty(), true)
-    }
-
-    /// Restores the networks after the engine was opened: what running containers
-    /// have stays, everything else of ours goes. Blocking.
-    pub(crate) fn restore_networks(&self) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut desired = BridgeState::default();
-        for network in self.networks.all() {
-            if network.driver == "bridge" && !network.ipam.config.is_empty() {
-                desired.networks.push(bridge_of(&network));
-            }
-        }
-        let mut kept = Vec::new();
-        for container in self.containers.all() {
-            let record = container.record();
-            if !record.state.status.is_live() || record.extras.netns.is_some() {
-                continue;
-            }
-            let name = skep_net::names::container_netns(&record.id);
-            let netns = self.net.namespaces().path(&name);
-            kept.push(name);
-            let networks = record
-                .networks
-                .keys()
-                .filter_map(|name| Some((name.clone(), self.networks.find(name).ok()?)))
-                .collect();
-            let gateway = gateway_network(&record, &networks);
-            for (number, name) in in_order(&record).into_iter().enumerate() {
-                let (Some(network), settings) = (networks.get(name), &record.networks[name]) else {
-                    continue;
-                };
-                let addresses = addresses_of(settings);
-                for address in &addresses {
-                    self.networks
-                        .take(&network.id, address.addr(), &settings.endpoint_id);
-                }
-                if network.driver == "bridge" && !settings.endpoint_id.is_empty() {
-                    let is_gateway = gateway.as_ref() == Some(name);
-                    desired.endpoints.push(BridgeEndpoint {
-                        id: settings.endpoint_id.clone(),
-                        name: record.name.clone(),
-                        network: network.id.clone(),
-                        netns: netns.clone(),
-                        ifname: format!("eth{number}"),
-                        addresses,
-                        mac: settings.mac_address.parse().ok(),
-                        default_route: is_gateway,
-                        ports: match is_gateway {
-                            true => ports::again(&record.ports),
-                            false => Vec::new(),
-                        },
-                    });
-                }
-            }
-        }
-        // A host that never had a network of ours is left alone.
-        let report = self.net.apply_bridges(&desired);
-        for failure in &report.failures {
-            tracing::error!(object = %failure.object, error = %failure.error, "network is not as it should be");
-        }
-        for name in self.net.namespaces().list().map_err(net_error)? {
-            if name.starts_with("c-")
-                && !kept.contains(&name)
-                && let Err(error) = self.net.namespaces().delete(&name)
-            {
-                tracing::warn!(%error, name, "a network namespace was left");
-            }
-        }
-        for network in self.networks.all() {
-            self.write_zone(&network)?;
-        }
-        Ok(())
     }
 
     pub(super) fn remove_bridge(&self, network: &NetworkInspect) -> Result<()> {

@@ -3,8 +3,10 @@
 mod attach;
 mod endpoint;
 mod ipam;
+mod live;
 pub(crate) mod ops;
 mod ports;
+mod restore;
 mod zones;
 
 use std::collections::BTreeMap;

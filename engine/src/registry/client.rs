@@ -12,7 +12,6 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use serde::Deserialize;
 
-use super::auth::{self, Challenge, TokenAnswer};
 use super::endpoint::{Endpoint, endpoints};
 use super::transport::{Body, Transport};
 use crate::config::RegistryConfig;
@@ -27,7 +26,7 @@ const REDIRECTS_MAX: usize = 5;
 /// How long a body may be silent.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer of a token server or error body that is read.
-const SMALL_BODY_MAX: u64 = 1 << 20;
+pub(super) const SMALL_BODY_MAX: u64 = 1 << 20;
 
 /// All registries, and what was learnt about them.
 #[derive(Debug)]
@@ -44,8 +43,8 @@ pub(crate) struct Registries {
 pub(crate) struct Repository<'a> {
     registries: &'a Registries,
     reference: &'a Reference,
-    auth: &'a RegistryAuth,
-    scope: String,
+    pub(super) auth: &'a RegistryAuth,
+    pub(super) scope: String,
     /// `Authorization` by endpoint base.
     tokens: Mutex<HashMap<String, String>>,
 }
@@ -361,130 +360,6 @@ impl Repository<'_> {
             }
         }
         Err(EngineError::unavailable("registry redirects too often"))
-    }
-
-    /// The `Authorization` that answers a challenge; `None` if we have nothing
-    /// that would satisfy it.
-    async fn authorize(
-        &self,
-        endpoint: &Endpoint,
-        refused: &Response<Incoming>,
-    ) -> Result<Option<String>> {
-        // A mirror is not the registry the credentials are for.
-        let nobody = RegistryAuth::default();
-        let auth = if endpoint.mirror { &nobody } else { self.auth };
-        if !auth.registrytoken.is_empty() {
-            return Ok(Some(format!("Bearer {}", auth.registrytoken)));
-        }
-        let challenge = refused
-            .headers()
-            .get_all(http::header::WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| Challenge::parse(value.to_str().ok()?))
-            .max_by_key(|challenge| matches!(challenge, Challenge::Bearer { .. }));
-        match challenge {
-            None => Ok(None),
-            Some(Challenge::Basic) => Ok(auth::basic(auth)),
-            Some(Challenge::Bearer {
-                realm,
-                service,
-                scope,
-            }) => {
-                let scope = match (&self.scope[..], scope) {
-                    ("", scope) => scope.unwrap_or_default(),
-                    (own, _) => own.to_owned(),
-                };
-                let token = self
-                    .fetch_token(endpoint, auth, &realm, &service, &scope)
-                    .await?;
-                Ok(Some(format!("Bearer {token}")))
-            }
-        }
-    }
-
-    async fn fetch_token(
-        &self,
-        endpoint: &Endpoint,
-        auth: &RegistryAuth,
-        realm: &str,
-        service: &str,
-        scope: &str,
-    ) -> Result<String> {
-        let host = realm
-            .split_once("://")
-            .and_then(|(_, rest)| rest.split(['/', '?']).next())
-            .unwrap_or_default();
-        let at = Endpoint {
-            base: String::new(),
-            host: host.to_owned(),
-            verify: endpoint.verify,
-            mirror: false,
-        };
-        if realm.starts_with("http://") && endpoint.base.starts_with("https://") && endpoint.verify
-        {
-            return Err(EngineError::unavailable(format!(
-                "registry {} wants credentials sent in the clear",
-                endpoint.host
-            )));
-        }
-        let response = if auth.identitytoken.is_empty() {
-            let url = auth::token_url(realm, service, scope, &auth.username);
-            let authorization = auth::basic(auth);
-            self.follow(
-                &at,
-                Method::GET,
-                &url,
-                &HeaderMap::new(),
-                authorization,
-                None,
-            )
-            .await?
-        } else {
-            let form = format!(
-                "grant_type=refresh_token&client_id=skep&service={}&scope={}&refresh_token={}",
-                auth::percent(service),
-                auth::percent(scope),
-                auth::percent(&auth.identitytoken)
-            );
-            let mut headers = HeaderMap::new();
-            headers.insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/x-www-form-urlencoded"),
-            );
-            self.follow(
-                &at,
-                Method::POST,
-                realm,
-                &headers,
-                None,
-                Some(full_body(form.into())),
-            )
-            .await?
-        };
-        let status = response.status();
-        let bytes = collect(response, SMALL_BODY_MAX).await?;
-        if status.is_success() {
-            let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|error| {
-                EngineError::unavailable(format!("token server {host} answers nonsense"))
-                    .because(error)
-            })?;
-            return answer.into_token().ok_or_else(|| {
-                EngineError::unavailable(format!("token server {host} gives no token"))
-            });
-        }
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let why = if auth.username.is_empty() {
-                "authentication required"
-            } else {
-                "incorrect username or password"
-            };
-            return Err(EngineError::unauthorized(format!(
-                "Get \"{realm}\": unauthorized: {why}"
-            )));
-        }
-        Err(EngineError::unavailable(format!(
-            "token server {host} answers {status}"
-        )))
     }
 
     /// dockerd's text for what a registry does not give.

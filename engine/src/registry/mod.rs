@@ -1,6 +1,7 @@
 //! Image registries: pulling, pushing, credentials.
 
 mod auth;
+mod authorize;
 mod client;
 mod endpoint;
 pub(crate) mod pull;

@@ -180,6 +180,21 @@ impl VolumeStore {
         }
     }
 
+    /// Unmounts devices that a crash left mounted: those of volumes that no
+    /// container found again uses. Blocking.
+    pub(crate) fn release_unused(&self) {
+        for volume in self.all() {
+            let has_device = volume.options.as_ref().is_some_and(local_mount::has_device);
+            let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+            if !has_device || mounted.contains_key(&volume.name) {
+                continue;
+            }
+            if let Err(error) = local_mount::unmount(&self.data(&volume.name)) {
+                tracing::warn!(%error, volume = volume.name, "a volume's device stays mounted");
+            }
+        }
+    }
+
     /// As the API shows it.
     pub(crate) fn show(&self, volume: &VolumeRecord) -> Volume {
         Volume {

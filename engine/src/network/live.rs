@@ -1,0 +1,112 @@
+//! Networks that come to running containers and go from them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use super::attach::net_error;
+use super::endpoint::in_order;
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::types::NetworkInspect;
+
+impl Engine {
+    /// Connects a running container to one more network. Blocking.
+    pub(super) fn attach_running(
+        &self,
+        container: &Container,
+        network: &Arc<NetworkInspect>,
+    ) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let network = self.with_subnets(Arc::clone(network))?;
+        let netns = self.managed_netns(container)?;
+        let record = container.record();
+        let has_gateway = record
+            .networks
+            .iter()
+            .any(|(name, endpoint)| *name != network.name && !endpoint.gateway.is_empty());
+        let ifname = self.free_interface(&netns)?;
+        let attached = self.attach_one(
+            container,
+            &network,
+            &netns,
+            &ifname,
+            !has_gateway && !network.internal,
+        );
+        if let Err(error) = attached {
+            let settings = container.record().networks.get(&network.name).cloned();
+            self.detach_one(container, &network.name, &settings.unwrap_or_default());
+            return Err(error);
+        }
+        self.renew_names(container)
+    }
+
+    /// Disconnects a running container from a network. Blocking.
+    pub(super) fn detach_running(
+        &self,
+        container: &Container,
+        network: &NetworkInspect,
+    ) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let record = container.record();
+        let settings = record
+            .networks
+            .get(&network.name)
+            .cloned()
+            .unwrap_or_default();
+        if matches!(network.driver.as_str(), "macvlan" | "ipvlan") {
+            return Err(EngineError::not_implemented(format!(
+                "a running container cannot leave a {} network",
+                network.driver
+            )));
+        }
+        self.detach_one(container, &network.name, &settings);
+        container.change(|inner| inner.record.networks.remove(&network.name).map(drop))?;
+        self.write_zone(network)?;
+        self.renew_names(container)
+    }
+
+    fn managed_netns(&self, container: &Container) -> Result<PathBuf> {
+        let name = skep_net::names::container_netns(&container.id);
+        if self.net.namespaces().exists(&name) {
+            Ok(self.net.namespaces().path(&name))
+        } else {
+            Err(EngineError::forbidden(
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ))
+        }
+    }
+
+    fn free_interface(&self, netns: &Path) -> Result<String> {
+        let present = self.net.counters(netns).map_err(net_error)?;
+        let free = (0..)
+            .map(|number| format!("eth{number}"))
+            .find(|name| !present.iter().any(|link| link.name == *name));
+        Ok(free.expect("numbers do not end"))
+    }
+
+    /// Writes zones, their links and resolv.conf of a container anew.
+    fn renew_names(&self, container: &Container) -> Result<()> {
+        let record = container.record();
+        let mut user_defined = Vec::new();
+        for name in in_order(&record) {
+            let network = self.networks.find(name)?;
+            self.write_zone(&network)?;
+            if network.name != "bridge" {
+                user_defined.push(network);
+            }
+        }
+        let borrowed: Vec<&NetworkInspect> =
+            user_defined.iter().map(|network| &**network).collect();
+        self.link_zones(&container.runtime, &borrowed)?;
+        self.write_resolv_conf(container, &record, !borrowed.is_empty(), true)
+    }
+}

@@ -1,0 +1,89 @@
+//! Networks after the engine was away.
+
+use std::sync::PoisonError;
+
+use skep_net::{BridgeEndpoint, BridgeState};
+
+use super::attach::net_error;
+use super::endpoint::{addresses_of, bridge_of, gateway_network, in_order};
+use super::ports;
+use crate::engine::Engine;
+use crate::error::Result;
+
+impl Engine {
+    /// Restores the networks after the engine was opened: what running containers
+    /// have stays, everything else of ours goes. Blocking.
+    pub(crate) fn restore_networks(&self) -> Result<()> {
+        let _work = self
+            .networks
+            .work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut desired = BridgeState::default();
+        for network in self.networks.all() {
+            if network.driver == "bridge" && !network.ipam.config.is_empty() {
+                desired.networks.push(bridge_of(&network));
+            }
+        }
+        let mut kept = Vec::new();
+        for container in self.containers.all() {
+            let record = container.record();
+            if !record.state.status.is_live() || record.extras.netns.is_some() {
+                continue;
+            }
+            let name = skep_net::names::container_netns(&record.id);
+            let netns = self.net.namespaces().path(&name);
+            kept.push(name);
+            let networks = record
+                .networks
+                .keys()
+                .filter_map(|name| Some((name.clone(), self.networks.find(name).ok()?)))
+                .collect();
+            let gateway = gateway_network(&record, &networks);
+            for (number, name) in in_order(&record).into_iter().enumerate() {
+                let (Some(network), settings) = (networks.get(name), &record.networks[name]) else {
+                    continue;
+                };
+                let addresses = addresses_of(settings);
+                for address in &addresses {
+                    self.networks
+                        .take(&network.id, address.addr(), &settings.endpoint_id);
+                }
+                if network.driver == "bridge" && !settings.endpoint_id.is_empty() {
+                    let is_gateway = gateway.as_ref() == Some(name);
+                    desired.endpoints.push(BridgeEndpoint {
+                        id: settings.endpoint_id.clone(),
+                        name: record.name.clone(),
+                        network: network.id.clone(),
+                        netns: netns.clone(),
+                        ifname: format!("eth{number}"),
+                        addresses,
+                        mac: settings.mac_address.parse().ok(),
+                        default_route: is_gateway,
+                        ports: match is_gateway {
+                            true => ports::again(&record.ports),
+                            false => Vec::new(),
+                        },
+                    });
+                }
+            }
+        }
+        // A host that never had a network of ours is left alone.
+        let report = self.net.apply_bridges(&desired);
+        for failure in &report.failures {
+            tracing::error!(object = %failure.object, error = %failure.error, "network is not as it should be");
+        }
+        for name in self.net.namespaces().list().map_err(net_error)? {
+            if name.starts_with("c-")
+                && !kept.contains(&name)
+                && let Err(error) = self.net.namespaces().delete(&name)
+            {
+                tracing::warn!(%error, name, "a network namespace was left");
+            }
+        }
+        for network in self.networks.all() {
+            self.write_zone(&network)?;
+        }
+        Ok(())
+    }
+}
