@@ -1,6 +1,8 @@
 //! A whole run: faults first, then peace, then everything must be as it was asked for.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use skep_model::node::{ManagerStatus, NodeDescription, Reachability};
@@ -64,7 +66,8 @@ pub type Trace<'a> = dyn FnMut(&dyn Fn() -> String) + 'a;
 /// Runs the world that `seed` makes. `trace` is called for each thing that happens.
 pub fn run(seed: u64, trace: &mut Trace<'_>) -> Result<Outcome, Failure> {
     let mut world = World::new(seed);
-    let result = world.live(trace);
+    let alive = AssertUnwindSafe(|| world.live(trace));
+    let result = catch_unwind(alive).unwrap_or_else(|panic| Err(last_words(&*panic)));
     let at_secs = (world.now.0 - START.0) / 1_000_000_000;
     match result {
         Ok(()) => Ok(world.outcome),
@@ -74,6 +77,13 @@ pub fn run(seed: u64, trace: &mut Trace<'_>) -> Result<Outcome, Failure> {
             what,
         }),
     }
+}
+
+/// What a panic said.
+fn last_words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", text.unwrap_or("without words"))
 }
 
 const START: Timestamp = Timestamp::from_secs(1_000_000);
