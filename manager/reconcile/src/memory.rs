@@ -69,6 +69,11 @@ impl Memory {
         }
         let networks = now.changes_since::<skep_model::Network>(&last);
         self.retry |= networks.count() > 0;
+        let limit = |snapshot: &Snapshot| snapshot.cluster().map(|c| c.task_history_limit());
+        if limit(&last) != limit(now) {
+            let all = now.services();
+            self.dirty.extend(all.map(|service| service.id.clone()));
+        }
         if nodes_changed {
             self.retry = true;
             let global = now

@@ -259,6 +259,30 @@ fn history_keeps_five_tasks_per_slot_the_live_one_included() {
 }
 
 #[test]
+fn a_lower_history_limit_takes_effect_at_once() {
+    let mut cluster = web(1, r#"{"TaskTemplate":{"RestartPolicy":{"Delay":0}}}"#);
+    for _ in 0..6 {
+        let task = cluster.live("web")[0].id.clone();
+        cluster.report(&task, TaskState::Failed);
+        cluster.settle();
+    }
+    let present = cluster.view().cluster().unwrap().clone();
+    let mut spec = present.spec.clone();
+    spec.orchestration.task_history_retention_limit = Some(2);
+    cluster
+        .ask(ControlRequest::UpdateCluster {
+            version: present.version,
+            spec: Box::new(spec),
+            rotate_worker_token: false,
+            rotate_manager_token: false,
+            rotate_unlock_key: false,
+        })
+        .unwrap();
+    cluster.settle();
+    assert_eq!(cluster.tasks("web").len(), 2);
+}
+
+#[test]
 fn drained_nodes_give_their_tasks_up_and_successors_wait_until_they_are_gone() {
     let mut cluster = web(1, "");
     let old = cluster.live("web").remove(0);
