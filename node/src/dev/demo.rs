@@ -37,11 +37,15 @@ pub async fn run(plan: &Plan) -> Result<(), DevError> {
         Some(&stack),
     )
     .await?;
-    for action in answer["actions"].as_array().into_iter().flatten() {
+    for action in answer["Actions"].as_array().into_iter().flatten() {
         println!("  {}", action.as_str().unwrap_or_default());
     }
     converge(plan).await?;
     println!("Converged after {:.1} s\n", began.elapsed().as_secs_f64());
+    // Running tasks are in every balancer a moment later.
+    for node in &plan.nodes {
+        wait_answer(node.address).await?;
+    }
     println!("Asking port {PORT} on every node, {ASKED_EACH} times each:");
     let mut tasks = BTreeSet::new();
     for node in &plan.nodes {
@@ -71,6 +75,23 @@ pub async fn run(plan: &Plan) -> Result<(), DevError> {
         plan.first().address
     );
     Ok(())
+}
+
+/// Waits until a node answers on the published port.
+async fn wait_answer(address: std::net::Ipv4Addr) -> Result<(), DevError> {
+    let deadline = Instant::now() + PAGE;
+    loop {
+        match page(address, PORT, PAGE).await {
+            Ok(_) => return Ok(()),
+            Err(message) if Instant::now() > deadline => {
+                return Err(DevError::Api {
+                    what: format!("GET http://{address}:{PORT}/"),
+                    message,
+                });
+            }
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 fn read_stack() -> Result<Value, DevError> {

@@ -193,7 +193,25 @@ async fn make_cluster(plan: &Plan) -> Result<(), DevError> {
         });
         call(&plan.socket(node), Method::POST, "/swarm/join", Some(&body)).await?;
     }
-    Ok(())
+    // A node takes tasks once the leader has heard of it.
+    let deadline = Instant::now() + READY;
+    loop {
+        let nodes = call(&socket, Method::GET, "/nodes", None).await?;
+        let ready = nodes.as_array().into_iter().flatten();
+        let ready = ready
+            .filter(|node| node["Status"]["State"] == "ready")
+            .count();
+        if ready == plan.nodes.len() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(DevError::Plan(format!(
+                "only {ready} of {} nodes are ready",
+                plan.nodes.len()
+            )));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn report(plan: &Plan) {

@@ -202,6 +202,9 @@ impl Active {
             .parse::<SocketAddr>()
             .map(|address| address.ip().to_string());
         let expired = self.identity.load().not_after < clock::now();
+        // Looked at on a line of its own: a guard in the expression below would still be held
+        // when `remote_managers` wants the same lock.
+        let is_manager = lock(&self.manager).is_some();
         LocalCluster {
             state: if expired {
                 LocalState::Error
@@ -210,7 +213,7 @@ impl Active {
             },
             node_id: saved.node,
             node_addr: address.unwrap_or_default(),
-            is_manager: lock(&self.manager).is_some(),
+            is_manager,
             cluster_id: saved.cluster,
             error: if expired {
                 texts::CERTIFICATES_EXPIRED.to_owned()
@@ -222,7 +225,8 @@ impl Active {
     }
 
     fn remote_managers(&self) -> Vec<(NodeId, String)> {
-        if let Some(manager) = &*lock(&self.manager) {
+        let manager = lock(&self.manager).clone();
+        if let Some(manager) = manager {
             return manager.members();
         }
         let addresses = self.managers.borrow().clone();
