@@ -401,9 +401,9 @@ fn a_service_is_created_by_digest_and_waited_for() {
         created,
         Ran {
             out: "s1\n\
-                  1/1: \n\
+                  overall progress: 0 out of 1 tasks\n\
+                  1/1:  \n\
                   overall progress: 1 out of 1 tasks\n\
-                  verify: Waiting 1 seconds to verify that tasks are stable...\n\
                   verify: Service s1 converged\n"
                 .to_owned(),
             err: "careful\n".to_owned(),
@@ -502,7 +502,7 @@ fn paused_and_rolled_back_updates_are_failures() {
                 "POST /services/s1qwertyuiopasdfghjklzxcv/update",
                 json("{}"),
             ),
-            ("GET /services/s1qwertyuiopasdfghjklzxcv", state(ended)),
+            ("GET /services/web", state(ended)),
             ("GET /tasks", json(TASK)),
             ("GET /nodes", json(&format!("[{NODE}]"))),
         ]);

@@ -185,7 +185,7 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
         }
         let waited = progress::service::wait(
             session,
-            service.str("ID"),
+            service.str("Spec.Name"),
             quiet,
             progress::service::Rollback::Failure,
         );

@@ -40,7 +40,7 @@ pub enum Rollback {
     Failure,
 }
 
-/// Waits until the service has converged and has stayed so for its monitoring period.
+/// Waits until the service (id or name, as the user called it) has converged and has stayed so for its monitoring period.
 pub async fn wait(session: &Session, id: &str, quiet: bool, rollback: Rollback) -> Outcome {
     let mut lines = Lines::new(session, Sink::Out);
     let mut say = |line: Line| if quiet { Ok(()) } else { lines.write(&line) };
@@ -97,8 +97,10 @@ pub async fn wait(session: &Session, id: &str, quiet: bool, rollback: Rollback) 
         }
         let view = look(session, &service).await?;
         if !began {
-            for (slot, _) in view.bars() {
-                say(status(&slot, ""))?;
+            // Lines get their places: the sum first, then the slots.
+            say(view.sum(0, rolls_back))?;
+            for slot in view.numbered() {
+                say(status(&slot, " "))?;
             }
         }
         began = true;
@@ -113,11 +115,13 @@ pub async fn wait(session: &Session, id: &str, quiet: bool, rollback: Rollback) 
                 });
             }
             let at = *converged_at.get_or_insert_with(Instant::now);
-            let left = monitor.saturating_sub(at.elapsed()).as_secs() + 1;
-            say(status(
-                "verify",
-                &format!("Waiting {left} seconds to verify that tasks are stable..."),
-            ))?;
+            if let Some(left) = monitor.checked_sub(at.elapsed()) {
+                let seconds = left.as_secs() + 1;
+                say(status(
+                    "verify",
+                    &format!("Waiting {seconds} seconds to verify that tasks are stable..."),
+                ))?;
+            }
         } else if converged_at.take().is_some() {
             say(status("verify", "Detected task failure"))?;
         }
@@ -256,7 +260,7 @@ fn view(service: &Json, tasks: &[Json], live: &BTreeSet<&str>) -> View {
         slots,
         good,
         is_job,
-        done: started && good >= wanted,
+        done: started && good == wanted,
     }
 }
 
@@ -277,6 +281,12 @@ fn wants_running(task: &Json) -> bool {
 }
 
 impl View {
+    /// Names of the bars that are there before their tasks are.
+    fn numbered(&self) -> Vec<String> {
+        let bars = self.bars().into_iter().map(|(name, _)| name);
+        bars.filter(|name| name.contains('/')).collect()
+    }
+
     /// Names of the bars with their tasks; none when there are too many.
     fn bars(&self) -> Vec<(String, Option<&Json>)> {
         if self.wanted > BARS_MAX || self.is_job && self.wanted == 0 {
@@ -299,24 +309,27 @@ impl View {
         }
     }
 
-    fn lines(&self, rolls_back: bool) -> Vec<Line> {
+    /// How many tasks are as they should be.
+    fn sum(&self, good: u64, rolls_back: bool) -> Line {
         let (id, what) = if self.is_job {
             ("job progress", "complete")
         } else {
             ("overall progress", "tasks")
         };
-        let action = match (self.is_job, rolls_back) {
-            (true, _) => format!("{} out of {} {what}", self.good, self.wanted),
-            (false, false) => format!("{} out of {} {what}", self.good, self.wanted),
-            (false, true) => format!(
-                "rolling back update: {} out of {} {what}",
-                self.good, self.wanted
-            ),
+        let prefix = if rolls_back && !self.is_job {
+            "rolling back update: "
+        } else {
+            ""
         };
-        let mut lines = vec![status(id, &action)];
+        status(id, &format!("{prefix}{good} out of {} {what}", self.wanted))
+    }
+
+    fn lines(&self, rolls_back: bool) -> Vec<Line> {
+        let mut lines = Vec::new();
         for (name, task) in self.bars() {
             lines.extend(task.and_then(|task| bar(&name, task, rolls_back)));
         }
+        lines.push(self.sum(self.good, rolls_back));
         lines
     }
 }
@@ -401,9 +414,9 @@ mod tests {
         assert_eq!(
             names,
             [
-                "overall progress: 2 out of 2 tasks",
                 "1/2: running  ",
-                "2/2: running  "
+                "2/2: running  ",
+                "overall progress: 2 out of 2 tasks"
             ]
         );
         let view = see(

@@ -92,7 +92,7 @@ pub async fn rollback(session: &Session, args: &Args) -> Outcome {
     }
     progress::service::wait(
         session,
-        service.id.as_str(),
+        name,
         args.flag("quiet"),
         progress::service::Rollback::Asked,
     )

@@ -23,13 +23,13 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     for argument in args.positionals() {
         let (name, count) = argument.split_once('=').unwrap_or((argument, ""));
         match scale(session, name, count).await {
-            Ok(id) => scaled.push((name, id)),
+            Ok(()) => scaled.push(name),
             Err(failure) => failures.push(Failure::message(format!("{name}: {failure}"))),
         }
     }
     if !args.flag("detach") {
-        for (name, id) in scaled {
-            if let Err(failure) = wait(session, &id, false, Rollback::Failure).await {
+        for name in scaled {
+            if let Err(failure) = wait(session, name, false, Rollback::Failure).await {
                 failures.push(Failure::message(format!("{name}: {failure}")));
             }
         }
@@ -37,8 +37,8 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     Failure::join(failures)
 }
 
-/// Sets how many tasks a service has; its id.
-async fn scale(session: &Session, name: &str, count: &str) -> Outcome<String> {
+/// Sets how many tasks a service has.
+async fn scale(session: &Session, name: &str, count: &str) -> Outcome {
     let count = parse_uint(count)
         .map_err(|why| Failure::message(format!("invalid replicas value {count}: {why}")))?;
     let mut service = fetch(session, name).await?;
@@ -52,6 +52,5 @@ async fn scale(session: &Session, name: &str, count: &str) -> Outcome<String> {
         }
     }
     store(session, &service, &service.spec, UpdateOptions::default()).await?;
-    session.say(format!("{name} scaled to {count}"))?;
-    Ok(service.id.to_string())
+    session.say(format!("{name} scaled to {count}"))
 }

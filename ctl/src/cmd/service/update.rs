@@ -61,7 +61,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     } else {
         progress::service::Rollback::Failure
     };
-    progress::service::wait(session, service.id.as_str(), args.flag("quiet"), asked).await
+    progress::service::wait(session, name, args.flag("quiet"), asked).await
 }
 
 /// Changes what the flags name, except what needs the daemon to be looked up.
