@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill as send_signal};
 use nix::unistd::Pid;
 use serde_json::json;
 use skep_engine::{Engine, EngineConfig, ListOptions, RemoveOptions};
-use skep_net::{BridgeEndpoint, BridgeNetwork, Host, HostConfig, NetError};
+use skep_net::{BridgeEndpoint, BridgeNetwork, Host, HostConfig, Namespaces, NetError, Report};
 use tokio::time::{Instant, sleep};
 
 use super::DevError;
@@ -29,13 +29,27 @@ const STOP: Duration = Duration::from_secs(15);
 /// Name and id of the bridge that joins the nodes.
 const WIRE: (&str, &str) = ("skep-dev", "skepdev0");
 
-fn wire(plan: &Plan) -> Result<Host, DevError> {
+/// The namespace that holds the bridge, apart from this machine's own network: two clusters, or
+/// a daemon of this machine, never meet.
+fn wire_namespaces(plan: &Plan) -> Result<Namespaces, DevError> {
     let directory = plan.wire_dir();
     std::fs::create_dir_all(&directory).map_err(|source| DevError::Path {
         path: directory.clone(),
         source,
     })?;
-    Host::open(HostConfig::new(directory)).map_err(DevError::Net)
+    Ok(Namespaces::new(&directory))
+}
+
+/// The wire's own data plane; makes its namespace if there is none.
+fn wire(plan: &Plan) -> Result<Host, DevError> {
+    let netns = wire_namespaces(plan)?
+        .create(WIRE.0)
+        .map_err(DevError::Net)?;
+    let config = HostConfig::new(plan.wire_dir().join("host"));
+    netns
+        .run(|| Host::open(config))
+        .map_err(DevError::Net)?
+        .map_err(DevError::Net)
 }
 
 /// Makes the network, starts the daemons, makes the cluster.
@@ -71,11 +85,23 @@ fn lay_wire(plan: &Plan) -> Result<(), NetError> {
     host.ensure_bridge(&BridgeNetwork {
         id: WIRE.0.to_owned(),
         bridge: Some(WIRE.1.to_owned()),
-        gateways: vec![on_subnet(plan.gateway())],
+        gateways: vec![on_subnet(plan.bridge())],
         mtu: 1500,
         internal: false,
         icc: true,
         masquerade: true,
+    })?;
+    host.connect(&BridgeEndpoint {
+        id: format!("{}-machine", WIRE.0),
+        name: "machine".to_owned(),
+        network: WIRE.0.to_owned(),
+        // This machine is one more host on the wire.
+        netns: format!("/proc/{}/ns/net", std::process::id()).into(),
+        ifname: plan.interface(),
+        addresses: vec![on_subnet(plan.gateway())],
+        mac: None,
+        default_route: false,
+        ports: Vec::new(),
     })?;
     for node in &plan.nodes {
         let netns = plan.netns(node);
@@ -297,12 +323,7 @@ pub async fn down(plan: &Plan) -> Result<(), DevError> {
     match wire(plan) {
         Ok(host) => {
             let report = host.remove_everything();
-            remains.extend(
-                report
-                    .failures
-                    .iter()
-                    .map(|failure| format!("{}: {}", failure.object, failure.error.chain())),
-            );
+            remains.extend(failures(&report));
         }
         Err(error) => remains.push(error.to_string()),
     }
@@ -316,6 +337,12 @@ pub async fn down(plan: &Plan) -> Result<(), DevError> {
     } else {
         Err(DevError::Remains(remains.join("; ")))
     }
+}
+
+fn failures(report: &Report) -> Vec<String> {
+    let text =
+        |failure: &skep_net::Failure| format!("{}: {}", failure.object, failure.error.chain());
+    report.failures.iter().map(text).collect()
 }
 
 /// Removes a node's containers from inside of its namespace.
@@ -390,12 +417,7 @@ pub async fn wipe(
     }
     engine.close().await;
     let report = host.remove_everything();
-    remains.extend(
-        report
-            .failures
-            .iter()
-            .map(|failure| format!("{}: {}", failure.object, failure.error.chain())),
-    );
+    remains.extend(failures(&report));
     if remains.is_empty() {
         Ok(())
     } else {

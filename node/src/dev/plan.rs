@@ -122,6 +122,17 @@ impl Plan {
         self.subnet.hosts().next().unwrap_or(self.subnet.addr())
     }
 
+    /// The bridge's own address: where nodes send what is not for the subnet.
+    pub fn bridge(&self) -> Ipv4Addr {
+        self.subnet.hosts().nth(1).unwrap_or(self.subnet.addr())
+    }
+
+    /// Name of this machine's interface on the wire; told apart by the subnet.
+    pub fn interface(&self) -> String {
+        let [a, b, c, _] = self.subnet.addr().octets();
+        format!("skd{a:02x}{b:02x}{c:02x}")
+    }
+
     /// Runtime directory of the bridge that joins the nodes.
     pub fn wire_dir(&self) -> PathBuf {
         self.root.join("wire")
