@@ -6,7 +6,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
-    let program = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    let program = args
+        .first()
+        .map(Path::new)
+        .and_then(Path::file_name)
+        .unwrap_or_default();
     if program == "skepd" {
         return skep_node::daemon::main(args);
     }
