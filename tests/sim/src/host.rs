@@ -18,6 +18,8 @@ pub struct Host {
     pub on: bool,
     /// When the present fault ends.
     pub heals_at: Timestamp,
+    /// When it was last cut off.
+    cut_off_at: Timestamp,
     /// The newest state it has seen; it refuses older ones.
     seen: u64,
     pub containers: BTreeMap<TaskId, Container>,
@@ -55,6 +57,7 @@ impl Host {
             connected: true,
             on: true,
             heals_at: Timestamp::ZERO,
+            cut_off_at: Timestamp::ZERO,
             seen: 0,
             containers: BTreeMap::new(),
         }
@@ -104,7 +107,10 @@ impl Host {
                     let job = snapshot
                         .service(&task.service_id)
                         .is_some_and(|service| service.spec.mode.is_job());
-                    self.containers.insert(id, accept(&task, job, now, dice));
+                    let mut container = accept(&task, job, now, dice);
+                    // It may have been given up while the host could not hear of it.
+                    container.was_cut_off = task.created_at <= self.cut_off_at;
+                    self.containers.insert(id, container);
                 }
             }
         }
@@ -116,6 +122,9 @@ impl Host {
             return;
         }
         let cut_off = !self.connected;
+        if cut_off {
+            self.cut_off_at = now;
+        }
         for container in self.containers.values_mut() {
             container.was_cut_off |= cut_off;
             container.advance(now, rough, dice);

@@ -383,20 +383,24 @@ impl World {
         }
         // Requests may be refused while the loop writes; a user tries again.
         for _ in 0..50 {
-            let seen = self.log.snapshot();
-            let requests = user::make_amends(&seen);
-            if requests.is_empty() {
+            if self.amend(trace)? {
                 break;
-            }
-            for request in requests {
-                let seen = self.log.snapshot();
-                if let Some((_, commit)) = self.request(&request, &seen, trace) {
-                    self.commit(&commit, trace)?;
-                }
             }
             self.tick(100, trace)?;
         }
         Ok(())
+    }
+
+    /// The user takes back what cannot be. Tells whether there was nothing to take back.
+    fn amend(&mut self, trace: &mut Trace<'_>) -> Result<bool, String> {
+        let requests = user::make_amends(&self.log.snapshot());
+        for request in &requests {
+            let seen = self.log.snapshot();
+            if let Some((_, commit)) = self.request(request, &seen, trace) {
+                self.commit(&commit, trace)?;
+            }
+        }
+        Ok(requests.is_empty())
     }
 
     /// Waits until all is in order, and then sees that nothing changes any more.
@@ -407,6 +411,10 @@ impl World {
             let known = self.log.snapshot();
             self.hosts.retain(|host| known.node(&host.id).is_some());
             self.tick(500, trace)?;
+            if self.dice.chance(5) {
+                // What broke last may have paused an update only now.
+                self.amend(trace)?;
+            }
             let quiet = self.now.since(self.last_change) > QUIET;
             let state = invariant::in_the_end(&self.log.snapshot(), &self.hosts);
             match state {
