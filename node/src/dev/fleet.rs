@@ -324,6 +324,12 @@ pub async fn down(plan: &Plan) -> Result<(), DevError> {
         Ok(host) => {
             let report = host.remove_everything();
             remains.extend(failures(&report));
+            drop(host);
+            let deleted = wire_namespaces(plan)
+                .and_then(|namespaces| namespaces.delete(WIRE.0).map_err(DevError::Net));
+            if let Err(error) = deleted {
+                remains.push(error.to_string());
+            }
         }
         Err(error) => remains.push(error.to_string()),
     }
