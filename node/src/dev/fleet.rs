@@ -320,6 +320,7 @@ pub async fn down(plan: &Plan) -> Result<(), DevError> {
             remains.push(format!("{}: {error}", node.name));
         }
     }
+    remove_cgroups(plan);
     match wire(plan) {
         Ok(host) => {
             let report = host.remove_everything();
@@ -342,6 +343,24 @@ pub async fn down(plan: &Plan) -> Result<(), DevError> {
         Ok(())
     } else {
         Err(DevError::Remains(remains.join("; ")))
+    }
+}
+
+/// Removes the empty cgroups of the nodes, under every controller; those in use stay.
+fn remove_cgroups(plan: &Plan) {
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let roots = controllers
+        .map(|entry| entry.path())
+        .chain([root.to_owned()]);
+    for controller in roots {
+        for node in &plan.nodes {
+            let group = controller.join(plan.cgroup_parent(node).trim_start_matches('/'));
+            let _ = std::fs::remove_dir(&group);
+            if let Some(parent) = group.parent() {
+                let _ = std::fs::remove_dir(parent);
+            }
+        }
     }
 }
 
