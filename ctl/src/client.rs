@@ -166,6 +166,12 @@ impl Client {
         &self.host.name
     }
 
+    /// A connection of its own, nothing said on it.
+    pub async fn connect(&self) -> Outcome<Box<dyn crate::host::Stream>> {
+        let stream = self.host.connect().await;
+        stream.map_err(|error| self.unreachable(&error))
+    }
+
     /// The API version both sides speak: `1.50`.
     pub async fn version(&self) -> Outcome<&str> {
         let version = self.version.get_or_try_init(|| async {
@@ -285,11 +291,7 @@ impl Client {
         let request = request
             .body(body)
             .map_err(|error| Failure::message(error.to_string()))?;
-        let stream = self
-            .host
-            .connect()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;

@@ -2,8 +2,8 @@
 //!
 //! The text a person reads with `--help` is also what argv is read by: usage line, aliases and
 //! options are taken from it, so the two cannot drift apart. The texts are in `help/`, unwrapped;
-//! they may end with sections that are not shown: `Synonyms:` (other spellings of a flag) and
-//! `Arguments:` (how many, where the usage line does not say it).
+//! they may end with sections that are not shown: `Synonyms:` (other spellings of a flag),
+//! `Arguments:` (how many, where the usage line does not say it) and `Hidden:` (not in lists).
 
 /// What kind of value a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct CommandDef {
     pub arity: Arity,
     /// Whether flags may follow arguments. Not so where the rest belongs to the container.
     pub interspersed: bool,
+    /// Whether lists of commands leave it out.
+    pub hidden: bool,
     /// Whether the usage line says `[OPTIONS]`.
     pub shows_options: bool,
     /// Whether the help lists the names.
@@ -115,6 +117,7 @@ impl CommandDef {
             usage,
             about,
             flags: Vec::new(),
+            hidden: false,
             shows_options,
             shows_aliases: false,
         };
@@ -129,6 +132,7 @@ impl CommandDef {
                         .map(str::to_owned)
                         .collect();
                 }
+                "Hidden" => command.hidden = true,
                 "Options" => command.flags = flags(body),
                 "Synonyms" => {
                     for line in body.lines() {
@@ -154,7 +158,7 @@ impl CommandDef {
 
 /// The text before the first section, and the sections by title.
 fn split_sections(text: &str) -> (&str, Vec<(&str, &str)>) {
-    const TITLES: [&str; 4] = ["Aliases", "Options", "Synonyms", "Arguments"];
+    const TITLES: [&str; 5] = ["Aliases", "Options", "Synonyms", "Arguments", "Hidden"];
     let mut starts: Vec<(usize, &str)> = TITLES
         .into_iter()
         .filter_map(|title| Some((text.find(&format!("\n{title}:"))?, title)))

@@ -7,6 +7,8 @@ use std::io;
 pub mod status {
     /// The command failed.
     pub const FAILED: u8 = 1;
+    /// The template of an `inspect` cannot be read.
+    pub const TEMPLATE: u8 = 64;
     /// A flag or its value was wrong, or `run` failed before the container's process.
     pub const USAGE: u8 = 125;
     /// The container's command could not be executed.

@@ -21,6 +21,9 @@ pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What the far end of `ssh://` runs: whichever client is there.
+const DIAL: &str = "if command -v skep >/dev/null 2>&1; then exec skep system dial-stdio; else exec docker system dial-stdio; fi";
+
 /// Both directions of a connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -191,9 +194,8 @@ impl Host {
                 if let Some(port) = port {
                     command.args(["-p", port]);
                 }
-                // `skep system dial-stdio` does not exist on dockerd's hosts, docker's does on both.
                 let mut child = command
-                    .args(["--", user_host, "docker", "system", "dial-stdio"])
+                    .args(["--", user_host, DIAL])
                     .stdin(Stdio::piped())
                     .stdout(Stdio::piped())
                     .kill_on_drop(false)

@@ -97,21 +97,25 @@ pub fn general(value: f64, digits: usize) -> String {
 pub fn parse_bytes(text: &str) -> Result<i64, String> {
     let wrong = || format!("invalid size: '{text}'");
     let number_end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let number: f64 = text[..number_end].parse().map_err(|_| wrong())?;
-    let unit = text[number_end..]
-        .trim_start_matches(' ')
-        .to_ascii_lowercase();
-    let unit = unit.strip_suffix('b').unwrap_or(&unit);
-    let power = match unit.strip_suffix('i').unwrap_or(unit) {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return Err(wrong()),
+        .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
+        .map(|at| at + 1)
+        .ok_or_else(wrong)?;
+    let suffix = text[number_end..].to_lowercase();
+    let number = text[..number_end]
+        .strip_suffix(' ')
+        .unwrap_or(&text[..number_end]);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    if number < 0.0 {
+        return Err(wrong());
+    }
+    let power = match suffix.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        "p" | "pb" | "pib" => 5,
+        _ => return Err(format!("invalid suffix: '{suffix}'")),
     };
     let bytes = number * 1024f64.powi(power);
     if bytes >= i64::MAX as f64 {
@@ -269,7 +273,8 @@ mod tests {
         assert_eq!(parse_bytes("10m"), Ok(10 << 20));
         assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
         assert_eq!(parse_bytes("64"), Ok(64));
-        for wrong in ["", "x", "1x", "-1", "1.2.3"] {
+        assert_eq!(parse_bytes("4x"), Err("invalid suffix: 'x'".to_owned()));
+        for wrong in ["", "x", "-1", "1.2.3"] {
             assert_eq!(parse_bytes(wrong), Err(format!("invalid size: '{wrong}'")));
         }
     }

@@ -87,6 +87,16 @@ pub struct Listing {
     pub table: &'static str,
     /// What `--quiet` prints of each row.
     pub quiet: &'static str,
+    /// What `--format raw` prints of each row: lines of names and fields. Empty for lists that
+    /// have no such form.
+    pub raw: &'static [(&'static str, &'static str)],
+}
+
+impl Listing {
+    fn raw_template(&self) -> Option<String> {
+        let line = |(name, field): &(&str, &str)| format!("{name}: {{{{.{field}}}}}\n");
+        (!self.raw.is_empty()).then(|| self.raw.iter().map(line).collect())
+    }
 }
 
 /// One row: a value for each of its listing's fields.
@@ -133,8 +143,10 @@ pub fn render(listing: &Listing, format: &str, quiet: bool, rows: Vec<Row>) -> O
         "" | "table" => Some(listing.table),
         _ => format.strip_prefix("table ").map(str::trim),
     };
+    let raw = listing.raw_template();
     let template = match (table, format) {
         (Some(table), _) => table,
+        (None, "raw") => raw.as_deref().unwrap_or("raw"),
         (None, "" | "table") => listing.quiet,
         (None, "json") => "{{json .}}",
         (None, template) => template,
@@ -216,6 +228,7 @@ mod tests {
         ],
         table: "{{.ID}}\t{{.Name}}\t{{.Ports}}",
         quiet: "{{.ID}}",
+        raw: &[],
     };
 
     fn rows() -> Vec<Row> {

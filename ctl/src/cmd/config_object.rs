@@ -32,6 +32,7 @@ const SECRETS: Listing = Listing {
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
     quiet: "{{.ID}}",
+    raw: &[],
 };
 
 const CONFIGS: Listing = Listing {
@@ -45,6 +46,7 @@ const CONFIGS: Listing = Listing {
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
     quiet: "{{.ID}}",
+    raw: &[],
 };
 
 fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
@@ -64,7 +66,7 @@ fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
 async fn store(session: &Session, kind: &str, args: &Args, data: &[u8], driver: &str) -> Outcome {
     let mut spec = json!({
         "Name": args.positional(0),
-        "Labels": environment::pairs(args.list("label")),
+        "Labels": environment::pairs(args.each("label", environment::label)?),
     });
     if !data.is_empty() {
         spec["Data"] = json!(STANDARD.encode(data));
@@ -160,11 +162,6 @@ pub async fn inspect_configs(session: &Session, args: &Args) -> Outcome {
 }
 
 async fn inspect_objects(session: &Session, args: &Args, kind: &'static str) -> Outcome {
-    if args.flag("pretty") && args.given("format") {
-        return Err(Failure::message(
-            "--format is incompatible with human friendly format",
-        ));
-    }
     let fetch = |name: String| async move {
         session
             .client

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use crate::client::{Call, segment};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, status};
 use crate::flags::Args;
 use crate::human;
 use crate::json::{self, Json};
@@ -23,7 +23,10 @@ where
 {
     let template = match format {
         "" | "json" => None,
-        format => Some(Template::parse(format).map_err(template_failure)?),
+        format => Some(Template::parse(format).map_err(|why| Failure::Exit {
+            status: status::TEMPLATE,
+            message: format!("template parsing error: {why}"),
+        })?),
     };
     let mut found = Vec::new();
     let mut failures = Vec::new();

@@ -168,6 +168,7 @@ commands! {
     "swarm_unlock-key" => swarm::token::unlock_key;
     "swarm_update" => swarm::update;
     "system_df" => system::df::run;
+    "system_dial-stdio" => system::dial::run;
     "system_events" => system::events::run;
     "system_info" => system::info::run;
     "system_prune" => prune::system;
@@ -224,6 +225,7 @@ fn about_line(command: &Command) -> String {
 pub fn top_level(commands: &[Command]) -> Vec<(String, String)> {
     let mut lines: Vec<_> = commands
         .iter()
+        .filter(|command| !command.def.hidden)
         .flat_map(|command| {
             let names = command.def.names.iter().filter(|name| !name.contains(' '));
             names.map(|name| (name.clone(), about_line(command)))
@@ -238,6 +240,7 @@ pub fn top_level(commands: &[Command]) -> Vec<(String, String)> {
 pub fn in_group(commands: &[Command], group: &str) -> Vec<(String, String)> {
     let mut lines: Vec<_> = commands
         .iter()
+        .filter(|command| !command.def.hidden)
         .filter_map(|command| {
             let name = command.def.path.strip_prefix(group)?.strip_prefix(' ')?;
             Some((name.to_owned(), about_line(command)))

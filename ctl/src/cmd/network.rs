@@ -27,6 +27,12 @@ const NETWORKS: Listing = Listing {
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("network_id", "ID"),
+        ("name", "Name"),
+        ("driver", "Driver"),
+        ("scope", "Scope"),
+    ],
 };
 
 pub async fn create(session: &Session, args: &Args) -> Outcome {
@@ -51,7 +57,7 @@ pub async fn create(session: &Session, args: &Args) -> Outcome {
         "ConfigOnly": args.flag("config-only"),
         "ConfigFrom": Value::Null,
         "Options": environment::pairs(args.list("opt")),
-        "Labels": environment::pairs(args.list("label")),
+        "Labels": environment::pairs(args.each("label", environment::label)?),
     });
     for (flag, field) in [("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")] {
         if args.given(flag) {

@@ -29,6 +29,7 @@ const RESULTS: Listing = Listing {
     ],
     table: "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}",
     quiet: "{{.Name}}",
+    raw: &[],
 };
 
 /// Characters of a description that a cut table shows.

@@ -28,6 +28,7 @@ const STACKS: Listing = Listing {
     columns: &[("Name", "NAME"), ("Services", "SERVICES")],
     table: "{{.Name}}\t{{.Services}}",
     quiet: "{{.Name}}",
+    raw: &[],
 };
 
 /// Refuses a name that is nothing but quotes and spaces.

@@ -29,6 +29,16 @@ const TASKS: Listing = Listing {
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("id", "ID"),
+        ("name", "Name"),
+        ("image", "Image"),
+        ("node", "Node"),
+        ("desired_state", "DesiredState"),
+        ("current_state", "CurrentState"),
+        ("error", "Error"),
+        ("ports", "Ports"),
+    ],
 };
 
 /// Longest error text in a table, in characters.

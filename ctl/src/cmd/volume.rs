@@ -30,6 +30,7 @@ const VOLUMES: Listing = Listing {
     columns: COLUMNS,
     table: "{{.Driver}}\t{{.Name}}",
     quiet: "{{.Name}}",
+    raw: &[("name", "Name"), ("driver", "Driver")],
 };
 
 const CLUSTER_VOLUMES: Listing = Listing {
@@ -37,6 +38,7 @@ const CLUSTER_VOLUMES: Listing = Listing {
     columns: COLUMNS,
     table: "{{.Name}}\t{{.Group}}\t{{.Driver}}\t{{.Availability}}\t{{.Status}}",
     quiet: "{{.Name}}",
+    raw: &[("name", "Name"), ("driver", "Driver")],
 };
 
 /// Flags that only volumes of the cluster have.
@@ -58,7 +60,7 @@ pub async fn create(session: &Session, args: &Args) -> Outcome {
         "Name": args.positional(0),
         "Driver": args.maybe("driver").unwrap_or("local"),
         "DriverOpts": environment::pairs(args.list("opt")),
-        "Labels": environment::pairs(args.list("label")),
+        "Labels": environment::pairs(args.each("label", environment::label)?),
     });
     if CLUSTER_FLAGS.iter().any(|flag| args.given(flag)) {
         body["ClusterVolumeSpec"] = cluster_spec(args)?;

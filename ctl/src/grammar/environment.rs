@@ -21,6 +21,19 @@ pub fn variable(value: &str, env: &Env) -> Result<String, String> {
     })
 }
 
+/// `key=value`, or a key alone.
+pub fn label(value: &str) -> Result<String, String> {
+    let value = value.trim_start();
+    let key = value.split('=').next().unwrap_or("");
+    if key.is_empty() {
+        Err(format!("invalid label '{value}': empty name"))
+    } else if key.contains(char::is_whitespace) {
+        Err(format!("label '{key}' contains whitespaces"))
+    } else {
+        Ok(value.to_owned())
+    }
+}
+
 /// Lines of an env file; `#` comments and empty lines are skipped. A name alone takes the
 /// client's own value, and is left out where there is none.
 pub fn file(path: &str, env: Option<&Env>) -> Result<Vec<String>, String> {
@@ -113,5 +126,8 @@ mod tests {
             ["B=2", "A=3"]
         );
         assert_eq!(pairs(["a=b=c", "d"])["a"], "b=c");
+        assert_eq!(label(" a=b").as_deref(), Ok("a=b"));
+        assert_eq!(label("=b").unwrap_err(), "invalid label '=b': empty name");
+        assert!(label("a b=c").is_err());
     }
 }

@@ -10,6 +10,7 @@ use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::flags::Args;
 use crate::grammar::{address, csv, environment, mount, network, port_spec, ulimit};
+use crate::reference::Reference;
 use crate::session::Session;
 
 /// A seccomp profile is smaller than this.
@@ -61,6 +62,7 @@ pub fn build(session: &Session, args: &Args) -> Outcome<Value> {
             ));
         }
     }
+    check_modes(args)?;
     let networks = args.each("network", network::parse)?;
     let (exposed, bindings) = ports(args)?;
     let (binds, anonymous) = volumes(args);
@@ -87,6 +89,54 @@ pub fn build(session: &Session, args: &Args) -> Outcome<Value> {
     Ok(body)
 }
 
+/// Values that are wrong whatever the daemon says.
+fn check_modes(args: &Args) -> Outcome {
+    let wrong = |text: &str| Err(Failure::message(text));
+    let shared = |flag: &str| matches!(args.text(flag), "" | "host");
+    if !shared("pid") && !args.text("pid").starts_with("container:") {
+        return wrong("--pid: invalid PID mode");
+    }
+    if !shared("uts") {
+        return wrong("--uts: invalid UTS mode");
+    }
+    if !shared("userns") {
+        return wrong("--userns: invalid USER mode");
+    }
+    if !shared("cgroupns") && args.text("cgroupns") != "private" {
+        return wrong("--cgroupns: invalid CGROUP mode");
+    }
+    if args.text("log-driver") == "none" && args.given("log-opt") {
+        return wrong("invalid logging opts for driver none");
+    }
+    let times = [
+        "health-interval",
+        "health-timeout",
+        "health-start-period",
+        "health-start-interval",
+    ];
+    for flag in times {
+        if args.duration(flag).is_some_and(|nanos| nanos < 0) {
+            return wrong(&format!("--{flag} cannot be negative"));
+        }
+    }
+    if args.int("health-retries").is_some_and(|count| count < 0) {
+        return wrong("--health-retries cannot be negative");
+    }
+    if let Some(address) = args.maybe("mac-address") {
+        let parts: Vec<&str> = address.split([':', '-']).collect();
+        let byte = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        if !(matches!(parts.len(), 6 | 8) && parts.iter().all(byte)) {
+            return wrong(&format!("{address} is not a valid mac address"));
+        }
+    }
+    let image = args.positional(0);
+    let is_id = image.len() == 64 || image.starts_with("sha256:");
+    if !is_id {
+        Reference::required(image).map_err(Failure::Message)?;
+    }
+    Ok(())
+}
+
 fn config(session: &Session, args: &Args) -> Outcome<Value> {
     let (image, command) = args
         .positionals()
@@ -105,7 +155,7 @@ fn config(session: &Session, args: &Args) -> Outcome<Value> {
             environment::file(&path, None).map_err(Failure::Message)?,
         ));
     }
-    labels.extend(environment::pairs(args.list("label")));
+    labels.extend(environment::pairs(args.each("label", environment::label)?));
     let entrypoint = match args.maybe("entrypoint") {
         None => Value::Null,
         // An empty one takes the image's away.
@@ -143,6 +193,7 @@ fn config(session: &Session, args: &Args) -> Outcome<Value> {
 }
 
 fn host_config(args: &Args) -> Outcome<Value> {
+    let (add, drop) = spec::capabilities(args.list("cap-add"), args.list("cap-drop"));
     let mut host = json!({
         "ContainerIDFile": args.text("cidfile"),
         "LogConfig": {
@@ -153,8 +204,8 @@ fn host_config(args: &Args) -> Outcome<Value> {
         "AutoRemove": args.flag("rm"),
         "VolumeDriver": args.text("volume-driver"),
         "VolumesFrom": null_if_empty(args.list("volumes-from")),
-        "CapAdd": null_if_empty(args.list("cap-add")),
-        "CapDrop": null_if_empty(args.list("cap-drop")),
+        "CapAdd": null_if_empty(add),
+        "CapDrop": null_if_empty(drop),
         "CgroupnsMode": args.text("cgroupns"),
         "Dns": args.each("dns", address::ip)?,
         "DnsOptions": args.list("dns-option"),
@@ -287,7 +338,7 @@ fn resources(args: &Args, host: &mut Value) -> Outcome {
         .partition(|device| devices::is_cdi(device));
     let mut list = Vec::new();
     for path in &paths {
-        list.push(devices::device(path).map_err(|why| args.invalid("device", path, &why))?);
+        list.push(devices::device(path).map_err(Failure::Message)?);
     }
     host["Devices"] = json!(list);
     let mut requests = args.each("gpus", devices::gpus)?;
@@ -316,7 +367,7 @@ fn security(args: &Args, host: &mut Value) -> Outcome {
         }
         if option != "no-new-privileges" && !option.contains(['=', ':']) {
             return Err(Failure::message(format!(
-                "invalid --security-opt: {}",
+                "Invalid --security-opt: {}",
                 crate::human::quote(&option)
             )));
         }
@@ -469,6 +520,15 @@ fn endpoints(args: &Args, mut networks: Vec<network::NetworkFlag>) -> Outcome<Ma
             value.clone_into(field);
         }
     }
+    let user_defined = !matches!(
+        first.target.as_str(),
+        "" | "default" | "bridge" | "host" | "none"
+    ) && !first.target.starts_with("container:");
+    if !first.aliases.is_empty() && !user_defined {
+        return Err(Failure::message(
+            "network-scoped aliases are only supported for user-defined networks",
+        ));
+    }
     let links = args.list("link");
     let mut endpoints = Map::new();
     for (index, network) in networks.into_iter().enumerate() {
@@ -484,10 +544,7 @@ fn endpoints(args: &Args, mut networks: Vec<network::NetworkFlag>) -> Outcome<Ma
             "GwPriority": network.gw_priority,
         });
         // On the default network links are the host's business.
-        if index == 0
-            && !links.is_empty()
-            && !matches!(network.target.as_str(), "default" | "bridge")
-        {
+        if index == 0 && !links.is_empty() && user_defined {
             endpoint["Links"] = json!(links);
         }
         if !network.mac.is_empty() {

@@ -5,7 +5,7 @@ use skep_model::Timestamp;
 use crate::client::Call;
 use crate::cmd::ports;
 use crate::cmd::task::now;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::filter::Filters;
 use crate::flags::Args;
 use crate::human;
@@ -37,6 +37,17 @@ const CONTAINERS: Listing = Listing {
     columns: COLUMNS,
     table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("container_id", "ID"),
+        ("image", "Image"),
+        ("command", "Command"),
+        ("created_at", "CreatedAt"),
+        ("state", "State"),
+        ("status", "Status"),
+        ("names", "Names"),
+        ("labels", "Labels"),
+        ("ports", "Ports"),
+    ],
 };
 
 const CONTAINERS_WITH_SIZE: Listing = Listing {
@@ -44,6 +55,17 @@ const CONTAINERS_WITH_SIZE: Listing = Listing {
     columns: COLUMNS,
     table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("container_id", "ID"),
+        ("image", "Image"),
+        ("command", "Command"),
+        ("created_at", "CreatedAt"),
+        ("state", "State"),
+        ("status", "Status"),
+        ("names", "Names"),
+        ("labels", "Labels"),
+        ("ports", "Ports"),
+    ],
 };
 
 /// Characters of a command and of a mount that a cut table shows.
@@ -56,7 +78,12 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     } else {
         args.int("last").unwrap_or(-1)
     };
-    let format = crate::cmd::format_of(session, args, "psFormat");
+    let quiet = args.flag("quiet");
+    let mut format = crate::cmd::format_of(session, args, "psFormat");
+    if quiet && !format.is_empty() {
+        session.warn("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+        format.clear();
+    }
     let sized = args.flag("size") || format.contains(".Size");
     let call = Call::get("/containers/json")
         .query_if("all", args.flag("all"))
@@ -82,7 +109,19 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     } else {
         &CONTAINERS
     };
-    session.print(&table::render(listing, &format, args.flag("quiet"), rows)?)
+    let text = table::render(listing, &format, quiet, rows).map_err(|failure| {
+        let text = failure.to_string();
+        if text.contains(": executing ") {
+            Failure::Message(text.replacen(
+                "template parsing error",
+                "failed to execute template",
+                1,
+            ))
+        } else {
+            failure
+        }
+    })?;
+    session.print(&text)
 }
 
 fn row(container: &Json, cut: bool) -> Row {
@@ -150,7 +189,7 @@ fn row(container: &Json, cut: bool) -> Row {
 }
 
 /// Names without their slash; links (names with a slash inside) only when nothing is cut.
-fn names(container: &Json, cut: bool) -> String {
+pub fn names(container: &Json, cut: bool) -> String {
     let names: Vec<&str> = container
         .texts("Names")
         .into_iter()
@@ -162,7 +201,7 @@ fn names(container: &Json, cut: bool) -> String {
     }
 }
 
-fn image(container: &Json, cut: bool) -> String {
+pub fn image(container: &Json, cut: bool) -> String {
     let image = container.str("Image");
     if image.is_empty() {
         return "<no image>".to_owned();

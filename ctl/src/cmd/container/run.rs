@@ -35,11 +35,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         .query_if("stdout", attached.out)
         .query_if("stderr", attached.err)
         .query_text("detachKeys", args.text("detach-keys"));
-    let stream = session
-        .client
-        .hijack(call)
-        .await
-        .map_err(|failure| failed(failure, status::USAGE))?;
+    let stream = session.client.hijack(call).await?;
     let condition = if args.flag("rm") {
         "removed"
     } else {

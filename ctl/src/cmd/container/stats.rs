@@ -26,6 +26,7 @@ const STATS: Listing = Listing {
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}",
     quiet: "{{.ID}}",
+    raw: &[],
 };
 
 /// How often the table is drawn again.

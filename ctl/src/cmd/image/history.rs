@@ -23,6 +23,7 @@ const HISTORY: Listing = Listing {
     ],
     table: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
     quiet: "{{.ID}}",
+    raw: &[],
 };
 
 const HISTORY_EXACT: Listing = Listing {
@@ -30,6 +31,7 @@ const HISTORY_EXACT: Listing = Listing {
     columns: HISTORY.columns,
     table: "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
     quiet: HISTORY.quiet,
+    raw: &[],
 };
 
 /// Characters of a command that a cut table shows.

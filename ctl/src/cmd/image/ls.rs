@@ -33,6 +33,13 @@ const IMAGES: Listing = Listing {
     columns: COLUMNS,
     table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("repository", "Repository"),
+        ("tag", "Tag"),
+        ("image_id", "ID"),
+        ("created_at", "CreatedAt"),
+        ("virtual_size", "Size"),
+    ],
 };
 
 const IMAGES_WITH_DIGESTS: Listing = Listing {
@@ -40,6 +47,13 @@ const IMAGES_WITH_DIGESTS: Listing = Listing {
     columns: COLUMNS,
     table: "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("repository", "Repository"),
+        ("tag", "Tag"),
+        ("image_id", "ID"),
+        ("created_at", "CreatedAt"),
+        ("virtual_size", "Size"),
+    ],
 };
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {

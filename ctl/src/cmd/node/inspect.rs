@@ -4,18 +4,13 @@ use super::ls::title;
 use super::resolve_self;
 use crate::client::{Call, segment};
 use crate::cmd::inspect;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::flags::Args;
 use crate::human;
 use crate::json::Json;
 use crate::session::Session;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
-    if args.flag("pretty") && args.given("format") {
-        return Err(Failure::message(
-            "--format is incompatible with human friendly format",
-        ));
-    }
     let pretty = args.flag("pretty");
     let fetch = |name: String| async move {
         let name = resolve_self(session, &name).await?;

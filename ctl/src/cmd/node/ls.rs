@@ -23,6 +23,13 @@ const NODES: Listing = Listing {
     ],
     table: "{{.ID}} {{if .Self}}*{{else}} {{ end }}\t{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}\t{{.EngineVersion}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("node_id", "ID"),
+        ("hostname", "Hostname"),
+        ("status", "Status"),
+        ("availability", "Availability"),
+        ("manager_status", "ManagerStatus"),
+    ],
 };
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {

@@ -65,7 +65,7 @@ pub fn build(session: &Session, args: &Args) -> Outcome<ServiceSpec> {
     let ports: Vec<Vec<PortConfig>> = args.each("publish", publish::parse)?;
     Ok(ServiceSpec {
         name: args.text("name").to_owned(),
-        labels: environment::pairs(args.list("label")),
+        labels: environment::pairs(args.each("label", environment::label)?),
         task_template: TaskSpec {
             container_spec: Some(container),
             resources: Some(resources(args)?),
@@ -142,7 +142,7 @@ fn container(session: &Session, args: &Args) -> Outcome<ContainerSpec> {
     let credentials = args.each("credential-spec", spec::credential_spec)?.pop();
     Ok(ContainerSpec {
         image: image.clone(),
-        labels: environment::pairs(args.list("container-label")),
+        labels: environment::pairs(args.each("container-label", environment::label)?),
         command: args
             .each("entrypoint", words::split)?
             .pop()

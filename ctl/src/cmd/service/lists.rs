@@ -186,8 +186,13 @@ pub fn capabilities(
             added.push(capability);
         }
     }
-    added.sort();
-    dropped.sort();
+    for list in [added, dropped] {
+        list.sort();
+        // All of them are no more with another one.
+        if list.iter().any(|capability| capability == "ALL") {
+            list.retain(|capability| capability == "ALL");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,14 @@ const SERVICES: Listing = Listing {
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}\t{{.Ports}}",
     quiet: "{{.ID}}",
+    raw: &[
+        ("id", "ID"),
+        ("name", "Name"),
+        ("mode", "Mode"),
+        ("replicas", "Replicas"),
+        ("image", "Image"),
+        ("ports", "Ports"),
+    ],
 };
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {

@@ -68,7 +68,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
 pub fn change(session: &Session, args: &Args, service: &mut ServiceSpec) -> Outcome {
     lists::labels(
         &mut service.labels,
-        environment::pairs(args.list("label-add")),
+        environment::pairs(args.each("label-add", environment::label)?),
         &args.list("label-rm"),
     );
     let task = &mut service.task_template;
@@ -132,7 +132,7 @@ fn change_container(session: &Session, args: &Args, container: &mut ContainerSpe
     }
     lists::labels(
         &mut container.labels,
-        environment::pairs(args.list("container-label-add")),
+        environment::pairs(args.each("container-label-add", environment::label)?),
         &args.list("container-label-rm"),
     );
     lists::labels(

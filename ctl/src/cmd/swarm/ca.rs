@@ -18,6 +18,8 @@ const POLL_PERIOD: Duration = Duration::from_millis(200);
 const PEM_BYTES_MAX: u64 = 1 << 20;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
+    let cert = pem(args, "ca-cert")?;
+    let key = pem(args, "ca-key")?;
     let mut swarm = fetch(session).await?;
     if !args.flag("rotate") {
         for flag in ["ca-cert", "ca-key", "cert-expiry", "external-ca"] {
@@ -43,8 +45,6 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
             "the --ca-cert flag requires that a --ca-key flag and/or --external-ca flag be provided as well",
         ));
     }
-    let cert = pem(args, "ca-cert")?;
-    let key = pem(args, "ca-key")?;
     let spec = &mut swarm["Spec"];
     merge_spec(spec, args, &cert)?;
     if cert.is_empty() && key.is_empty() {

@@ -261,7 +261,7 @@ fn subnet(value: &str) -> Result<String, String> {
     if sound {
         Ok(value.to_owned())
     } else {
-        Err(format!("invalid CIDR address: {value}"))
+        Err(format!("invalid string being converted to CIDR: {value}"))
     }
 }
 
@@ -295,7 +295,7 @@ mod tests {
         assert!(subnet("10.0.0.0/8").is_ok() && subnet("fd00::/48").is_ok());
         assert_eq!(
             subnet("10.0.0.0").unwrap_err(),
-            "invalid CIDR address: 10.0.0.0"
+            "invalid string being converted to CIDR: 10.0.0.0"
         );
         assert!(subnet("10.0.0.0/33").is_err());
     }

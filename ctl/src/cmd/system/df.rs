@@ -1,6 +1,7 @@
 //! `system df`.
 
 use crate::client::Call;
+use crate::cmd::container::ls;
 use crate::cmd::task::now;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Args;
@@ -20,6 +21,13 @@ const USAGE: Listing = Listing {
     ],
     table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
     quiet: "{{.Type}}",
+    raw: &[
+        ("type", "Type"),
+        ("total", "TotalCount"),
+        ("active", "Active"),
+        ("size", "Size"),
+        ("reclaimable", "Reclaimable"),
+    ],
 };
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
@@ -170,20 +178,15 @@ fn verbose(session: &Session, usage: &Json) -> Outcome {
             .iter()
             .filter(|mount| mount.str("Driver") == "local")
             .count();
-        let names: Vec<&str> = container
-            .texts("Names")
-            .iter()
-            .map(|name| name.trim_start_matches('/'))
-            .collect();
         text.push_str(&format!(
             "{}\t{}\t{}\t{volumes}\t{}\t{}\t{}\t{}\n",
             human::short_id(container.str("Id")),
-            container.str("Image"),
+            ls::image(container, true),
             human::quote(&human::ellipsis(container.str("Command"), 20)),
             human::size3(container.float("SizeRw")),
             since(container.int("Created")),
             container.str("Status"),
-            names.join(",")
+            ls::names(container, true)
         ));
     }
     session.print(&format!(

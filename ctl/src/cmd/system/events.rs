@@ -24,8 +24,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         .transpose()?;
     let moment = |flag: &str| match args.text(flag) {
         "" => Ok(String::new()),
-        text => moment::parse(text, now())
-            .map_err(|why| Failure::message(format!("invalid value for \"{flag}\": {why}"))),
+        text => moment::parse(text, now()).map_err(Failure::Message),
     };
     let call = Call::get("/events")
         .query_text("since", &moment("since")?)
