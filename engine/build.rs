@@ -24,7 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engine = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = engine.parent().ok_or("the engine is in a workspace")?;
     for source in SOURCES {
-        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+        println!(
+            "cargo::rerun-if-changed={}",
+            workspace.join(source).display()
+        );
     }
     println!("cargo::rerun-if-changed=build.rs");
     let program = build(workspace)?;
