@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use skep_net::Host;
@@ -269,20 +270,34 @@ impl Engine {
     }
 }
 
-fn lock(path: &std::path::Path) -> Result<Flock<File>> {
-    let file = OpenOptions::new()
+/// How long the lock of an engine that was killed may stay: a shim it was about
+/// to start holds it until it is executed.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+fn lock(path: &Path) -> Result<Flock<File>> {
+    let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(path)
         .during(|| format!("cannot open `{}`", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        EngineError::failed_precondition(format!(
-            "another engine uses `{}`",
-            path.parent().unwrap_or(path).display()
-        ))
-        .because(error)
-    })
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, _)) if Instant::now() < deadline => {
+                file = back;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err((_, error)) => {
+                let root = path.parent().unwrap_or(path).display();
+                return Err(EngineError::failed_precondition(format!(
+                    "another engine uses `{root}`"
+                ))
+                .because(error));
+            }
+        }
+    }
 }
 
 /// The records of all containers. A directory without a record was never a whole

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::record::Status;
 use super::{Container, Inner, monitor, restart};
@@ -9,7 +10,38 @@ use crate::engine::Engine;
 use crate::error::{IoContext as _, Result};
 use crate::record as file;
 use crate::streams::blocking;
-use skep_shim::protocol::State as ShimState;
+use skep_shim::ClientError;
+use skep_shim::protocol::{State as ShimState, Status as ShimStatus};
+
+/// How long a shim may be on its way from prepared to running: a new volume may
+/// have to be filled.
+const SETTLE_MAX: Duration = Duration::from_secs(300);
+/// Between two looks at it.
+const SETTLE_PERIOD: Duration = Duration::from_millis(5);
+
+/// The state of a container's shim once it runs the container; `None` when there
+/// is no shim, or when it went away because nobody let it go.
+///
+/// A shim that is prepared may have been told to start by an engine that died a
+/// moment later. Its socket alone does not say so; it either runs or is gone soon.
+fn settled(container: &Container) -> Option<ShimStatus> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        match container.shim().status() {
+            Ok(shim) if shim.state != ShimState::Prepared => return Some(shim),
+            Err(ClientError::Gone { .. }) => return None,
+            // One that is starting may have no time to answer.
+            Ok(_) | Err(ClientError::Timeout { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(SETTLE_PERIOD);
+            }
+            Ok(_) => return None,
+            Err(error) => {
+                tracing::error!(%error, container = container.id, "a shim does not answer");
+                return None;
+            }
+        }
+    }
+}
 
 /// What was found of one container.
 enum Found {
@@ -63,9 +95,8 @@ impl Engine {
             container.change(|inner| inner.record.host_config.auto_remove = true)?;
             return Ok(Found::Still);
         }
-        let answer = container.shim().status();
-        match answer {
-            Ok(shim) if shim.state != ShimState::Prepared => {
+        match settled(container) {
+            Some(shim) => {
                 for mount in &container.record().mounts {
                     if mount.point.kind == "volume"
                         && let Err(error) = self.volumes.acquire(&mount.point.name)
