@@ -228,8 +228,9 @@ impl Engine {
         reference: &str,
         auth: RegistryAuth,
     ) -> Result<DistributionInspect> {
+        let is_here = self.images.find(reference).is_ok();
         let reference = reference.parse::<Reference>()?.or_latest();
-        pull::inspect(&self.registries, &reference, &auth).await
+        pull::inspect(&self.registries, &reference, &auth, is_here).await
     }
 
     /// Tries credentials at a registry; its status text.

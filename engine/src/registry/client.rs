@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::endpoint::{Endpoint, endpoints};
-use super::transport::{Body, Transport};
+use super::transport::{Body, CONNECT_TIMEOUT, CONNECT_TIMEOUT_COURTESY, Transport};
 use crate::config::RegistryConfig;
 use crate::error::{EngineError, Kind, Result};
 use crate::image::digest::Digest;
@@ -45,6 +45,7 @@ pub(crate) struct Repository<'a> {
     reference: &'a Reference,
     pub(super) auth: &'a RegistryAuth,
     pub(super) scope: String,
+    connect_timeout: Duration,
     /// `Authorization` by endpoint base.
     tokens: Mutex<HashMap<String, String>>,
 }
@@ -95,6 +96,7 @@ impl Registries {
             reference,
             auth,
             scope: format!("repository:{}:{actions}", reference.path()),
+            connect_timeout: CONNECT_TIMEOUT,
             tokens: Mutex::default(),
         }
     }
@@ -158,6 +160,14 @@ pub(super) struct Answer {
 }
 
 impl Repository<'_> {
+    /// Gives up early on a registry that cannot be reached.
+    pub(super) fn as_courtesy(self) -> Self {
+        Self {
+            connect_timeout: CONNECT_TIMEOUT_COURTESY,
+            ..self
+        }
+    }
+
     /// Layers fetched at the same time.
     pub(super) fn downloads_max(&self) -> usize {
         self.registries.config.downloads_max.max(1)
@@ -334,7 +344,11 @@ impl Repository<'_> {
             let request = request
                 .body(body.take().unwrap_or_else(empty_body))
                 .map_err(|error| EngineError::invalid("invalid registry address").because(error))?;
-            let response = self.registries.transport.send(&at, request).await?;
+            let response = self
+                .registries
+                .transport
+                .send(&at, self.connect_timeout, request)
+                .await?;
             let read = method == Method::GET || method == Method::HEAD;
             if !read || !response.status().is_redirection() {
                 return Ok(response);

@@ -340,12 +340,21 @@ async fn unpack(store: &Arc<ImageStore>, parts: Parts, progress: &Progress) -> R
 }
 
 /// What a name stands for at its registry, and for which platforms.
+///
+/// Where the image `is_here`, a registry that cannot be reached is given up early: the answer only
+/// pins what would run anyway.
 pub(crate) async fn inspect(
     registries: &Registries,
     reference: &Reference,
     auth: &RegistryAuth,
+    is_here: bool,
 ) -> Result<DistributionInspect> {
     let repository = registries.repository(reference, auth, false);
+    let repository = if is_here {
+        repository.as_courtesy()
+    } else {
+        repository
+    };
     let top = repository.manifest(&which(reference)).await?;
     let descriptor = Descriptor {
         media_type: top.media_type.clone(),

@@ -29,8 +29,11 @@ use tower::Service;
 use super::endpoint::Endpoint;
 use crate::error::{EngineError, IoContext as _, Result};
 
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection may take to come about, from the look-up of the name to the end of the
+/// TLS handshake, where something depends on it.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same where the answer would be good to have but is not needed: somebody is waiting.
+pub(super) const CONNECT_TIMEOUT_COURTESY: Duration = Duration::from_millis(1500);
 /// How long a registry may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle connections kept per registry.
@@ -39,11 +42,12 @@ const IDLE_MAX: usize = 8;
 /// The body of a request.
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
-/// Clients by how certificates are checked, made when first needed.
+/// Clients by host, how certificates are checked and how long a connection may take; made when
+/// first needed.
 #[derive(Debug)]
 pub(super) struct Transport {
     certificates: PathBuf,
-    clients: Mutex<HashMap<(String, bool), HttpClient>>,
+    clients: Mutex<HashMap<(String, bool, Duration), HttpClient>>,
 }
 
 type HttpClient = Client<Connector, Body>;
@@ -60,10 +64,11 @@ impl Transport {
     pub(super) async fn send(
         &self,
         endpoint: &Endpoint,
+        connect_timeout: Duration,
         request: Request<Body>,
     ) -> Result<Response<Incoming>> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let client = self.client(endpoint)?;
+        let client = self.client(endpoint, connect_timeout)?;
         let failed = |why: String| {
             let method = method.as_str();
             let verb = format!("{}{}", &method[..1], method[1..].to_lowercase());
@@ -78,8 +83,8 @@ impl Transport {
         }
     }
 
-    fn client(&self, endpoint: &Endpoint) -> Result<HttpClient> {
-        let key = (endpoint.host.clone(), endpoint.verify);
+    fn client(&self, endpoint: &Endpoint, connect_timeout: Duration) -> Result<HttpClient> {
+        let key = (endpoint.host.clone(), endpoint.verify, connect_timeout);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
@@ -88,13 +93,14 @@ impl Transport {
         let tls = tls_config(endpoint.verify, &directory)?;
         let mut http = HttpConnector::new();
         http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        http.set_connect_timeout(Some(connect_timeout));
         http.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .build(Connector {
+                connect_timeout,
                 http,
                 tls: TlsConnector::from(Arc::new(tls)),
                 proxies: Arc::new(Matcher::from_env()),
@@ -238,6 +244,7 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 /// Makes connections: directly or through a proxy, then TLS if the URL says so.
 #[derive(Clone)]
 struct Connector {
+    connect_timeout: Duration,
     http: HttpConnector,
     tls: TlsConnector,
     proxies: Arc<Matcher>,
@@ -255,31 +262,36 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self {
-            mut http,
-            tls,
-            proxies,
-        } = self.clone();
+        let connector = self.clone();
         Box::pin(async move {
-            let plain = match proxies.intercept(&uri) {
-                Some(proxy) => {
-                    let mut tunnel = Tunnel::new(proxy.uri().clone(), http);
-                    if let Some(auth) = proxy.basic_auth() {
-                        tunnel = tunnel.with_auth(auth.clone());
-                    }
-                    tunnel.call(uri.clone()).await?
-                }
-                None => http.call(uri.clone()).await?,
-            }
-            .into_inner();
-            if uri.scheme_str() != Some("https") {
-                return Ok(TokioIo::new(Stream(Box::pin(plain))));
-            }
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-            let name = ServerName::try_from(host.to_owned())?;
-            let secured = tokio::time::timeout(CONNECT_TIMEOUT, tls.connect(name, plain)).await??;
-            Ok(TokioIo::new(Stream(Box::pin(secured))))
+            let timeout = connector.connect_timeout;
+            tokio::time::timeout(timeout, connector.connect(uri))
+                .await
+                .map_err(|_| format!("no connection within {timeout:?}"))?
         })
+    }
+}
+
+impl Connector {
+    async fn connect(mut self, uri: Uri) -> std::result::Result<TokioIo<Stream>, Failure> {
+        let plain = match self.proxies.intercept(&uri) {
+            Some(proxy) => {
+                let mut tunnel = Tunnel::new(proxy.uri().clone(), self.http);
+                if let Some(auth) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(auth.clone());
+                }
+                tunnel.call(uri.clone()).await?
+            }
+            None => self.http.call(uri.clone()).await?,
+        }
+        .into_inner();
+        if uri.scheme_str() != Some("https") {
+            return Ok(TokioIo::new(Stream(Box::pin(plain))));
+        }
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned())?;
+        let secured = self.tls.connect(name, plain).await?;
+        Ok(TokioIo::new(Stream(Box::pin(secured))))
     }
 }
 
