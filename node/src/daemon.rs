@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::io::IsTerminal as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -206,6 +207,7 @@ fn start_log(args: &DaemonArgs) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .try_init();
 }

@@ -500,27 +500,43 @@ pub fn exec(plan: &Plan, name: &str, command: &[OsString]) -> Result<ExitCode, D
     ))
 }
 
-/// Kills a node's daemon without warning.
-pub async fn kill(plan: &Plan, name: &str) -> Result<(), DevError> {
-    let node = plan.node(name)?;
-    let Some(pid) = pid_of(plan, node) else {
-        return Err(DevError::Plan(format!("the daemon of {name} does not run")));
-    };
-    let _ = send_signal(pid, Signal::SIGKILL);
-    if wait_gone(pid, STOP).await {
-        return Ok(());
+/// Kills nodes' daemons, all at once; nothing is done unless all of them run.
+pub async fn kill(plan: &Plan, names: &[String]) -> Result<(), DevError> {
+    let mut running = Vec::new();
+    for name in names {
+        let Some(pid) = pid_of(plan, plan.node(name)?) else {
+            return Err(DevError::Plan(format!("the daemon of {name} does not run")));
+        };
+        running.push((name, pid));
     }
-    Err(DevError::Plan(format!(
-        "the daemon of {name} (pid {pid}) does not go away"
-    )))
+    for (_, pid) in &running {
+        let _ = send_signal(*pid, Signal::SIGKILL);
+    }
+    for (name, pid) in running {
+        if !wait_gone(pid, STOP).await {
+            return Err(DevError::Plan(format!(
+                "the daemon of {name} (pid {pid}) does not go away"
+            )));
+        }
+    }
+    Ok(())
 }
 
-/// Starts a node's daemon again.
-pub async fn start(plan: &Plan, name: &str) -> Result<(), DevError> {
-    let node = plan.node(name)?;
-    if pid_of(plan, node).is_some() {
-        return Err(DevError::Plan(format!("the daemon of {name} runs already")));
+/// Starts nodes' daemons again; nothing is done unless none of them runs.
+pub async fn start(plan: &Plan, names: &[String]) -> Result<(), DevError> {
+    let mut nodes = Vec::new();
+    for name in names {
+        let node = plan.node(name)?;
+        if pid_of(plan, node).is_some() {
+            return Err(DevError::Plan(format!("the daemon of {name} runs already")));
+        }
+        nodes.push(node);
     }
-    spawn_daemon(plan, node, "info")?;
-    wait_ready(plan, node).await
+    for node in &nodes {
+        spawn_daemon(plan, node, "info")?;
+    }
+    for node in nodes {
+        wait_ready(plan, node).await?;
+    }
+    Ok(())
 }

@@ -94,17 +94,19 @@ enum DevCommand {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Kill a node's daemon without warning; its containers go on
+    /// Kill nodes' daemons without warning, all at once; their containers go on
     Kill {
         #[arg(long, default_value = plan::ROOT)]
         root: PathBuf,
-        node: String,
+        #[arg(required = true)]
+        nodes: Vec<String>,
     },
-    /// Start a node's daemon again
+    /// Start nodes' daemons again
     Start {
         #[arg(long, default_value = plan::ROOT)]
         root: PathBuf,
-        node: String,
+        #[arg(required = true)]
+        nodes: Vec<String>,
     },
     /// Remove every container and network of one data root
     #[command(hide = true)]
@@ -183,8 +185,10 @@ async fn run(command: DevCommand) -> Result<ExitCode, DevError> {
             let plan = plan::Plan::load(&root)?;
             return fleet::exec(&plan, &node, &command);
         }
-        DevCommand::Kill { root, node } => fleet::kill(&plan::Plan::load(&root)?, &node).await?,
-        DevCommand::Start { root, node } => fleet::start(&plan::Plan::load(&root)?, &node).await?,
+        DevCommand::Kill { root, nodes } => fleet::kill(&plan::Plan::load(&root)?, &nodes).await?,
+        DevCommand::Start { root, nodes } => {
+            fleet::start(&plan::Plan::load(&root)?, &nodes).await?
+        }
         DevCommand::Wipe {
             data_root,
             exec_root,
