@@ -1,1 +1,20 @@
+#![doc = include_str!("../README.md")]
 
+pub mod checks;
+pub mod cluster;
+pub mod compare;
+mod footprint;
+mod guard;
+pub mod http;
+pub mod image;
+pub mod load;
+pub mod needs;
+pub mod pair;
+pub mod run;
+pub mod tasks;
+pub mod wait;
+
+pub use checks::Checks;
+pub use cluster::Cluster;
+pub use run::Ran;
+pub use wait::{eventually, secs};

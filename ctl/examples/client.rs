@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    skep_ctl::run(std::env::args_os().collect())
+}
