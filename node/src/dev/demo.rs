@@ -21,8 +21,8 @@ const PORT: u16 = 8080;
 const CONVERGE: Duration = Duration::from_secs(60);
 /// How long a page may take.
 const PAGE: Duration = Duration::from_secs(5);
-/// Requests to each node.
-const ASKED_EACH: usize = 3;
+/// Replicas of the service with the page.
+const REPLICAS: usize = 3;
 
 /// Deploys the stack, waits for it, asks the published port on every node.
 pub async fn run(plan: &Plan) -> Result<(), DevError> {
@@ -42,31 +42,18 @@ pub async fn run(plan: &Plan) -> Result<(), DevError> {
     }
     converge(plan).await?;
     println!("Converged after {:.1} s\n", began.elapsed().as_secs_f64());
-    // Running tasks are in every balancer a moment later.
-    for node in &plan.nodes {
-        wait_answer(node.address).await?;
-    }
-    println!("Asking port {PORT} on every node, {ASKED_EACH} times each:");
+    println!("Asking port {PORT} on every node, {REPLICAS} times each:");
     let mut tasks = BTreeSet::new();
     for node in &plan.nodes {
-        for _ in 0..ASKED_EACH {
-            let text = page(node.address, PORT, PAGE)
-                .await
-                .map_err(|message| DevError::Api {
-                    what: format!("GET http://{}:{PORT}/", node.address),
-                    message,
-                })?;
-            let field = |name: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(name));
-                line.map(|rest| rest.trim_start_matches(':').trim().to_owned())
-                    .unwrap_or_default()
-            };
-            let (task, on, client) = (field("task"), field("node"), field("client"));
+        for answer in ask_in_turn(node.address).await? {
             println!(
-                "  {:<15} -> {task} on {on}, caller seen as {client}",
-                node.address.to_string()
+                "  {:<15} -> {} on {}, caller seen as {}",
+                node.address.to_string(),
+                answer.task,
+                answer.node,
+                answer.client
             );
-            tasks.insert(task);
+            tasks.insert(answer.task);
         }
     }
     println!(
@@ -77,21 +64,55 @@ pub async fn run(plan: &Plan) -> Result<(), DevError> {
     Ok(())
 }
 
-/// Waits until a node answers on the published port.
-async fn wait_answer(address: std::net::Ipv4Addr) -> Result<(), DevError> {
+/// What the page says.
+struct Answer {
+    task: String,
+    node: String,
+    client: String,
+}
+
+/// Asks a node once for every replica. Tasks that have just begun to run are in every node's
+/// balancer a moment later, so it asks again until all answer in turn, or the wait is over.
+async fn ask_in_turn(address: std::net::Ipv4Addr) -> Result<Vec<Answer>, DevError> {
     let deadline = Instant::now() + PAGE;
     loop {
-        match page(address, PORT, PAGE).await {
-            Ok(_) => return Ok(()),
-            Err(message) if Instant::now() > deadline => {
+        let round = ask(address).await;
+        let late = Instant::now() > deadline;
+        match round {
+            Ok(answers) => {
+                let tasks: BTreeSet<&str> = answers.iter().map(|a| a.task.as_str()).collect();
+                if tasks.len() == REPLICAS || late {
+                    return Ok(answers);
+                }
+            }
+            Err(message) if late => {
                 return Err(DevError::Api {
                     what: format!("GET http://{address}:{PORT}/"),
                     message,
                 });
             }
-            Err(_) => sleep(Duration::from_millis(20)).await,
+            Err(_) => (),
         }
+        sleep(Duration::from_millis(20)).await;
     }
+}
+
+async fn ask(address: std::net::Ipv4Addr) -> Result<Vec<Answer>, String> {
+    let mut answers = Vec::new();
+    for _ in 0..REPLICAS {
+        let text = page(address, PORT, PAGE).await?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|rest| rest.trim_start_matches(':').trim().to_owned())
+                .unwrap_or_default()
+        };
+        answers.push(Answer {
+            task: field("task"),
+            node: field("node"),
+            client: field("client"),
+        });
+    }
+    Ok(answers)
 }
 
 fn read_stack() -> Result<Value, DevError> {
