@@ -13,10 +13,15 @@ const DELETE: u16 = SUBSYSTEM | 2;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
+const PROTOCOL_INFO: u16 = 4;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 
 const STATUS_DNAT: u32 = 1 << 5;
+
+/// `TCP_CONNTRACK_LAST_ACK` (linux/netfilter/nf_conntrack_tcp.h); later states are those of
+/// connections that are over.
+const TCP_LAST_ACK: u8 = 6;
 
 /// One tracked flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +48,10 @@ struct Key {
     id: Option<Vec<u8>>,
 }
 
-/// All tracked flows of the socket's namespace that `keep` says yes to.
+/// All tracked flows of the socket's namespace that `keep` says yes to. TCP connections that are
+/// over are left out: there is nothing to cut any more, and the kernel takes such an entry away by
+/// itself as soon as the client uses the port again. An entry is named by its addresses and its
+/// place in memory, and the new connection can have both: it would be cut instead.
 pub(crate) fn flows(
     socket: &mut Socket,
     mut keep: impl FnMut(&Flow) -> bool,
@@ -114,6 +122,9 @@ fn flow(payload: &[u8]) -> Option<Flow> {
     let original_bytes = wire::find(attributes, TUPLE_ORIGINAL)?;
     let original = tuple(original_bytes)?;
     let reply = tuple(wire::find(attributes, TUPLE_REPLY)?)?;
+    if tcp_state(attributes).is_some_and(|state| state >= TCP_LAST_ACK) {
+        return None;
+    }
     let status = wire::find(attributes, STATUS)
         .and_then(wire::be32_of)
         .unwrap_or(0);
@@ -133,6 +144,11 @@ fn flow(payload: &[u8]) -> Option<Flow> {
             id: own(ID),
         },
     })
+}
+
+fn tcp_state(attributes: &[u8]) -> Option<u8> {
+    let tcp = wire::find(wire::find(attributes, PROTOCOL_INFO)?, 1)?;
+    wire::find(tcp, 1)?.first().copied()
 }
 
 #[cfg(test)]
