@@ -2,12 +2,19 @@
 
 mod cluster;
 mod placements;
+mod requests;
 mod table;
 
 use table::Table;
 
 fn main() -> anyhow::Result<()> {
-    let wanted = std::env::args().nth(1);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = args.split_first()
+        && first == "requests"
+    {
+        return requests::run(rest);
+    }
+    let wanted = args.into_iter().next();
     let runs = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     let mut table = Table::new();
     if runs("placements") {
