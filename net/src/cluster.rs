@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::apply::{Outcome, open_socket};
 use crate::desired::bridge::BoundPort;
-use crate::flows::{MeshTargets, TaskTargets};
+use crate::flows::{MeshTargets, StaleFlows, TaskTargets};
 use crate::host::lock;
 use crate::names;
 use crate::netlink::conntrack::{self, Flow};
@@ -35,11 +35,21 @@ pub(crate) struct Cluster {
 }
 
 impl Host {
+    /// Makes everything of the cluster's half as desired, and cuts what has
+    /// outlived it: [`Host::follow`], then [`Host::cut_stale`].
+    pub fn apply(&self, desired: &HostState) -> Report {
+        let (mut report, stale) = self.follow(desired);
+        let cut = self.cut_stale(&stale);
+        report.changes.extend(cut.changes);
+        report.failures.extend(cut.failures);
+        report
+    }
+
     /// Makes everything of the cluster's half as desired: level-triggered, the
     /// whole truth. Sandboxes and overlays that are not in `desired` are removed,
     /// so a caller that prepares sandboxes includes them here from then on.
-    /// Goes on past failures.
-    pub fn apply(&self, desired: &HostState) -> Report {
+    /// Goes on past failures. Returns what to look for among the tracked flows.
+    pub fn follow(&self, desired: &HostState) -> (Report, StaleFlows) {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
         let desired = &self.as_possible(desired);
@@ -95,9 +105,9 @@ impl Host {
             absorb(&mut report, &object, self.inside(sandbox));
         }
 
-        self.cut_stale_flows(&mut cluster, desired, &served, &mut report);
+        let stale = self.stale_flows(&mut cluster, desired, &served);
         cluster.state = Some(desired.clone());
-        report
+        (report, stale)
     }
 
     /// Makes one task's namespace and wires it up, at once, without touching
@@ -374,14 +384,14 @@ impl Host {
         served
     }
 
-    fn cut_stale_flows(
+    fn stale_flows(
         &self,
         cluster: &mut Cluster,
         desired: &HostState,
         served: &Served,
-        report: &mut Report,
-    ) {
+    ) -> StaleFlows {
         let first = cluster.state.is_none();
+        let mut stale = StaleFlows::default();
         let mut tasks = BTreeMap::new();
         for sandbox in &desired.sandboxes {
             let targets = TaskTargets::of(desired, sandbox);
@@ -390,9 +400,7 @@ impl Host {
                 None => first,
             };
             if lost {
-                let key = NsKey::Pinned(sandbox.netns.clone());
-                let cut = self.cut(&key, |flow| targets.is_stale(flow));
-                report.part(format!("flows of sandbox {}", sandbox.id), cut);
+                stale.tasks.insert(sandbox.netns.clone(), targets.clone());
             }
             tasks.insert(sandbox.netns.clone(), targets);
         }
@@ -405,6 +413,25 @@ impl Host {
             .as_ref()
             .is_none_or(|before| targets.changed_for_flows(before))
         {
+            stale.mesh = Some(targets.clone());
+        }
+        cluster.mesh = Some(targets);
+        stale
+    }
+
+    /// Cuts the flows that have outlived what they led to. A host with very many
+    /// flows takes a while for it, so it is apart from [`Host::follow`], which
+    /// others wait for. Sandboxes that went meanwhile took their flows along.
+    pub fn cut_stale(&self, stale: &StaleFlows) -> Report {
+        let mut report = Report::default();
+        for (netns, targets) in &stale.tasks {
+            if self.ground.namespaces.exists(netns) {
+                let key = NsKey::Pinned(netns.clone());
+                let cut = self.cut(&key, |flow| targets.is_stale(flow));
+                report.part(format!("flows of {netns}"), cut);
+            }
+        }
+        if let Some(targets) = &stale.mesh {
             let own = self.look(entry::addresses);
             let own: BTreeSet<IpAddr> = own
                 .unwrap_or_default()
@@ -414,7 +441,7 @@ impl Host {
             let cut = self.cut(&NsKey::Root, |flow| targets.is_stale(flow, &own));
             report.part("flows of the mesh", cut);
         }
-        cluster.mesh = Some(targets);
+        report
     }
 
     /// Cuts the flows of a namespace that `stale` says yes to.

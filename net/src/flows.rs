@@ -15,6 +15,28 @@ use crate::desired::cluster::{HostState, TaskSandbox};
 use crate::netlink::conntrack::Flow;
 use crate::plan::mesh::Served;
 
+/// Where to look for flows that have outlived what they lead to, and how to tell them.
+#[derive(Clone, Debug, Default)]
+#[must_use = "stale flows are to be cut"]
+pub struct StaleFlows {
+    /// By the namespace's name.
+    pub(crate) tasks: BTreeMap<String, TaskTargets>,
+    pub(crate) mesh: Option<MeshTargets>,
+}
+
+impl StaleFlows {
+    /// Whether there is nothing to look for.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.mesh.is_none()
+    }
+
+    /// Adds what was found later; of the same namespace the later word holds.
+    pub fn add(&mut self, later: Self) {
+        self.tasks.extend(later.tasks);
+        self.mesh = later.mesh.or(self.mesh.take());
+    }
+}
+
 /// What the flows of one task's namespace may lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TaskTargets {

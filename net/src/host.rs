@@ -17,6 +17,7 @@ use crate::netlink::socket::Socket;
 use crate::nft;
 use crate::plan::default_prefix;
 use crate::ports::Ports;
+use crate::sockets::{self, Connections};
 use crate::view::{NsKey, Route};
 use crate::{Capabilities, KernelError, Namespaces, NetError, Netns, Report};
 
@@ -131,6 +132,11 @@ impl Host {
     /// endpoints are connected, and for removing it after they are disconnected.
     pub fn namespaces(&self) -> &Namespaces {
         &self.ground.namespaces
+    }
+
+    /// The TCP connections of a task's namespace.
+    pub fn connections(&self, netns: &str) -> Result<Connections, NetError> {
+        sockets::connections(&self.ground.namespaces.open(netns)?)
     }
 
     /// What this host can do; probed once.

@@ -17,6 +17,7 @@ mod plan;
 mod ports;
 mod probe;
 mod report;
+mod sockets;
 mod sysctl;
 mod view;
 
@@ -29,7 +30,9 @@ pub use desired::cluster::{
     Overlay, Peer, PublishedPort, RemoteEndpoint, TaskSandbox, Vip,
 };
 pub use error::{KernelError, Kind, NetError};
+pub use flows::StaleFlows;
 pub use host::{Host, HostConfig, InterfaceCounters, next_gateway_address};
 pub use netns::{Namespaces, Netns};
 pub use probe::Capabilities;
 pub use report::{Failure, Report};
+pub use sockets::Connections;
