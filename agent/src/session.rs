@@ -113,6 +113,7 @@ impl Session {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // A manager that leads a different life now must hear everything again.
         let mut complete = false;
+        let mut followed = self.worker.followed();
         let deadline = tokio::time::sleep(WELCOME_TIMEOUT);
         tokio::pin!(deadline);
         loop {
@@ -125,6 +126,14 @@ impl Session {
                 _ = beat.tick() => {
                     let sent = out.try_send(message(agent_message::Content::Heartbeat(Empty {})));
                     if sent.is_err() {
+                        return Ended::Lost(Status::unavailable("the manager takes no messages"));
+                    }
+                    continue;
+                }
+                Ok(()) = followed.changed(), if complete => {
+                    let version = *followed.borrow_and_update();
+                    let applied = agent_message::Content::Applied(Applied { version });
+                    if out.send(message(applied)).await.is_err() {
                         return Ended::Lost(Status::unavailable("the manager takes no messages"));
                     }
                     continue;
@@ -163,12 +172,6 @@ impl Session {
                         complete = true;
                         self.worker.statuses.send_all_again();
                     }
-                    let applied = Applied {
-                        version: change.version,
-                    };
-                    let _ = out
-                        .send(message(agent_message::Content::Applied(applied)))
-                        .await;
                 }
                 Some(manager_message::Content::Managers(managers)) => {
                     let _ = self

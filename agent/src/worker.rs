@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use skep_engine::{Engine, EventQuery, Filters, ListOptions};
 use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
-use skep_net::{Host, HostPort, NetError, names, next_gateway_address};
+use skep_net::{
+    Connections, Failure, Host, HostPort, NetError, StaleFlows, names, next_gateway_address,
+};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
@@ -49,6 +51,10 @@ pub struct Worker {
     /// namespace that is just being made.
     network: tokio::sync::Mutex<()>,
     network_changed: Notify,
+    /// The version of the assignments that packets and names follow.
+    followed: watch::Sender<u64>,
+    /// Flows to be cut, and whether somebody is at it.
+    stale: Mutex<(StaleFlows, bool)>,
     drivers: Mutex<HashMap<TaskId, Handle>>,
     remembered: Mutex<BTreeMap<TaskId, Entry>>,
 }
@@ -84,9 +90,16 @@ impl Worker {
             sandboxes: Mutex::default(),
             network: tokio::sync::Mutex::default(),
             network_changed: Notify::new(),
+            followed: watch::Sender::new(0),
+            stale: Mutex::default(),
             drivers: Mutex::default(),
             remembered: Mutex::new(remembered),
         }))
+    }
+
+    /// The version of the assignments that packets and names follow.
+    pub(crate) fn followed(&self) -> watch::Receiver<u64> {
+        self.followed.subscribe()
     }
 
     /// What is assigned now.
@@ -223,14 +236,56 @@ impl Worker {
         let Some(state) = network::host_state(&assigned, &sandboxes, self.underlay_mtu) else {
             return;
         };
+        let version = assigned.version;
         let worker = Arc::clone(self);
         let report = tokio::task::spawn_blocking(move || {
             worker.write_zones(&assigned);
-            worker.host.apply(&state)
+            worker.host.follow(&state)
         })
         .await;
         match report {
-            Ok(report) => {
+            Ok((report, stale)) => {
+                self.cut_soon(stale);
+                for change in &report.changes {
+                    debug!(change, "network");
+                }
+                for failure in &report.failures {
+                    warn!(object = failure.object, error = %failure.error.chain(), "network");
+                }
+                // A port that another program of this host holds leads nobody anywhere.
+                let harmless =
+                    |failure: &Failure| matches!(failure.error, NetError::PublishedPort { .. });
+                if report.failures.iter().all(harmless) {
+                    self.followed.send_replace(version);
+                }
+            }
+            Err(error) => warn!(%error, "the host's network could not be compared"),
+        }
+    }
+
+    /// Cuts flows beside everything else: with very many of them it takes a while, and nobody
+    /// should wait for it.
+    fn cut_soon(self: &Arc<Self>, stale: StaleFlows) {
+        {
+            let mut pending = lock(&self.stale);
+            pending.0.add(stale);
+            if pending.0.is_empty() || pending.1 {
+                return;
+            }
+            pending.1 = true;
+        }
+        let worker = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let stale = {
+                    let mut pending = lock(&worker.stale);
+                    if pending.0.is_empty() {
+                        pending.1 = false;
+                        return;
+                    }
+                    std::mem::take(&mut pending.0)
+                };
+                let report = worker.host.cut_stale(&stale);
                 for change in &report.changes {
                     debug!(change, "network");
                 }
@@ -238,8 +293,7 @@ impl Worker {
                     warn!(object = failure.object, error = %failure.error.chain(), "network");
                 }
             }
-            Err(error) => warn!(%error, "the host's network could not be compared"),
-        }
+        });
     }
 
     fn write_zones(&self, assigned: &Assigned) {
@@ -407,6 +461,13 @@ impl Worker {
         lock(&self.sandboxes).remove(task);
         self.network_changed.notify_one();
         Ok(())
+    }
+
+    /// The TCP connections of a task; none when they cannot be told.
+    pub(crate) async fn connections(self: &Arc<Self>, task: &TaskId) -> Connections {
+        let (worker, netns) = (Arc::clone(self), names::task_netns(task.as_str()));
+        let found = tokio::task::spawn_blocking(move || worker.host.connections(&netns)).await;
+        found.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     fn keep_choice(&self, task: &TaskId, choice: &SandboxChoice) {

@@ -61,6 +61,16 @@ impl Shared {
         self.snapshot.version().index
     }
 
+    /// The newest version at which a task began to wait for every node to stop leading others to
+    /// it; 0 when none does.
+    pub fn newest_draining(&self) -> u64 {
+        let versions = self
+            .snapshot
+            .draining_tasks()
+            .map(|task| task.version.index);
+        versions.max().unwrap_or_default()
+    }
+
     /// Whether the node is still a member.
     pub fn is_member(&self, node: &NodeId) -> bool {
         self.snapshot.node(node).is_some()

@@ -72,9 +72,13 @@ async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
             changed = leadership.changed() => if changed.is_err() { return },
             changed = applied.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => (),
-            () = core.leader_wake.notified() => watch_nodes(core).await,
+            () = core.leader_wake.notified() => {
+                watch_nodes(core).await;
+                confirm_drained(core).await;
+            }
             _ = tick.tick() => {
                 watch_nodes(core).await;
+                confirm_drained(core).await;
                 roles::reconcile(core).await;
             }
         }
@@ -152,6 +156,24 @@ async fn watch_nodes(core: &Arc<Core>) {
             Err(CommitError::Propose(error)) => {
                 debug!(%error, "node states could not be committed");
             }
+        }
+    }
+}
+
+/// Lets tasks stop that no node leads anybody to any more.
+async fn confirm_drained(core: &Arc<Core>) {
+    let snapshot = core.machine.store().snapshot();
+    let commit = {
+        let mut networks = core.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        networks.retain(|node, _| snapshot.node(node).is_some());
+        skep_reconcile::confirm_drained(&snapshot, &networks, clock::now())
+    };
+    let Some(commit) = commit else { return };
+    match submit::propose(core, &commit).await {
+        // A task that changed meanwhile is looked at again: its nodes will report once more.
+        Ok(()) | Err(CommitError::Conflict { .. }) => (),
+        Err(CommitError::Propose(error)) => {
+            debug!(%error, "drained tasks could not be confirmed");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A manager put together: its log, its state, its listener and its loops.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -81,6 +82,8 @@ pub struct Core {
     pub sessions: Sessions,
     /// Used on the leader only.
     pub liveness: Mutex<Liveness>,
+    /// The version that each node's packets and names follow. Used on the leader only.
+    pub networks: Mutex<BTreeMap<NodeId, u64>>,
     /// Wakes the leader's loop for something that is no change of the state.
     pub leader_wake: tokio::sync::Notify,
 }
@@ -121,6 +124,7 @@ impl Manager {
             connector: config.connector,
             sessions: Sessions::default(),
             liveness: Mutex::default(),
+            networks: Mutex::default(),
             leader_wake: tokio::sync::Notify::new(),
         });
         let mut running = JoinSet::new();

@@ -46,11 +46,11 @@ pub async fn run(core: Arc<Core>) {
 }
 
 /// What may be handed on later: signs of life are worth something only when they are fresh,
-/// descriptions and farewells stay true.
+/// descriptions, farewells and what a node follows stay true.
 fn fresh(mut outbox: Outbox) -> Outbox {
-    outbox
-        .heard
-        .retain(|_, heard| !heard.description.is_empty() || heard.gone);
+    outbox.heard.retain(|_, heard| {
+        !heard.description.is_empty() || heard.gone || heard.network_version > 0
+    });
     outbox
 }
 
@@ -76,8 +76,12 @@ pub async fn take_in(core: &Arc<Core>, request: RelayRequest) -> Result<Vec<Stri
     let now = clock::now();
     {
         let mut liveness = core.liveness.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut networks = core.networks.lock().unwrap_or_else(PoisonError::into_inner);
         for heard in &request.heard {
             let node = NodeId::new(&heard.node_id);
+            if heard.network_version > 0 {
+                networks.insert(node.clone(), heard.network_version);
+            }
             if heard.gone {
                 liveness.gone(&node)
             } else {

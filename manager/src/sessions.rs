@@ -77,6 +77,7 @@ impl Sessions {
         *entry = Heard {
             description,
             gone: heard.gone || entry.gone,
+            network_version: heard.network_version.max(entry.network_version),
             ..heard
         };
         drop(outbox);
@@ -106,6 +107,7 @@ impl Sessions {
             if entry.description.is_empty() {
                 entry.description = heard.description;
             }
+            entry.network_version = entry.network_version.max(heard.network_version);
         }
         for (key, status) in old.statuses {
             outbox.statuses.entry(key).or_insert(status);

@@ -13,7 +13,7 @@ use skep_engine::{
 };
 use skep_model::task::{ContainerStatus, PortStatus};
 use skep_model::{PortConfig, PublishMode, Task, TaskId, TaskState, TaskStatus, Timestamp};
-use skep_net::NetError;
+use skep_net::{Connections, NetError};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
@@ -22,7 +22,7 @@ use crate::task::spec::{self, SpecError};
 use crate::task::step::{Health, Observed, Op, Progress, step};
 use crate::worker::Worker;
 
-/// How long endpoints drain before the stop signal, so that every balancer has forgotten them.
+/// How long clients that are connected may go on before the stop signal.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Grace between stop signal and kill when the spec says none.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -54,6 +54,8 @@ pub(crate) struct Driver {
     task: Option<Arc<Task>>,
     status: TaskStatus,
     stop_since: Option<Timestamp>,
+    drained_since: Option<Timestamp>,
+    ended_since: Option<Timestamp>,
     image_ready: bool,
 }
 
@@ -81,6 +83,8 @@ impl Driver {
             task,
             status,
             stop_since: None,
+            drained_since: None,
+            ended_since: None,
             image_ready: false,
         }
     }
@@ -101,6 +105,13 @@ impl Driver {
             });
             if stopping && self.stop_since.is_none() {
                 self.stop_since = Some(now());
+            }
+            let drained = self
+                .task
+                .as_ref()
+                .is_some_and(|task| !task.drained_at.is_zero());
+            if drained && self.drained_since.is_none() {
+                self.drained_since = Some(now());
             }
             let progress = match self.look().await {
                 Ok(progress) => progress,
@@ -147,7 +158,7 @@ impl Driver {
         }
     }
 
-    async fn look(&self) -> Result<Progress, EngineError> {
+    async fn look(&mut self) -> Result<Progress, EngineError> {
         let observed = match self
             .worker
             .engine
@@ -180,15 +191,29 @@ impl Driver {
             .task
             .as_ref()
             .is_some_and(|task| !task.attachments.is_empty());
+        let has_ended = matches!(observed, Observed::Exited { .. });
+        if has_ended && self.ended_since.is_none() {
+            self.ended_since = Some(now());
+        }
+        let has_endpoints = attached && self.status.state == TaskState::Running;
+        let connections = if has_endpoints && (has_ended || self.stop_since.is_some()) {
+            self.worker.connections(&self.id).await
+        } else {
+            Connections::default()
+        };
         Ok(Progress {
             desired: self.task.as_ref().map(|task| task.desired_state),
             state: self.status.state,
             observed,
             image_ready: self.image_ready,
             sandbox_ready: self.needs_no_sandbox() || self.worker.has_sandbox(&self.id),
-            has_endpoints: attached && self.status.state == TaskState::Running,
+            has_endpoints,
             stop_since: self.stop_since,
+            drained_since: self.drained_since,
+            serves_clients: connections.served > 0,
             drain: DRAIN,
+            ended_since: self.ended_since,
+            undelivered: connections.undelivered > 0,
         })
     }
 
@@ -250,7 +275,11 @@ impl Driver {
             Err(error) if error.kind() == Kind::NotFound => {
                 Err(EngineError::not_found(format!("No such image: {image}")).into())
             }
-            Err(error) => Err(error.into()),
+            // Swarm says no more than that; why the registry did not give it is what helps.
+            Err(error) => {
+                let message = format!("No such image: {image}: {error}");
+                Err(EngineError::not_found(message).into())
+            }
         }
     }
 

@@ -51,9 +51,26 @@ pub struct Progress {
     pub has_endpoints: bool,
     /// When this agent learned that the task is to stop.
     pub stop_since: Option<Timestamp>,
-    /// How long endpoints drain before the stop signal.
+    /// When this agent learned that no node leads anybody to the task any more.
+    pub drained_since: Option<Timestamp>,
+    /// Clients are connected.
+    pub serves_clients: bool,
+    /// How long those may go on before the stop signal.
     pub drain: Duration,
+    /// When this agent first saw that the container has ended.
+    pub ended_since: Option<Timestamp>,
+    /// The container's last words are still on their way to its clients.
+    pub undelivered: bool,
 }
+
+/// How long a stop waits for all nodes to forget the task's endpoints.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
+/// Packets that were on their way when the last node forgot the endpoints arrive within this.
+const ARRIVED_WITHIN: Duration = Duration::from_millis(100);
+/// Connected clients are looked at this often.
+const CLIENTS_LOOK: Duration = Duration::from_millis(50);
+/// How long last words may take to arrive before the namespace goes.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +128,16 @@ pub fn step(progress: &Progress, now: Timestamp) -> Op {
             (Observed::Running { .. }, _) => Op::StopContainer,
             (_, true) => Op::RemoveSandbox,
             (_, false) => Op::Wait { until: None },
+        };
+    }
+    if let (Observed::Exited { .. }, true, Some(since)) = (
+        &progress.observed,
+        progress.undelivered,
+        progress.ended_since,
+    ) && now < since.plus(DELIVERED_WITHIN)
+    {
+        return Op::Wait {
+            until: Some(now.plus(CLIENTS_LOOK)),
         };
     }
     // A job's task is desired to complete: it runs like any other.
@@ -175,19 +202,33 @@ fn before_create(progress: &Progress) -> Op {
     }
 }
 
-/// Stops a running container once its endpoints have had time to leave balancers and names.
+/// Stops a running container once every node has stopped leading others to it and the clients
+/// that it still had are gone, each within its bound.
 fn stop(progress: &Progress, now: Timestamp) -> Op {
-    let drained = match progress.stop_since {
-        Some(since) if progress.has_endpoints => since.plus(progress.drain),
-        Some(_) | None => now,
+    let Some(since) = progress.stop_since.filter(|_| progress.has_endpoints) else {
+        return Op::StopContainer;
     };
-    if now < drained {
-        Op::Wait {
-            until: Some(drained),
-        }
-    } else {
-        Op::StopContainer
+    let forgotten = match (progress.drained_since, progress.desired) {
+        (Some(at), _) => at,
+        // The managers know nothing of it any more: neither does a balancer.
+        (None, None) => since,
+        (None, Some(_)) => since.plus(FORGOTTEN_WITHIN),
+    };
+    let (earliest, latest) = (
+        forgotten.plus(ARRIVED_WITHIN),
+        forgotten.plus(progress.drain),
+    );
+    if now < earliest {
+        return Op::Wait {
+            until: Some(earliest),
+        };
     }
+    if progress.serves_clients && now < latest {
+        return Op::Wait {
+            until: Some(now.plus(CLIENTS_LOOK).min(latest)),
+        };
+    }
+    Op::StopContainer
 }
 
 #[cfg(test)]
@@ -206,7 +247,11 @@ mod tests {
             sandbox_ready: true,
             has_endpoints: false,
             stop_since: None,
+            drained_since: None,
+            serves_clients: false,
             drain: Duration::from_secs(2),
+            ended_since: None,
+            undelivered: false,
         }
     }
 
@@ -302,9 +347,33 @@ mod tests {
             "nobody is led here"
         );
         stopping.has_endpoints = true;
-        let until = NOW.plus(stopping.drain);
+        // Nodes that are never heard of hold it up for so long and no longer.
+        let until = NOW.plus(FORGOTTEN_WITHIN).plus(ARRIVED_WITHIN);
         assert_eq!(step(&stopping, NOW), Op::Wait { until: Some(until) });
         assert_eq!(step(&stopping, until), Op::StopContainer);
+        // All nodes have followed, and nobody is connected.
+        stopping.drained_since = Some(NOW);
+        let until = NOW.plus(ARRIVED_WITHIN);
+        assert_eq!(step(&stopping, NOW), Op::Wait { until: Some(until) });
+        assert_eq!(step(&stopping, until), Op::StopContainer);
+        // Clients that are connected have the drain period.
+        stopping.serves_clients = true;
+        let again = until.plus(CLIENTS_LOOK);
+        assert_eq!(step(&stopping, until), Op::Wait { until: Some(again) });
+        assert_eq!(step(&stopping, NOW.plus(stopping.drain)), Op::StopContainer);
+    }
+
+    #[test]
+    fn last_words_are_delivered_before_the_end_is_told() {
+        let mut ended = progress(Shutdown, Running, exited(0));
+        ended.ended_since = Some(NOW);
+        ended.undelivered = true;
+        let again = NOW.plus(CLIENTS_LOOK);
+        assert_eq!(step(&ended, NOW), Op::Wait { until: Some(again) });
+        let late = NOW.plus(DELIVERED_WITHIN);
+        assert_eq!(step(&ended, late), report(Shutdown, "shutdown"));
+        ended.undelivered = false;
+        assert_eq!(step(&ended, NOW), report(Shutdown, "shutdown"));
     }
 
     #[test]

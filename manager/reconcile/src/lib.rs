@@ -2,6 +2,7 @@
 
 mod allocate;
 pub mod control;
+mod drain;
 mod initial;
 mod memory;
 mod nodes;
@@ -9,6 +10,7 @@ mod place;
 mod reports;
 mod step;
 
+pub use drain::confirm_drained;
 pub use initial::{InitialCluster, initial_cluster};
 pub use memory::Memory;
 pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states};

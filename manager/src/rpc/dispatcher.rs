@@ -55,6 +55,7 @@ impl Dispatcher for DispatcherService {
             sent: None,
             managers: Vec::new(),
             told_role: None,
+            network: Network::default(),
         };
         tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(outgoing)))
@@ -71,6 +72,39 @@ struct Session {
     managers: Vec<ManagerPeer>,
     /// The role for which a new certificate was asked last.
     told_role: Option<NodeRole>,
+    network: Network,
+}
+
+/// How far the node's packets and names follow the state.
+#[derive(Default)]
+struct Network {
+    /// The version up to which the agent was told everything.
+    told: u64,
+    /// The version of the last difference sent to it.
+    sent: u64,
+    /// The version that it has put into effect.
+    applied: u64,
+    /// The newest version at which some task began to wait for all nodes; 0 when none does.
+    awaited: u64,
+    /// What the leader was told last.
+    reported: u64,
+}
+
+impl Network {
+    /// What the leader must be told now: only what a task waits for.
+    fn news(&mut self) -> Option<u64> {
+        // An agent with nothing left to do follows everything that was no news to it.
+        let followed = if self.applied >= self.sent {
+            self.told
+        } else {
+            self.applied
+        };
+        let is_news = self.awaited > 0 && followed >= self.awaited && self.reported < followed;
+        is_news.then(|| {
+            self.reported = followed;
+            followed
+        })
+    }
 }
 
 impl Session {
@@ -116,6 +150,7 @@ impl Session {
         let mut leadership = self.core.consensus.leadership();
         let mut leaderless_since: Option<Instant> = None;
         let mut heard_at = Instant::now();
+        self.check_duty()?;
         self.tell_changes().await?;
         let mut tell_at: Option<Instant> = None;
         loop {
@@ -147,17 +182,33 @@ impl Session {
                 () = tokio::time::sleep_until(tell_at.unwrap_or(now)), if tell_at.is_some() => {
                     tell_at = None;
                     applied.mark_unchanged();
+                    self.check_duty()?;
                     self.tell_changes().await?;
                 }
                 other = others.recv() => match other {
                     Some(content) => self.tell(content).await?,
                     None => return Err(Status::aborted("a newer session of this node took over")),
                 },
-                _ = leadership.changed() => (),
+                _ = leadership.changed() => {
+                    // A new leader has heard nothing yet.
+                    self.network.reported = 0;
+                    self.report_network();
+                }
                 () = tokio::time::sleep(period) => (),
                 () = self.out.closed() => return Ok(()),
             }
         }
+    }
+
+    /// A manager that is to be a worker soon loses its vote and hears nothing any more: its agents,
+    /// the one on its own node first of all, must not be declared down for that.
+    fn check_duty(&self) -> Result<(), Status> {
+        let snapshot = self.core.machine.store().snapshot();
+        let own = snapshot.node(&self.core.node);
+        if own.is_some_and(|own| own.spec.role == NodeRole::Worker) {
+            return Err(Status::unavailable("this manager is to be a worker"));
+        }
+        Ok(())
     }
 
     /// Refuses a node only on evidence: a replica that lags may not know a new node yet.
@@ -186,7 +237,7 @@ impl Session {
     }
 
     /// Takes one message. False ends the session.
-    fn take(&self, message: AgentMessage) -> bool {
+    fn take(&mut self, message: AgentMessage) -> bool {
         match message.content {
             Some(agent_message::Content::Heartbeat(_)) => self.hear(Vec::new(), false),
             Some(agent_message::Content::Description(description)) => self.hear(description, false),
@@ -205,7 +256,11 @@ impl Session {
                 self.hear(Vec::new(), true);
                 return false;
             }
-            Some(agent_message::Content::Applied(_) | agent_message::Content::Hello(_)) | None => {}
+            Some(agent_message::Content::Applied(applied)) => {
+                self.network.applied = applied.version;
+                self.report_network();
+            }
+            Some(agent_message::Content::Hello(_)) | None => {}
         }
         true
     }
@@ -216,7 +271,20 @@ impl Session {
             address: self.address.clone(),
             description,
             gone,
+            network_version: 0,
         });
+    }
+
+    /// Tells the leader how far this node follows, when somebody waits for that.
+    fn report_network(&mut self) {
+        if let Some(network_version) = self.network.news() {
+            self.core.sessions.heard(Heard {
+                node_id: self.peer.node.to_string(),
+                address: self.address.clone(),
+                network_version,
+                ..Default::default()
+            });
+        }
     }
 
     async fn tell(&self, content: manager_message::Content) -> Result<(), Status> {
@@ -255,12 +323,18 @@ impl Session {
             Some(sent) => difference(sent, &items, common.version()),
         };
         self.sent = Some(items);
+        self.network.told = common.version();
+        self.network.awaited = common.newest_draining();
         match change {
             Some(change) => {
+                self.network.sent = change.version;
                 self.tell(manager_message::Content::Assignments(change))
                     .await
             }
-            None => Ok(()),
+            None => {
+                self.report_network();
+                Ok(())
+            }
         }
     }
 

@@ -109,6 +109,8 @@ pub struct TaskPatch {
     pub start_not_before: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining_since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub updated_at: Timestamp,
 }
@@ -137,6 +139,7 @@ impl TaskPatch {
                 .then_some(new.start_not_before),
             draining_since: (old.draining_since != new.draining_since)
                 .then_some(new.draining_since),
+            drained_at: (old.drained_at != new.drained_at).then_some(new.drained_at),
             updated_at: new.updated_at,
         };
         let mut patched = old.clone();
@@ -170,6 +173,9 @@ impl TaskPatch {
         }
         if let Some(at) = self.draining_since {
             task.draining_since = at;
+        }
+        if let Some(at) = self.drained_at {
+            task.drained_at = at;
         }
         task.updated_at = self.updated_at;
     }

@@ -267,6 +267,11 @@ impl Snapshot {
         self.state.leaving.iter().filter_map(|id| self.task(id))
     }
 
+    /// Tasks whose stop waits until every node has stopped leading others to them.
+    pub fn draining_tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.state.draining.iter().filter_map(|id| self.task(id))
+    }
+
     /// Tasks that hold an address on a network.
     pub fn tasks_on_network<'a>(
         &'a self,

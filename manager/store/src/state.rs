@@ -48,6 +48,8 @@ pub struct State {
     pub(crate) waiting: OrdSet<TaskId>,
     /// Tasks whose desired state is `Remove`.
     pub(crate) leaving: OrdSet<TaskId>,
+    /// Tasks whose stop waits until every node has stopped leading others to them.
+    pub(crate) draining: OrdSet<TaskId>,
     /// Services that name a network, secret or config in their spec.
     pub(crate) network_users: OrdSet<(NetworkId, ServiceId)>,
     pub(crate) secret_users: OrdSet<(SecretId, ServiceId)>,
@@ -128,6 +130,7 @@ impl State {
         };
         let (waits_no_more, waits_now) = turned(|task| task.status.state < TaskState::Assigned);
         let (leaves_no_more, leaves_now) = turned(|task| task.desired_state == TaskState::Remove);
+        let (drains_no_more, drains_now) = turned(Task::is_draining);
         match (old, new) {
             (None, Some(task)) => {
                 self.by_slot.insert(slot(task));
@@ -153,6 +156,12 @@ impl State {
         }
         if let Some(task) = any.filter(|_| leaves_now) {
             self.leaving.insert(task.id.clone());
+        }
+        if let Some(task) = any.filter(|_| drains_no_more) {
+            self.draining.remove(&task.id);
+        }
+        if let Some(task) = any.filter(|_| drains_now) {
+            self.draining.insert(task.id.clone());
         }
         let old_node = old.map(|task| &task.node_id).filter(|id| !id.is_empty());
         let new_node = new.map(|task| &task.node_id).filter(|id| !id.is_empty());
