@@ -311,10 +311,15 @@ fn ipam_of(ipam: Ipam) -> Outcome<IpamOptions> {
 fn parsed<T: std::str::FromStr>(what: &str, text: &str) -> Outcome<Option<T>> {
     match text {
         "" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|_| ApiError::invalid(format!("invalid {what} {text}"))),
+        text => text.parse().map(Some).map_err(|_| {
+            let wanted = match what {
+                "gateway" => "invalid address",
+                _ => "invalid CIDR block notation",
+            };
+            ApiError::invalid(format!(
+                "invalid network config:\ninvalid {what} {text}: {wanted}"
+            ))
+        }),
     }
 }
 
@@ -353,7 +358,7 @@ mod tests {
         let body = create(r#"{"Name":"a","IPAM":{"Config":[{"Subnet":"10.0/8"}]}}"#);
         assert_eq!(
             spec_of(body).unwrap_err().message(),
-            "invalid subnet 10.0/8"
+            "invalid network config:\ninvalid subnet 10.0/8: invalid CIDR block notation"
         );
         let body = create(r#"{"Name":"a","EnableIPv4":false}"#);
         assert!(spec_of(body).is_err());

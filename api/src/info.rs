@@ -50,6 +50,10 @@ pub(crate) async fn info(call: Call) -> Outcome {
         .iter()
         .map(|(key, value)| [key, value])
         .collect();
+    let name = match about.node_name.as_str() {
+        "" => host.name.as_str(),
+        given => given,
+    };
     let runtime = json!({ "skep": { "path": "skep" } });
     let mut page = json!({
         "ID": about.daemon_id,
@@ -103,7 +107,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
         "HttpProxy": without_password(&about.http_proxy),
         "HttpsProxy": without_password(&about.https_proxy),
         "NoProxy": about.no_proxy,
-        "Name": host.name,
+        "Name": name,
         "Labels": engine.labels,
         "ExperimentalBuild": false,
         "ServerVersion": about.version,

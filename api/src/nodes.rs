@@ -94,10 +94,13 @@ pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
     let body: Map<String, Value> = call.json().await?;
     let version = call.query.version("node")?;
     // A missing role would read as "worker" and demote a manager.
-    for field in ["Role", "Availability"] {
+    for (field, known) in [
+        ("Role", &["worker", "manager"][..]),
+        ("Availability", &["active", "pause", "drain"]),
+    ] {
         let text = body.get(field).and_then(Value::as_str).unwrap_or_default();
-        if text.is_empty() {
-            return Err(ApiError::invalid(format!("invalid {field}: \"{text}\"")));
+        if !known.contains(&text) {
+            return Err(ApiError::invalid(format!("invalid {field}: {text:?}")));
         }
     }
     let spec: NodeSpec = from_json(Value::Object(body).to_string().as_bytes())?;

@@ -1,10 +1,17 @@
-//! What never leaves through the API: payloads of secrets, registry credentials, keys.
+//! What never leaves through the API: payloads of secrets, registry credentials, keys, and what the
+//! managers keep only for themselves.
 
-use skep_model::{Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task};
+use skep_model::{
+    Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task, Timestamp, Version,
+};
 
 /// A service as clients may see it.
 pub fn service(service: &Service) -> Service {
-    let mut public = service.clone();
+    let mut public = Service {
+        spec_version: Version::default(),
+        previous_spec_version: None,
+        ..service.clone()
+    };
     clean(&mut public.spec);
     if let Some(previous) = &mut public.previous_spec {
         clean(previous);
@@ -14,7 +21,15 @@ pub fn service(service: &Service) -> Service {
 
 /// A task as clients may see it.
 pub fn task(task: &Task) -> Task {
-    let mut public = task.clone();
+    let mut public = Task {
+        spec_version: Version::default(),
+        start_not_before: Timestamp::default(),
+        draining_since: Timestamp::default(),
+        drained_at: Timestamp::default(),
+        running_since: Timestamp::default(),
+        by_update: false,
+        ..task.clone()
+    };
     public.spec.pull_credentials.clear();
     public
 }
@@ -43,6 +58,8 @@ pub fn stack(stack: &Stack) -> Stack {
 pub fn cluster_spec(cluster: &Cluster) -> ClusterSpec {
     let mut public = cluster.spec.clone();
     public.ca_config.signing_ca_key.clear();
+    // A client takes a limit that is not told for none at all.
+    public.orchestration.task_history_retention_limit = Some(cluster.task_history_limit());
     public
 }
 

@@ -17,6 +17,9 @@ use crate::service_status;
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
 
+/// Tries for a generated name that no service has.
+const NAME_TRIES: usize = 16;
+
 /// `GET /services`
 pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.filters_of(&["id", "label", "mode", "name", "runtime"])?;
@@ -66,7 +69,10 @@ pub(crate) async fn inspect(call: Call, given: String) -> Outcome {
 /// `POST /services/create`
 pub(crate) async fn create(mut call: Call) -> Outcome {
     let spec: ServiceSpec = call.json().await?;
-    let spec = prepared(&call, spec).await?;
+    let mut spec = prepared(&call, spec).await?;
+    if spec.name.is_empty() {
+        spec.name = unused_name(&call.snapshot().await?);
+    }
     let made = call
         .cluster()
         .submit(ControlRequest::CreateService {
@@ -74,6 +80,13 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
         })
         .await?;
     reply::created(&json!({ "ID": made.id, "Warnings": made.warnings }))
+}
+
+/// A name for a service that was given none. When every try is taken the manager says so.
+fn unused_name(snapshot: &Snapshot) -> String {
+    let mut tries = (0..NAME_TRIES).map(skep_engine::random_name);
+    let unused = tries.find(|name| snapshot.by_name::<Service>(name).is_none());
+    unused.unwrap_or_else(|| skep_engine::random_name(NAME_TRIES))
 }
 
 /// `POST /services/{id}/update`

@@ -35,6 +35,8 @@ pub struct About {
     pub build_time: String,
     /// Stays the same over restarts of the daemon.
     pub daemon_id: String,
+    /// What the node is called instead of by its host's name; empty when by that.
+    pub node_name: String,
     /// Whether the daemon logs debug events.
     pub debug: bool,
     pub http_proxy: String,

@@ -427,6 +427,17 @@ fn a_service_is_created_by_digest_and_waited_for() {
 }
 
 #[test]
+fn of_a_service_that_is_refused_only_the_refusal_is_told() {
+    let daemon = Daemon::start(vec![(
+        "POST /services/create",
+        Answer::Json(400, r#"{"message":"no"}"#.to_owned()),
+    )]);
+    let refused = daemon.run("service create -d private/x");
+    assert_eq!(refused.err, "Error response from daemon: no\n");
+    assert_eq!(refused.status, 1);
+}
+
+#[test]
 fn a_registry_that_does_not_answer_is_a_warning() {
     let daemon = Daemon::start(vec![(
         "POST /services/create",
@@ -697,6 +708,7 @@ fn compose_file() -> (tempfile::TempDir, PathBuf) {
 fn a_stack_is_deployed_as_one() {
     let daemon = Daemon::start(vec![
         ("GET /skep/v1/version", json("{}")),
+        ("GET /info", json(r#"{"Swarm":{"ControlAvailable":true}}"#)),
         (
             "POST /skep/v1/stacks/app",
             json(

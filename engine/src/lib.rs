@@ -30,6 +30,7 @@ pub use events::EventStream;
 pub use extras::{CreateExtras, DnsPorts, HostsEntry, InjectedFile, Prepared, StartExtras};
 pub use filters::Filters;
 pub use image::parse_platform;
+pub use names::random_name;
 pub use options::{
     AttachOptions, CommitOptions, DiskUsage, EngineInfo, EventQuery, ExecStart, ImageRemoveOptions,
     ImportOptions, ListOptions, LogOptions, Pruned, PullOptions, RegistryAuth, RemoveOptions,

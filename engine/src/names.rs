@@ -37,6 +37,12 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 /// The pattern in docker's message about names.
 pub(crate) const NAME_PATTERN: &str = "[a-zA-Z0-9][a-zA-Z0-9_.-]";
 
+/// A name for something that was given none, as containers get it: `brave_curie`, and with
+/// `retry` > 0 `brave_curie7`.
+pub fn random_name(retry: usize) -> String {
+    generated_name(&mut rand::rng(), retry)
+}
+
 /// A name like `brave_curie`; with `retry` > 0 a digit follows.
 pub(crate) fn generated_name(random: &mut impl Rng, retry: usize) -> String {
     let adjective = ADJECTIVES[random.random_range(0..ADJECTIVES.len())];

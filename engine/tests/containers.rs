@@ -148,6 +148,9 @@ async fn a_start_that_fails_says_why_and_leaves_nothing() {
     let Some(bench) = bench().await else { return };
     let engine = bench.engine();
     create(engine, "none", running(&["/no/such/thing"])).await;
+    let removed = engine
+        .container_wait("none", skep_engine::WaitCondition::Removed)
+        .unwrap();
     let error = start(engine, "none").await.unwrap_err();
     assert!(
         error.to_string().contains("no such file or directory"),
@@ -159,10 +162,25 @@ async fn a_start_that_fails_says_why_and_leaves_nothing() {
         (found.state.status.as_str(), found.state.exit_code),
         ("created", 127)
     );
+    engine
+        .container_remove("none", Default::default())
+        .await
+        .unwrap();
+    // The removal went well, whatever the container died of.
+    assert!(removed.wait().await.unwrap().error.is_none());
     create(engine, "dir", running(&["/etc"])).await;
     assert_eq!(
         start(engine, "dir").await.unwrap_err().exit_code(),
         Some(126)
+    );
+    // Its network may still be made, so only the start fails; a 404 from `create` is "no such image" to
+    // clients, which then pull.
+    let mut config = running(&["/hello"]);
+    config.host_config.get_or_insert_default().network_mode = "nowhere".into();
+    create(engine, "lost", config).await;
+    assert_eq!(
+        start(engine, "lost").await.unwrap_err().to_string(),
+        "failed to set up container networking: network nowhere not found"
     );
     let missing = engine
         .container_create(

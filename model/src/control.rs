@@ -95,7 +95,7 @@ pub struct ControlResponse {
     pub id: String,
     /// Things the user should know, one sentence each.
     pub warnings: Vec<String>,
-    /// What a stack deploy or removal did, one line each (`Creating service app_web (id: …)`).
+    /// What a stack deploy or removal did, one line each (`Creating service app_web`).
     pub actions: Vec<String>,
 }
 

@@ -6,6 +6,7 @@ pub mod container;
 pub mod control;
 pub mod error;
 pub mod id;
+pub mod image;
 pub mod limits;
 pub mod mount;
 pub mod name;

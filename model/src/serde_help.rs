@@ -1,6 +1,6 @@
 //! Small serde adapters for the habits of Go clients.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer};
 
 /// Reads `null` as the type's default: Go clients send `null` for empty lists and maps.
 pub fn null_default<'de, D, T>(input: D) -> Result<T, D::Error>
@@ -14,6 +14,14 @@ where
 /// Whether a number is zero, for fields that Go marks `omitempty`.
 pub fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// A fraction as Go prints it: a whole number has no point.
+pub fn go_float<S: Serializer>(value: &f32, out: S) -> Result<S::Ok, S::Error> {
+    match *value {
+        whole if whole.fract() == 0.0 && whole.abs() < 1e9 => out.serialize_i64(whole as i64),
+        other => out.serialize_f32(other),
+    }
 }
 
 /// Bytes as standard base64 text, the way Go prints `[]byte`.

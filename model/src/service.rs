@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::port::PortConfig;
-use crate::serde_help::{is_zero, null_default};
+use crate::serde_help::{go_float, is_zero, null_default};
 use crate::task::{NetworkAttachmentConfig, TaskSpec};
 use crate::{Nanos, NetworkId, ServiceId, Timestamp, Version};
 
@@ -144,7 +144,7 @@ pub struct UpdateConfig {
     /// How long a new task is watched for failure; 0 means the default of 5 s.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub monitor: Nanos,
-    #[serde(deserialize_with = "null_default")]
+    #[serde(serialize_with = "go_float", deserialize_with = "null_default")]
     pub max_failure_ratio: f32,
     #[serde(deserialize_with = "update_order")]
     pub order: UpdateOrder,
@@ -330,6 +330,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_status: Option<JobStatus>,
     /// Grows by one with every change of the spec; tasks carry the one they were made for.
+    #[serde(skip_serializing_if = "is_zero")]
     pub spec_version: Version,
     /// `spec_version` of `previous_spec`.
     #[serde(skip_serializing_if = "Option::is_none")]

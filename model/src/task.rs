@@ -224,6 +224,7 @@ pub struct Task {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_iteration: Option<Version>,
     /// `Service::spec_version` that the task was made for.
+    #[serde(skip_serializing_if = "is_zero")]
     pub spec_version: Version,
     /// When desired `Ready` may become `Running`: restart delay. Zero means no delay.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
@@ -231,6 +232,10 @@ pub struct Task {
     /// When the endpoint left balancers and names because the task is to stop.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub draining_since: Timestamp,
+    /// When every node had confirmed that its balancers and names lead nobody here any more; the
+    /// stop signal waits for it, within a bound.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub drained_at: Timestamp,
     /// When the manager first heard that the task runs; zero if it never did. Kept after its end.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub running_since: Timestamp,
@@ -257,6 +262,16 @@ impl Task {
     /// Whether the task is meant to run and has not ended.
     pub fn is_live(&self) -> bool {
         self.desired_state <= TaskState::Running && !self.status.state.is_terminal()
+    }
+
+    /// Whether the task's endpoints have left balancers and names, and not every node is known to
+    /// have followed.
+    pub fn is_draining(&self) -> bool {
+        self.desired_state > TaskState::Running
+            && !self.status.state.is_terminal()
+            && !self.attachments.is_empty()
+            && !self.node_id.is_empty()
+            && self.drained_at.is_zero()
     }
 
     /// Whether the task should receive traffic.

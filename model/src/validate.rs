@@ -45,6 +45,12 @@ fn check_container(container: &ContainerSpec) -> Checked {
     if container.image.is_empty() {
         return refuse("ContainerSpec: image reference must be provided");
     }
+    if crate::image::check(&container.image).is_err() {
+        return refuse(format!(
+            "ContainerSpec: {:?} is not a valid repository/tag",
+            container.image
+        ));
+    }
     for mount in &container.mounts {
         if mount.target.is_empty() {
             return refuse("ContainerSpec: mount target must be provided");
@@ -298,6 +304,12 @@ pub fn check_network(spec: &NetworkSpec) -> Checked {
         let Some(subnet) = config.subnet else {
             return refuse("ipam configuration: subnet must be given with gateway or range");
         };
+        if subnet.trunc() != subnet {
+            return refuse(format!(
+                "invalid network config:\ninvalid subnet {subnet}: it should be {}",
+                subnet.trunc()
+            ));
+        }
         if config.range.is_some_and(|range| !subnet.contains(&range)) {
             return refuse(format!(
                 "no matching subnet for range {}",
@@ -347,6 +359,10 @@ mod tests {
             (
                 r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{}}}"#,
                 "ContainerSpec: image reference must be provided",
+            ),
+            (
+                r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"Not/An Image"}}}"#,
+                "ContainerSpec: \"Not/An Image\" is not a valid repository/tag",
             ),
             (
                 r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Mode":"dnsrr","Ports":[{"TargetPort":80}]}}"#,

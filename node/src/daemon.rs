@@ -174,6 +174,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         about: About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             daemon_id: daemon_id(&args.data_root),
+            node_name: args.node_name.clone().unwrap_or_default(),
             debug: args.debug,
             ..Default::default()
         },

@@ -43,6 +43,11 @@ impl JoinToken {
         root_digest(root_pem) == self.digest
     }
 
+    /// The digest of the root that this token pins, in hexadecimal.
+    pub fn pinned(&self) -> String {
+        hex::encode(digest_bytes(&self.digest).unwrap_or_default())
+    }
+
     /// The token's text, to be shown to an administrator.
     pub fn reveal(&self) -> String {
         format!("SWMTKN-1-{}-{}", self.digest, self.secret)
@@ -69,7 +74,8 @@ impl FromStr for JoinToken {
                     .bytes()
                     .all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
         };
-        if !sound(digest, DIGEST_LEN) || !sound(secret, SECRET_LEN) {
+        let sound = sound(digest, DIGEST_LEN) && sound(secret, SECRET_LEN);
+        if !sound || digest_bytes(digest).is_none() {
             return Err(TokenParseError);
         }
         Ok(Self {
@@ -95,6 +101,23 @@ fn root_digest(root_pem: &str) -> String {
     base36_padded(&Sha256::digest(root_pem.as_bytes()), DIGEST_LEN)
 }
 
+/// The bytes that base 36 digits stand for; `None` when they are more than a digest has.
+fn digest_bytes(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0u8; 32];
+    for digit in digits.chars() {
+        let mut carry = digit.to_digit(36)?;
+        for byte in bytes.iter_mut().rev() {
+            let value = u32::from(*byte) * 36 + carry;
+            *byte = (value & 0xff) as u8;
+            carry = value >> 8;
+        }
+        if carry != 0 {
+            return None;
+        }
+    }
+    Some(bytes)
+}
+
 fn base36_padded(bytes: &[u8], len: usize) -> String {
     format!("{:0>len$}", base36(bytes))
 }
@@ -113,6 +136,14 @@ mod tests {
         assert!(read.pins("root A"));
         assert!(!read.pins("root B"));
         assert_ne!(JoinToken::generate("root A").reveal(), text);
+    }
+
+    #[test]
+    fn a_token_tells_the_digest_it_pins() {
+        let token = JoinToken::generate("root A");
+        assert_eq!(token.pinned(), hex::encode(Sha256::digest("root A")));
+        let too_much = format!("SWMTKN-1-{}-{}", "z".repeat(50), "0".repeat(25));
+        assert_eq!(too_much.parse::<JoinToken>(), Err(TokenParseError));
     }
 
     #[test]

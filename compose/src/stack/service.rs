@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use skep_model::image;
 use skep_model::mount::Driver;
 use skep_model::placement::{Placement, PlacementPreference, Platform, SpreadOver};
 use skep_model::resources::{GenericResource, Limits, ResourceRequirements, Resources};
@@ -20,7 +21,6 @@ use crate::file::File;
 use crate::file::deploy::{self, Deploy};
 use crate::file::service::Service;
 use crate::report::Placed;
-use crate::text::image;
 
 /// Makes one service; what is wrong goes to the report.
 pub(super) fn service(

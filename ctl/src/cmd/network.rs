@@ -216,6 +216,13 @@ mod ipam {
         if subnets.len() < ranges.len() || subnets.len() < gateways.len() {
             return Err("every ip-range or gateway must have a corresponding subnet".to_owned());
         }
+        // A subnet that nothing is compared with is the daemon's to judge.
+        if let ([subnet], true) = (
+            subnets,
+            ranges.is_empty() && gateways.is_empty() && reserved.is_empty(),
+        ) {
+            return Ok(vec![json!({"Subnet": subnet})]);
+        }
         let subnets: Vec<Subnet> = subnets
             .iter()
             .map(|text| parse(text))
@@ -315,7 +322,8 @@ mod ipam {
                 of(&["10.1.0.0/16", "10.1.1.0/24"], &[], &[], &[]).unwrap_err(),
                 "multiple overlapping subnet configuration is not supported"
             );
-            assert!(of(&["x"], &[], &[], &[]).is_err());
+            assert_eq!(of(&["x"], &[], &[], &[]).unwrap(), [json!({"Subnet": "x"})]);
+            assert!(of(&["x", "10.0.0.0/8"], &[], &[], &[]).is_err());
             assert!(of(&["0.0.0.0/0"], &[], &["1.2.3.4"], &[]).is_ok());
         }
     }

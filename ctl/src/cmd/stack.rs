@@ -50,7 +50,7 @@ fn sources(session: &Session, args: &Args) -> Outcome<(Vec<Source>, String)> {
     let paths = args.list("compose-file");
     let Some(first) = paths.first() else {
         return Err(Failure::message(
-            "Please specify a Compose file (with --compose-file)",
+            "Specify a Compose file (with --compose-file)",
         ));
     };
     let working_dir = if first == "-" {
@@ -135,9 +135,6 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
             "Invalid option {resolve} for flag --resolve-image"
         )));
     }
-    if !args.given("detach") && !args.flag("quiet") {
-        session.warn("Since --detach=false was not specified, tasks will be created in the background.\nIn a future release, --detach=false will become the default.");
-    }
     let (sources, working_dir) = sources(session, args)?;
     let options = Options {
         stack: name.to_owned(),
@@ -148,6 +145,9 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
     let env = |name: &str| session.env.get(name).cloned();
     let loaded = skep_compose::load(&sources, &env, &mut read_named, &options)
         .map_err(|diagnostics| wrong(&diagnostics))?;
+    if !args.given("detach") && !args.flag("quiet") {
+        session.warn("Since --detach=false was not specified, tasks will be created in the background.\nIn a future release, --detach=false will become the default.");
+    }
     for warning in &loaded.warnings {
         session.warn(warning.to_string());
     }
@@ -157,13 +157,21 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
             session.client.host()
         )));
     }
+    // Docker's own words, before images are looked up in vain.
+    let info = session.client.json(Call::get("/info")).await?;
+    if !info.bool("Swarm.ControlAvailable") {
+        return Err(Failure::message(
+            "this node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again",
+        ));
+    }
     let mut stack = loaded.stack;
-    resolve_images(session, args, name, resolve, &mut stack).await?;
+    let unresolved = resolve_images(session, args, name, resolve, &mut stack).await?;
     let call = Call::post(format!("/skep/v1/stacks/{}", segment(name)))
         .query("prune", args.flag("prune"))
         .json(&stack);
     let answer = session.client.json(call).await?;
-    for warning in answer.texts("Warnings") {
+    let unresolved = unresolved.iter().map(String::as_str);
+    for warning in answer.texts("Warnings").into_iter().chain(unresolved) {
         session.warn(warning);
     }
     if !args.flag("quiet") {
@@ -200,14 +208,15 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
     Failure::join(failures)
 }
 
-/// Images by digest, and the credentials to pull them with.
+/// Images by digest, and the credentials to pull them with. The answer is what to say of those
+/// that could not be resolved.
 async fn resolve_images(
     session: &Session,
     args: &Args,
     name: &str,
     resolve: &str,
     stack: &mut StackSpec,
-) -> Outcome {
+) -> Outcome<Vec<String>> {
     // What each service runs now, and under which image the user wrote.
     let mut running: BTreeMap<String, (String, String)> = BTreeMap::new();
     if resolve == "changed" {
@@ -220,6 +229,7 @@ async fn resolve_images(
             running.insert(service.str("Spec.Name").to_owned(), (written, image));
         }
     }
+    let mut unresolved = Vec::new();
     for spec in &mut stack.services {
         let written = spec.labels.get(IMAGE_LABEL).cloned().unwrap_or_default();
         let auth = if args.flag("with-registry-auth") {
@@ -235,13 +245,13 @@ async fn resolve_images(
                     container.image.clone_from(image);
                 }
             }
-            _ => digest::resolve(session, spec, auth.as_ref()).await?,
+            _ => unresolved.extend(digest::resolve(session, spec, auth.as_ref()).await),
         }
         if let Some(auth) = auth {
             spec.task_template.pull_credentials = auth;
         }
     }
-    Ok(())
+    Ok(unresolved)
 }
 
 fn label_filter(name: &str) -> Filters {
@@ -296,7 +306,8 @@ pub async fn ps(session: &Session, args: &Args) -> Outcome {
     if tasks.is_empty() {
         return Err(Failure::message(format!("nothing found in stack: {name}")));
     }
-    task::print(session, args, tasks).await
+    // Unlike the other two lists of tasks, docker's cuts ids with `--quiet` too.
+    task::print(session, args, tasks, args.flag("no-trunc")).await
 }
 
 pub async fn services(session: &Session, args: &Args) -> Outcome {

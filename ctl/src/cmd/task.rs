@@ -116,11 +116,10 @@ pub async fn name_of(session: &Session, names: &mut Names, task: &Json) -> Outco
     })
 }
 
-/// Prints tasks, those of one slot together, the newest first.
-pub async fn print(session: &Session, args: &Args, tasks: Vec<Json>) -> Outcome {
+/// Prints tasks, those of one slot together, the newest first. `whole`: ids and texts are not cut.
+pub async fn print(session: &Session, args: &Args, tasks: Vec<Json>, whole: bool) -> Outcome {
     let quiet = args.flag("quiet");
     let format = super::format_of(session, args, "tasksFormat");
-    let cut = !args.flag("no-trunc") && !quiet;
     let is_table = format.is_empty() || format == "table" || format.starts_with("table ");
     let mut names = Names::new(args.flag("no-resolve"));
     let mut named = Vec::with_capacity(tasks.len());
@@ -141,7 +140,7 @@ pub async fn print(session: &Session, args: &Args, tasks: Vec<Json>) -> Outcome 
         };
         previous = name;
         let node = names.node(session, task.str("NodeID")).await?;
-        rows.push(row(&task, shown, node, cut, now));
+        rows.push(row(&task, shown, node, !whole, now));
     }
     session.print(&table::render(&TASKS, &format, quiet, rows)?)
 }

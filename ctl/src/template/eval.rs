@@ -343,8 +343,8 @@ impl State<'_> {
     fn field(&self, value: Json, name: &str, at: usize, shown: &str) -> Result<Json, String> {
         let quoted = crate::human::quote(name);
         match value {
-            Json::Object(fields) => match fields.into_iter().find(|(field, _)| field == name) {
-                Some((_, value)) => Ok(value),
+            Json::Object(fields) => match find(fields, name) {
+                Some(value) => Ok(value),
                 None => Err(match self.root.missing {
                     Missing::Key => {
                         self.failed(at, shown, &format!("map has no entry for key {quoted}"))
@@ -385,6 +385,18 @@ pub fn truth(value: &Json) -> bool {
         Json::List(values) => !values.is_empty(),
         Json::Object(fields) => !fields.is_empty(),
     }
+}
+
+/// The field of this name. Docker's client evaluates templates over Go structs, whose fields are
+/// called as in JSON but for their case: `APIVersion` is `ApiVersion` there, `ID` often `Id`.
+fn find(fields: Vec<(String, Json)>, name: &str) -> Option<Json> {
+    let exact = fields.iter().position(|(field, _)| field == name);
+    let alike = || {
+        let mut named = fields.iter();
+        named.position(|(field, _)| field.eq_ignore_ascii_case(name))
+    };
+    let at = exact.or_else(alike)?;
+    fields.into_iter().nth(at).map(|(_, value)| value)
 }
 
 /// The last field that a pipeline of one chain names.

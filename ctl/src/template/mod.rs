@@ -52,6 +52,7 @@ mod tests {
         for (template, text) in [
             ("{{.Name}}", "/web"),
             ("{{ .State.Status }}-{{.N}}", "running-3"),
+            ("{{.State.PID}}", "7"),
             ("{{json .State}}", r#"{"Status":"running","Pid":7}"#),
             ("{{.State | json}}", r#"{"Status":"running","Pid":7}"#),
             ("{{.Tags}} {{.Map}}", "[a b] map[a:2 z:1]"),

@@ -149,6 +149,10 @@ impl Engine {
         if host.runtime.is_empty() {
             host.runtime = "runc".into();
         }
+        // What clients send for a flag that was not given.
+        host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
+        host.memory_swappiness = host.memory_swappiness.filter(|part| *part != -1);
+        host.oom_kill_disable = host.oom_kill_disable.filter(|disable| *disable);
         if host.memory > 0 && host.memory_swap == 0 {
             host.memory_swap = host.memory.saturating_mul(2);
         }
@@ -184,9 +188,12 @@ impl Engine {
             return Ok(BTreeMap::new());
         }
         let mut networks = BTreeMap::new();
-        let main = self.networks.find(mode)?;
         for (name, endpoint) in given {
-            let network = self.networks.find(&name)?;
+            // A network may be made between create and start: only the start wants it.
+            let Ok(network) = self.networks.find(&name) else {
+                networks.insert(name, asked(endpoint));
+                continue;
+            };
             let has_address = endpoint.ipam_config.as_ref().is_some_and(|asked| {
                 !asked.ipv4_address.is_empty() || !asked.ipv6_address.is_empty()
             });
@@ -204,12 +211,14 @@ impl Engine {
             endpoint.network_id.clone_from(&network.id);
             networks.insert(network.name.clone(), endpoint);
         }
-        let endpoint = networks
-            .entry(main.name.clone())
-            .or_insert_with(|| EndpointSettings {
-                network_id: main.id.clone(),
-                ..EndpointSettings::default()
-            });
+        let (main, network_id) = match self.networks.find(mode) {
+            Ok(network) => (network.name.clone(), network.id.clone()),
+            Err(_) => (mode.to_owned(), String::new()),
+        };
+        let endpoint = networks.entry(main).or_insert_with(|| EndpointSettings {
+            network_id,
+            ..EndpointSettings::default()
+        });
         if endpoint.mac_address.is_empty() {
             endpoint.mac_address.clone_from(&config.mac_address);
         }

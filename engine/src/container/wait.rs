@@ -45,7 +45,8 @@ impl ContainerWaiter {
 fn response(pulse: &Pulse) -> WaitResponse {
     WaitResponse {
         status_code: pulse.exit_code,
-        error: (!pulse.error.is_empty()).then(|| WaitError {
+        // A container that did not start and was removed for it: the removal went well.
+        error: (!pulse.removed && !pulse.error.is_empty()).then(|| WaitError {
             message: pulse.error.clone(),
         }),
     }

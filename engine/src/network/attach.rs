@@ -114,7 +114,10 @@ impl Engine {
     ) -> Result<Attached> {
         let mut networks = BTreeMap::new();
         for name in record.networks.keys() {
-            let network = self.networks.find(name)?;
+            let network = self.networks.find(name).map_err(|error| {
+                let text = format!("failed to set up container networking: {error}");
+                EngineError::new(error.kind(), text)
+            })?;
             networks.insert(name.clone(), self.with_subnets(network)?);
         }
         let gateway = gateway_network(record, &networks);

@@ -40,7 +40,6 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
     };
     let mut offered = plugins("Log", &info.log_drivers);
     offered.extend(plugins("Network", &info.network_drivers));
-    offered.extend(plugins("Network", &["overlay".to_owned()]));
     offered.extend(plugins("Volume", &info.volume_drivers));
     let labels: BTreeMap<String, String> = around
         .labels

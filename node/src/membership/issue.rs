@@ -49,9 +49,10 @@ async fn ask(remote: &str, wish: &Wish) -> Result<Identity, ControlError> {
     ));
     let root = within(remote, stranger.get_root(Empty {})).await?.root_pem;
     if !wish.token.pins(&root) {
-        return Err(ControlError::invalid(
-            "remote CA does not match fingerprint in the join token: the token belongs to another cluster, or somebody else answers at this address",
-        ));
+        return Err(ControlError::invalid(format!(
+            "remote CA does not match fingerprint. Expected: {}. The token belongs to another cluster, or somebody else answers at {remote}",
+            wish.token.pinned()
+        )));
     }
     let key = request_certificate().map_err(internal)?;
     let config = anonymous_client_config(&root).map_err(internal)?;

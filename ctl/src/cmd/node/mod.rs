@@ -144,7 +144,8 @@ pub async fn ps(session: &Session, args: &Args) -> Outcome {
         }
     }
     if failures.is_empty() || !tasks.is_empty() {
-        task::print(session, args, tasks).await?;
+        let whole = args.flag("no-trunc") || args.flag("quiet");
+        task::print(session, args, tasks, whole).await?;
     }
     Failure::join(failures)
 }

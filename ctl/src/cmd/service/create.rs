@@ -30,14 +30,18 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         None
     };
     digest::tag(&mut service);
-    if !args.flag("no-resolve-image") {
-        digest::resolve(session, &mut service, auth.as_ref()).await?;
-    }
+    let unresolved = match args.flag("no-resolve-image") {
+        true => None,
+        false => digest::resolve(session, &mut service, auth.as_ref()).await,
+    };
     let call = Call::post("/services/create")
         .json(&service)
         .header_maybe("X-Registry-Auth", auth);
     let answer = session.client.json(call).await?;
     for warning in answer.texts("Warnings") {
+        session.warn(warning);
+    }
+    if let Some(warning) = unresolved {
         session.warn(warning);
     }
     let id = answer.str("ID").to_owned();
@@ -159,7 +163,7 @@ fn container(session: &Session, args: &Args) -> Outcome<ContainerSpec> {
                 credential_spec: Some(spec),
                 ..Privileges::default()
             }),
-        init: args.given("init").then(|| args.flag("init")),
+        init: Some(args.flag("init")),
         stop_signal: args.text("stop-signal").to_owned(),
         tty: args.flag("tty"),
         open_stdin: false,

@@ -4,7 +4,6 @@ use skep_model::ServiceSpec;
 use skep_model::placement::Platform;
 
 use crate::client::{Call, segment};
-use crate::failure::Outcome;
 use crate::json::Json;
 use crate::reference::Reference;
 use crate::session::Session;
@@ -19,23 +18,27 @@ pub fn tag(spec: &mut ServiceSpec) {
 }
 
 /// Asks the registry for the digest and platforms of the spec's image. When it does not answer,
-/// the image stays as it is and stderr says what that means.
-pub async fn resolve(session: &Session, spec: &mut ServiceSpec, auth: Option<&String>) -> Outcome {
-    let Some(container) = &mut spec.task_template.container_spec else {
-        return Ok(());
-    };
+/// the image stays as it is; the answer is then what the user is to know once the daemon has taken
+/// the spec.
+#[must_use]
+pub async fn resolve(
+    session: &Session,
+    spec: &mut ServiceSpec,
+    auth: Option<&String>,
+) -> Option<String> {
+    let container = spec.task_template.container_spec.as_mut()?;
     let image = container.image.clone();
     let call = Call::get(format!("/distribution/{}/json", segment(&image)))
         .header_maybe("X-Registry-Auth", auth.cloned());
     let Ok(answer) = session.client.json(call).await else {
-        session.warn(warning(&image));
-        return Ok(());
+        return Some(warning(&image));
     };
+    let mut unresolved = None;
     if let Some(mut reference) = Reference::parse(&image)
         && reference.digest.is_none()
     {
         match answer.str("Descriptor.digest") {
-            "" => session.warn(warning(&image)),
+            "" => unresolved = Some(warning(&image)),
             digest => {
                 reference = reference.with_default_tag();
                 reference.digest = Some(digest.to_owned());
@@ -50,7 +53,7 @@ pub async fn resolve(session: &Session, spec: &mut ServiceSpec, auth: Option<&St
             .get_or_insert_default()
             .platforms = platforms;
     }
-    Ok(())
+    unresolved
 }
 
 /// Nodes name the variants of arm in ways that images do not: any arm is taken.

@@ -253,15 +253,15 @@ fn log_driver(out: &mut Text, driver: &Json) {
 }
 
 fn resources(out: &mut Text, resources: &Json) {
+    if *resources == Json::Null {
+        return;
+    }
     let has = |part: &str| {
         resources.float(&format!("{part}.NanoCPUs")) > 0.0
             || resources.int(&format!("{part}.MemoryBytes")) > 0
             || resources.int(&format!("{part}.Pids")) > 0
     };
     let (reserved, limited) = (has("Reservations"), has("Limits"));
-    if !reserved && !limited {
-        return;
-    }
     out.line("Resources:", "");
     for (shown, part) in [(reserved, "Reservations"), (limited, "Limits")] {
         if !shown {

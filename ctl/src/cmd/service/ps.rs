@@ -19,7 +19,9 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     }
     if filters.contains("service") {
         resolve_node_filter(session, &mut filters).await?;
-        task::print(session, args, task::list(session, &filters).await?).await?;
+        let tasks = task::list(session, &filters).await?;
+        let whole = args.flag("no-trunc") || args.flag("quiet");
+        task::print(session, args, tasks, whole).await?;
     }
     Failure::join(missing)
 }

@@ -39,9 +39,10 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         None
     };
     digest::tag(&mut changed);
-    if args.given("image") && !args.flag("no-resolve-image") {
-        digest::resolve(session, &mut changed, registry_auth.as_ref()).await?;
-    }
+    let unresolved = match args.given("image") && !args.flag("no-resolve-image") {
+        true => digest::resolve(session, &mut changed, registry_auth.as_ref()).await,
+        false => None,
+    };
     store(
         session,
         &service,
@@ -52,6 +53,9 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         },
     )
     .await?;
+    if let Some(warning) = unresolved {
+        session.warn(warning);
+    }
     session.say(name)?;
     if args.flag("detach") {
         return Ok(());

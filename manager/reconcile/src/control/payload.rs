@@ -2,7 +2,8 @@
 
 use skep_model::validate::{check_config, check_secret};
 use skep_model::{
-    Config, ConfigId, ConfigSpec, ControlError, Secret, SecretId, SecretSpec, Service, Version,
+    Config, ConfigId, ConfigSpec, ControlError, Kind, Secret, SecretId, SecretSpec, Service,
+    Version,
 };
 
 use super::{Done, Door, check_version, not_found};
@@ -10,6 +11,9 @@ use super::{Done, Door, check_version, not_found};
 impl Door<'_> {
     pub(super) fn create_secret(&mut self, spec: &SecretSpec) -> Result<SecretId, ControlError> {
         check_secret(spec)?;
+        if self.tx.by_name::<Secret>(&spec.name).is_some() {
+            return exists("secret", &spec.name);
+        }
         let id = SecretId::random(self.random);
         self.put(Secret {
             id: id.clone(),
@@ -54,6 +58,9 @@ impl Door<'_> {
 
     pub(super) fn create_config(&mut self, spec: &ConfigSpec) -> Result<ConfigId, ControlError> {
         check_config(spec)?;
+        if self.tx.by_name::<Config>(&spec.name).is_some() {
+            return exists("config", &spec.name);
+        }
         let id = ConfigId::random(self.random);
         self.put(Config {
             id: id.clone(),
@@ -92,6 +99,11 @@ impl Door<'_> {
         self.tx.remove::<Config>(&config.id)?;
         Ok(())
     }
+}
+
+fn exists<T>(kind: &str, name: &str) -> Result<T, ControlError> {
+    let message = format!("{kind} {name} already exists");
+    Err(ControlError::new(Kind::Conflict, message))
 }
 
 fn refuse_used<'a>(kind: &str, name: &str, users: impl Iterator<Item = &'a Service>) -> Done {

@@ -120,8 +120,8 @@ impl Door<'_> {
 
     fn deploy_service(&mut self, spec: &ServiceSpec) -> Done {
         let Some(known) = self.tx.by_name::<Service>(&spec.name) else {
-            let id = self.create_service(spec)?;
-            self.note(format!("Creating service {} (id: {id})", spec.name));
+            self.create_service(spec)?;
+            self.note(format!("Creating service {}", spec.name));
             return Ok(());
         };
         let known = Service::clone(known);
