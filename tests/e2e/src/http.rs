@@ -65,7 +65,15 @@ pub fn send(socket: &Path, bytes: &[u8]) -> io::Result<Answer> {
     let sent = stream.write_all(bytes);
     let mut heard = Vec::new();
     let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut heard);
-    parse(&heard).map_or_else(|| Err(sent.and(read.map(|_| ())).err().unwrap_or(io::ErrorKind::UnexpectedEof.into())), Ok)
+    parse(&heard).map_or_else(
+        || {
+            Err(sent
+                .and(read.map(|_| ()))
+                .err()
+                .unwrap_or(io::ErrorKind::UnexpectedEof.into()))
+        },
+        Ok,
+    )
 }
 
 /// Gets a page over a connection of its own.

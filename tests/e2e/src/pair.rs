@@ -40,10 +40,20 @@ impl Cluster {
         pair
     }
 
-    /// The same for what `view` leaves of the texts, ids and names being gone already.
+    /// The same for lines that wait long, so both at once, and for what `view` leaves of the texts, ids
+    /// and names being gone already.
     #[track_caller]
     pub fn each_after(&self, node: &str, line: &str, view: impl Fn(&str) -> String) -> Pair {
-        let pair = self.each_ends(node, line, b"", 0);
+        let pair = std::thread::scope(|scope| {
+            let docker = scope.spawn(|| self.docker(node, &line.replace(MARK, DOCKERS)));
+            let skep = self.skep(node, &line.replace(MARK, OURS));
+            Pair {
+                docker: docker.join().expect("the client is there"),
+                skep,
+            }
+        });
+        assert!(pair.docker.status == 0, "{}", pair.docker);
+        assert!(pair.skep.status == 0, "{}", pair.skep);
         assert_same(&pair, &|text| view(&plain(text)));
         pair
     }
@@ -72,11 +82,18 @@ impl Cluster {
     pub fn alike(&self, node: &str, path: &str, pointer: &str) -> serde_json::Value {
         let part = |prefix: &str| {
             let whole = self.get(node, &path.replace(MARK, prefix));
-            whole.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {whole}")).clone()
+            whole
+                .pointer(pointer)
+                .unwrap_or_else(|| panic!("no {pointer} in {whole}"))
+                .clone()
         };
         let (dockers, ours) = (part(DOCKERS), part(OURS));
         let [docker, skep] = [&dockers, &ours].map(|part| plain(&format!("{part:#}")));
-        assert!(docker == skep, "{path} {pointer} differs\n{}", differing(&docker, &skep));
+        assert!(
+            docker == skep,
+            "{path} {pointer} differs\n{}",
+            differing(&docker, &skep)
+        );
         ours
     }
 }
@@ -84,15 +101,23 @@ impl Cluster {
 #[track_caller]
 fn assert_same(pair: &Pair, view: &dyn Fn(&str) -> String) {
     let Pair { docker, skep } = pair;
-    let agree = view(&docker.out) == view(&skep.out) && plain(&docker.err) == ours(&plain(&skep.err));
-    assert!(agree, "the clients differ\n=== docker\n{docker}\n=== skep\n{skep}");
+    let agree =
+        view(&docker.out) == view(&skep.out) && plain(&docker.err) == ours(&plain(&skep.err));
+    assert!(
+        agree,
+        "the clients differ\n=== docker\n{docker}\n=== skep\n{skep}"
+    );
 }
 
-/// The lines of each of two texts that the other one lacks.
+/// The lines of each of two texts that the other one lacks; none when the order alone differs.
 fn differing(docker: &str, skep: &str) -> String {
     let lacking = |has: &str, lacks: &str, whose: &str| {
-        let lines = has.lines().filter(|line| !lacks.lines().any(|other| other == *line));
-        lines.map(|line| format!("{whose}: {line}\n")).collect::<String>()
+        let lines = has
+            .lines()
+            .filter(|line| !lacks.lines().any(|other| other == *line));
+        lines
+            .map(|line| format!("{whose}: {line}\n"))
+            .collect::<String>()
     };
     lacking(docker, skep, "docker's") + &lacking(skep, docker, "ours")
 }
@@ -122,8 +147,12 @@ fn plain(text: &str) -> String {
 
 /// Ids are 64 or 12 digits of base 16, or 25 of base 36.
 fn is_id(word: &str) -> bool {
-    let hex = word.chars().all(|letter| matches!(letter, '0'..='9' | 'a'..='f'));
-    let base36 = word.chars().all(|letter| matches!(letter, '0'..='9' | 'a'..='z'));
+    let hex = word
+        .chars()
+        .all(|letter| matches!(letter, '0'..='9' | 'a'..='f'));
+    let base36 = word
+        .chars()
+        .all(|letter| matches!(letter, '0'..='9' | 'a'..='z'));
     let has_digit = word.contains(|letter: char| letter.is_ascii_digit());
     (hex && matches!(word.len(), 12 | 64)) || (base36 && has_digit && word.len() == 25)
 }

@@ -1,0 +1,244 @@
+//! Verbs of images, with docker's client and with ours, and a registry on a node's loopback.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+
+use skep_e2e::cluster::skep_binary;
+use skep_e2e::pair::names;
+use skep_e2e::wait::holds;
+use skep_e2e::{Checks, Cluster, eventually, image, needs, secs};
+
+const NODE: &str = "n2";
+const PORT: u16 = 5000;
+
+#[test]
+fn images_are_dockers_with_either_client() {
+    let (Some(_), Some(busybox)) = (needs::docker(), needs::busybox()) else {
+        return;
+    };
+    let Some(cluster) = Cluster::up(3, 1) else {
+        return;
+    };
+    let c = &cluster;
+    let layer = image::root_file_system(&busybox);
+    let mut checks = Checks::new();
+    checks.check(
+        "load takes an archive from a file and from its input, and tells the names",
+        || {
+            fs::write(c.root.join("one.tar"), image::archive("busy:1", &layer)).unwrap();
+            let [loaded, _] = c.each(NODE, "load -i one.tar").words();
+            assert_eq!(loaded, "Loaded image: busy:1");
+            c.each(NODE, "load -q -i one.tar");
+            c.each_given(NODE, "image load", &image::archive("other:2", &layer));
+            c.each_ends_with(1, NODE, "load -i nosuch.tar");
+            assert_eq!(
+                c.skep(NODE, "run --rm other:2 echo it runs").word(),
+                "it runs"
+            );
+        },
+    );
+    checks.check("ls and inspect tell of every image the same", || {
+        for line in [
+            "images",
+            "image ls -q",
+            "images --no-trunc",
+            "images --digests",
+            "images busy",
+            "images --filter reference='bu*' --format '{{.Repository}}:{{.Tag}} {{.ID}} {{.Size}}'",
+            "images --filter dangling=true",
+            "image ls --format json",
+            "image inspect busy:1 skep/hello:latest",
+            "image inspect --format '{{json .Config.Env}} {{.Os}} {{len .RootFS.Layers}}' busy:1",
+            "inspect --type image busy:1",
+            "history busy:1",
+            "history --no-trunc -q busy:1",
+            "system df",
+        ] {
+            c.same(NODE, line);
+        }
+        c.both_fail(NODE, "image inspect nosuch", "No such image: nosuch");
+    });
+    checks.check(
+        "tag gives an image another name, and rm takes it away",
+        || {
+            c.each(NODE, "tag busy:1 @name:tagged");
+            c.alike(NODE, "/images/@name:tagged/json", "/Id");
+            let images = c.same(NODE, "images --format '{{.Repository}}:{{.Tag}}'");
+            assert!(
+                names("@name:tagged")
+                    .iter()
+                    .all(|name| images.contains(name)),
+                "{images}"
+            );
+            assert_eq!(
+                c.each(NODE, "rmi @name:tagged").words()[1],
+                "Untagged: of-s-name:tagged"
+            );
+            c.each_ends_with(1, NODE, "image rm @name:tagged");
+            c.each_ends_with(1, NODE, "tag @nosuch x:1");
+            c.each_ends_with(1, NODE, "tag busy:1 NOT:good");
+        },
+    );
+    checks.check(
+        "import makes an image of a file system, from a file and from its input",
+        || {
+            fs::write(c.root.join("root.tar"), &layer).unwrap();
+            c.each(
+                NODE,
+                "import -m said -c 'CMD [\"echo\",\"imported\"]' -c 'ENV A=b' root.tar @imported:1",
+            );
+            c.alike(NODE, "/images/@imported:1/json", "/Config");
+            c.alike(NODE, "/images/@imported:1/json", "/RootFS");
+            assert_eq!(c.each(NODE, "run --rm @imported:1").words()[1], "imported");
+            c.each_given(NODE, "import - @imported:2", &layer);
+            assert_eq!(
+                c.each(NODE, "run --rm @imported:2 /bin/echo x").words()[1],
+                "x"
+            );
+            c.each(NODE, "rmi @imported:1 @imported:2");
+        },
+    );
+    checks.check("save writes what load reads", || {
+        c.each(NODE, "tag other:2 @saved:1");
+        c.each(NODE, "save -o @saved.tar @saved:1");
+        c.each(NODE, "rmi @saved:1");
+        c.each(NODE, "load -i @saved.tar");
+        c.alike(NODE, "/images/@saved:1/json", "/RootFS");
+        c.each(NODE, "rmi @saved:1");
+    });
+    checks.check("an image in use is not removed but by force", || {
+        // Another image than the others: the last name of one goes only with the image.
+        c.each_given(
+            NODE,
+            "import -c 'CMD [\"true\"]' -c 'LABEL of=@' - @used:1",
+            &layer,
+        );
+        c.each(NODE, "create --name @user @used:1");
+        c.each_ends_with(1, NODE, "rmi @used:1");
+        c.each_ends_with(1, NODE, "rmi @nosuch:1 @nosuch:2");
+        c.each(NODE, "rmi -f @used:1");
+        c.each(NODE, "rm @user");
+    });
+    checks.check(
+        "push and pull go to a registry and back, and tell how it went",
+        || registry(c, &layer),
+    );
+    checks.check("prune removes what no name and no container needs", || {
+        c.skep_given(NODE, "import - ", &layer).ok();
+        c.same(NODE, "images -f dangling=true -q");
+        let pruned = c.docker(NODE, "image prune -f").ok();
+        assert!(pruned.contains("deleted: sha256:"), "{pruned}");
+        assert_eq!(c.same(NODE, "images -f dangling=true -q"), "");
+        assert_eq!(
+            c.same(NODE, "image prune -f").trim(),
+            "Total reclaimed space: 0B"
+        );
+    });
+    checks.end();
+}
+
+fn registry(c: &Cluster, layer: &[u8]) {
+    let Some(_registry) = Registry::start(c) else {
+        return;
+    };
+    let place = format!("127.0.0.1:{PORT}");
+    c.skep_given(NODE, "load", &image::archive("busy:1", layer))
+        .ok();
+    c.each(NODE, &format!("tag busy:1 {place}/team/@busy:1"));
+    let pushed = c.each(NODE, &format!("push {place}/team/@busy:1")).words()[1].clone();
+    assert!(pushed.contains(": Pushed\n1: digest: sha256:"), "{pushed}");
+    let pushed = c.each(NODE, &format!("push {place}/team/@busy:1")).words()[1].clone();
+    assert!(pushed.contains("Layer already exists"), "{pushed}");
+    // The layer must go from the node too, or there is nothing to pull.
+    let mine = c
+        .skep(NODE, "images --format '{{.Repository}}:{{.Tag}}'")
+        .ok();
+    let others: Vec<&str> = mine
+        .lines()
+        .filter(|name| !name.starts_with("skep/"))
+        .collect();
+    c.skep(NODE, &format!("rmi {}", others.join(" "))).ok();
+    let [docker, skep] = names(&format!("{place}/team/@busy:1"));
+    let first = c.docker(NODE, &format!("pull {docker}")).ok();
+    c.skep(NODE, &format!("rmi {docker}")).ok();
+    let second = c.skep(NODE, &format!("pull {skep}")).ok();
+    assert_eq!(
+        first
+            .replace(&docker, &skep)
+            .replace("team/of-d-", "team/of-s-"),
+        second
+    );
+    assert!(second.contains(": Pull complete\n"), "{second}");
+    assert!(
+        second.contains("Status: Downloaded newer image for 127.0.0.1"),
+        "{second}"
+    );
+    let again = c.same(NODE, &format!("pull {skep}"));
+    assert!(again.contains("Status: Image is up to date for"), "{again}");
+    assert_eq!(c.same(NODE, &format!("pull -q {skep}")).trim(), skep);
+    let digest = c.get(NODE, &format!("/images/{skep}/json"))["RepoDigests"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    c.same(NODE, &format!("pull {digest}"));
+    c.same(NODE, "images --digests");
+    assert_eq!(
+        c.skep(NODE, &format!("run --rm {digest} echo by digest"))
+            .word(),
+        "by digest"
+    );
+    // `run` pulls what is not here.
+    c.skep(NODE, &format!("rmi -f {skep}")).ok();
+    let ran = c.each(
+        NODE,
+        &format!("run --rm --pull always -q {place}/team/@busy:1 echo pulled"),
+    );
+    assert_eq!(ran.words(), ["pulled", "pulled"]);
+    c.each_ends_with(1, NODE, &format!("pull {place}/team/nosuch:1"));
+    c.each_ends_with(1, NODE, "pull 127.0.0.1:1/x:1");
+}
+
+/// A registry in a node's namespace. It ends with the test, however that ends: the shell around it waits
+/// for the end of its input.
+struct Registry {
+    shell: Child,
+}
+
+impl Registry {
+    fn start(c: &Cluster) -> Option<Self> {
+        let Some(program) = needs::program("docker-registry") else {
+            println!("skipped: there is no docker-registry");
+            return None;
+        };
+        let config = c.root.join("registry.yml");
+        let store = c.root.join("registry");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{PORT}\n",
+            store.display()
+        );
+        fs::write(&config, text).unwrap();
+        let script = r#""$0" serve "$1" >/dev/null 2>&1 & read -r end; kill $!; wait"#;
+        let shell = Command::new(skep_binary())
+            .args(["dev", "exec", "--root"])
+            .arg(&c.root)
+            .args([NODE, "--", "sh", "-c", script])
+            .args([&program, &config])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell can be run");
+        let registry = Self { shell };
+        eventually("the registry answers", secs(10), || {
+            let page = c.page_from(NODE, Ipv4Addr::LOCALHOST, PORT, "/v2/");
+            holds(page.out.contains("200 OK"), page)
+        });
+        Some(registry)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
