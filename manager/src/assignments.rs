@@ -76,14 +76,10 @@ impl Shared {
         self.snapshot.node(node).is_some()
     }
 
-    /// The role that the node's certificate should have now. A demotion waits until the node
-    /// has given up its vote, which its observed role shows.
-    pub fn role_wanted(&self, node: &NodeId) -> Option<NodeRole> {
+    /// The role that the node's next certificate is to have.
+    pub fn role_wanted(&self, node: &NodeId, holds: NodeRole) -> Option<NodeRole> {
         let node = self.snapshot.node(node)?;
-        Some(match (node.spec.role, node.role) {
-            (NodeRole::Worker, NodeRole::Worker) => NodeRole::Worker,
-            (NodeRole::Manager, _) | (NodeRole::Worker, NodeRole::Manager) => NodeRole::Manager,
-        })
+        Some(crate::roles::next(node, holds))
     }
 
     /// Everything that `node` is assigned.

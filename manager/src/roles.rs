@@ -17,6 +17,21 @@ use crate::submit;
 /// How long a leader that is demoted waits for another one to take over.
 const STEP_DOWN: Duration = Duration::from_secs(3);
 
+/// The role that a node's next certificate is to have, when it `holds` one of this role now.
+pub fn next(node: &Node, holds: NodeRole) -> NodeRole {
+    use NodeRole::{Manager, Worker};
+
+    match (node.spec.role, node.role, holds) {
+        (Worker, Worker, _) => Worker,
+        // A manager that is to be a worker keeps its role until its vote is gone.
+        (Worker, Manager, _) => Manager,
+        // Promoted again before it had followed its demotion: its vote is gone for good, so it
+        // becomes a worker first, and then a manager with a new one.
+        (Manager, Worker, Manager) => Worker,
+        (Manager, Worker, Worker) | (Manager, Manager, _) => Manager,
+    }
+}
+
 /// Refuses a demotion that would lose the quorum.
 pub fn before_update(core: &Core, id: &NodeId, spec: &NodeSpec) -> Result<(), ControlError> {
     let snapshot = core.machine.store().snapshot();
@@ -136,4 +151,38 @@ pub fn record_role(
         ..NewNode::default()
     };
     skep_reconcile::add_node(snapshot, new, clock::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use NodeRole::{Manager, Worker};
+
+    use super::*;
+
+    fn next_of(spec: NodeRole, observed: NodeRole, holds: NodeRole) -> NodeRole {
+        let mut node = Node {
+            role: observed,
+            ..Node::default()
+        };
+        node.spec.role = spec;
+        next(&node, holds)
+    }
+
+    #[test]
+    fn roles_follow_what_is_wanted_and_never_skip_a_demotion() {
+        assert_eq!(next_of(Manager, Worker, Worker), Manager, "promoted");
+        assert_eq!(
+            next_of(Manager, Manager, Worker),
+            Manager,
+            "its certificate was lost"
+        );
+        assert_eq!(next_of(Manager, Manager, Manager), Manager, "renewed");
+        assert_eq!(next_of(Worker, Manager, Manager), Manager, "it still votes");
+        assert_eq!(next_of(Worker, Worker, Manager), Worker, "demoted");
+        assert_eq!(
+            next_of(Manager, Worker, Manager),
+            Worker,
+            "promoted before it followed"
+        );
+    }
 }

@@ -68,7 +68,10 @@ async fn issue(
     peer: Option<Peer>,
     request: &IssueRequest,
 ) -> Result<IssueReply, Status> {
-    let snapshot = core.machine.store().snapshot();
+    // A leader that is none any more might know of an older role.
+    let snapshot = submit::read(core, false)
+        .await
+        .map_err(|error| skep_proto::status::from_control(&error))?;
     let cluster = Arc::clone(cluster(&snapshot)?);
     let (node, role) = match peer {
         Some(peer) => renewed(&snapshot, &peer)?,
@@ -104,12 +107,7 @@ fn renewed(snapshot: &Snapshot, peer: &Peer) -> Result<(NodeId, NodeRole), Statu
     let Some(node) = snapshot.node(&peer.node) else {
         return Err(Status::not_found("the node was removed from the cluster"));
     };
-    let role = match (node.spec.role, node.role) {
-        (NodeRole::Worker, NodeRole::Worker) => NodeRole::Worker,
-        // A manager that is to be a worker keeps its role until its vote is gone.
-        (NodeRole::Manager, _) | (NodeRole::Worker, NodeRole::Manager) => NodeRole::Manager,
-    };
-    Ok((peer.node.clone(), role))
+    Ok((peer.node.clone(), crate::roles::next(node, peer.role)))
 }
 
 /// A stranger with a token becomes a node.

@@ -312,7 +312,7 @@ impl Session {
             self.tell(manager_message::Content::Managers(Managers { managers }))
                 .await?;
         }
-        let wanted = common.role_wanted(&node);
+        let wanted = common.role_wanted(&node, self.peer.role);
         if wanted.is_some_and(|role| role != self.peer.role) && self.told_role != wanted {
             self.told_role = wanted;
             self.tell(manager_message::Content::Renew(Empty {})).await?;
