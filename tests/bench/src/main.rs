@@ -1,9 +1,13 @@
 //! Prints one table of figures, with ratios within the run.
 
+mod api;
 mod cluster;
+mod dockerd;
 mod placements;
 mod requests;
+mod services;
 mod table;
+mod writes;
 
 use table::Table;
 
@@ -20,8 +24,12 @@ fn main() -> anyhow::Result<()> {
     if runs("placements") {
         placements::run(&mut table);
     }
+    if runs("writes") {
+        writes::run(&mut table)?;
+    }
     if runs("cluster") {
         cluster::run(&mut table)?;
+        dockerd::run(&mut table)?;
     }
     table.print();
     Ok(())

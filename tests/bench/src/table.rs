@@ -19,7 +19,7 @@ impl Table {
     pub fn print(&self) {
         println!("machine: {}", machine());
         println!(
-            "{:<14} {:<44} {:>12} {:<5} {:>7}",
+            "{:<18} {:<52} {:>12} {:<5} {:>7}",
             "GROUP", "FIGURE", "VALUE", "UNIT", "RATIO"
         );
         for (group, figure, value, unit) in &self.rows {
@@ -29,7 +29,7 @@ impl Table {
                 .find(|row| row.0 == *group)
                 .map_or(*value, |row| row.2);
             println!(
-                "{group:<14} {figure:<44} {value:>12.1} {unit:<5} {:>7.2}",
+                "{group:<18} {figure:<52} {value:>12.1} {unit:<5} {:>7.2}",
                 value / first
             );
         }

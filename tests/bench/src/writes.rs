@@ -1,19 +1,20 @@
 //! Committed writes per second: three voters in one process, each on its own directory, every
 //! write synced; commands of 1 KiB from 1, 64 and 256 proposers.
-//!
-//! `cargo run --release -p skep-consensus --example writes -- [directory] [sled|segments] [seconds]`
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
 use skep_consensus::{
     Backend, Chunks, Consensus, Member, Options, StateMachine, Transport, TransportError,
 };
 use skep_pki::{Sealer, SecretKey};
+
+use crate::table::Table;
 
 const VOTERS: u64 = 3;
 const COMMAND_BYTES: usize = 1024;
@@ -86,10 +87,7 @@ fn member(id: u64) -> Member {
     }
 }
 
-async fn start(
-    directory: &Path,
-    backend: Backend,
-) -> Result<Vec<Consensus>, Box<dyn std::error::Error>> {
+async fn start(directory: &Path, backend: Backend) -> Result<Vec<Consensus>> {
     let sealer = Sealer::new(&SecretKey::generate());
     let direct = Direct::default();
     let mut members = Vec::new();
@@ -114,26 +112,29 @@ async fn start(
     Ok(members)
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let base = arguments
-        .next()
-        .map_or_else(std::env::temp_dir, PathBuf::from);
-    let backend = match arguments.next().as_deref() {
-        Some("segments") => Backend::Segments,
-        _ => Backend::Sled,
-    };
-    let seconds = arguments.next().map_or(Ok(3), |seconds| seconds.parse())?;
-    let directory = base.join(format!("skep-writes-{}", std::process::id()));
+/// How long each row is measured.
+const ROW: Duration = Duration::from_secs(3);
 
-    let members = start(&directory, backend).await?;
-    println!("{backend:?}, {VOTERS} voters, commands of {COMMAND_BYTES} bytes, {seconds} s each");
+/// Both back ends, one after the other.
+pub fn run(table: &mut Table) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    for (name, backend) in [("sled", Backend::Sled), ("segments", Backend::Segments)] {
+        let directory = std::env::temp_dir().join(format!("skb-writes-{}", std::process::id()));
+        let measured = runtime.block_on(measure(table, name, backend, &directory));
+        std::fs::remove_dir_all(&directory)?;
+        measured?;
+    }
+    Ok(())
+}
+
+async fn measure(table: &mut Table, name: &str, backend: Backend, directory: &Path) -> Result<()> {
+    let members = start(directory, backend).await?;
     for proposers in [1, 64, 256] {
         let leader = members[0].clone();
-        let until = Instant::now() + Duration::from_secs(seconds);
-        let started = Instant::now();
-        let entries = leader.metrics().last_log.unwrap_or(0);
+        let began = Instant::now();
+        let until = began + ROW;
         let mut running = tokio::task::JoinSet::new();
         for _ in 0..proposers {
             let leader = leader.clone();
@@ -151,20 +152,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for proposer in running.join_all().await {
             latencies.extend(proposer?);
         }
-        let took = started.elapsed().as_secs_f64();
+        let rate = latencies.len() as f64 / began.elapsed().as_secs_f64();
         latencies.sort();
-        let entries = leader.metrics().last_log.unwrap_or(0) - entries;
-        println!(
-            "{proposers:>4} proposers: {:>8.0} writes/s, {:>6.1} in an entry, median {:?}, 99th percentile {:?}",
-            latencies.len() as f64 / took,
-            latencies.len() as f64 / entries.max(1) as f64,
-            latencies[latencies.len() / 2],
-            latencies[latencies.len() * 99 / 100],
-        );
+        let middle = latencies[latencies.len() / 2].as_secs_f64() * 1000.0;
+        let row = format!("{name}, {proposers} proposers");
+        table.add("writes", row.clone(), rate, "/s");
+        table.add("write latency", format!("{row}, median"), middle, "ms");
     }
     for member in members {
         member.shutdown().await;
     }
-    std::fs::remove_dir_all(&directory)?;
     Ok(())
 }

@@ -1,0 +1,148 @@
+//! A dockerd beside ours, where one is installed: one node in a network namespace of its own.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::api::Api;
+use crate::services::{self, Subject};
+use crate::table::Table;
+
+/// How long it may take to answer after its start.
+const READY: Duration = Duration::from_secs(60);
+
+struct Dockerd {
+    process: Child,
+    root: PathBuf,
+}
+
+impl Dockerd {
+    fn start(program: &Path, root: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&root)?;
+        let log = std::fs::File::create(root.join("log"))?;
+        let at = |name: &str| root.join(name).display().to_string();
+        let process = Command::new("unshare")
+            .args([
+                "--net",
+                "--",
+                "sh",
+                "-c",
+                "ip link set lo up && exec \"$0\" \"$@\"",
+            ])
+            .arg(program)
+            .args(["--data-root", &at("data"), "--exec-root", &at("run")])
+            .args([
+                "--pidfile",
+                &at("pid"),
+                "--host",
+                &format!("unix://{}", at("sock")),
+            ])
+            .args(["--iptables=false", "--bridge=none"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("dockerd")?;
+        Ok(Self { process, root })
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let pid = self.process.id().to_string();
+        let _ = Command::new("kill").arg(pid).status();
+        let _ = self.process.wait();
+        // It leaves what it mounted for the next start.
+        let name = self.root.display().to_string();
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        for line in mounts.lines().rev() {
+            if let Some(place) = line
+                .split(' ')
+                .nth(1)
+                .filter(|place| place.starts_with(&name))
+            {
+                let _ = Command::new("umount").arg(place).status();
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+pub fn run(table: &mut Table) -> Result<()> {
+    let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(Path::new);
+    let found = |name: &str| {
+        places
+            .iter()
+            .map(|place| place.join(name))
+            .find(|path| path.exists())
+    };
+    let (Some(program), Some(busybox)) = (found("dockerd"), found("busybox")) else {
+        eprintln!(
+            "skipped: dockerd's figures: there is no dockerd, or no busybox, on this machine"
+        );
+        return Ok(());
+    };
+    let root = std::env::temp_dir().join(format!("skb-dockerd-{}", std::process::id()));
+    let mut dockerd = Dockerd::start(&program, root)?;
+    let api = Api {
+        socket: dockerd.root.join("sock"),
+        version: "v1.41",
+    };
+    let began = Instant::now();
+    let version = loop {
+        match api.ask("GET", "/version", b"") {
+            Ok(version) => break version,
+            Err(error) if began.elapsed() > READY || dockerd.process.try_wait()?.is_some() => {
+                let mut log = String::new();
+                std::fs::File::open(dockerd.root.join("log"))?.read_to_string(&mut log)?;
+                bail!("dockerd does not answer: {error:#}\n{log}");
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let layer = archive(&std::fs::read(busybox)?);
+    api.ask("POST", "/images/create?fromSrc=-&repo=bench&tag=1", &layer)?;
+    let init = br#"{"ListenAddr":"127.0.0.1:2377","AdvertiseAddr":"127.0.0.1"}"#;
+    api.ask("POST", "/swarm/init", init)?;
+    let name = format!(
+        "dockerd {}",
+        version["Version"].as_str().unwrap_or_default()
+    );
+    let subject = Subject {
+        name: &name,
+        api: &api,
+        image: "bench:1",
+        // A first process without a handler ignores the signal, and is killed after its grace.
+        serve: &[
+            "/bin/busybox",
+            "sh",
+            "-c",
+            "trap 'exit 0' TERM; /bin/busybox sleep 1000 & wait",
+        ],
+        end: &["/bin/busybox", "true"],
+    };
+    services::run(table, &subject)
+}
+
+/// A tar archive of one program, as `docker import` takes it (POSIX.1-1988, ustar).
+fn archive(program: &[u8]) -> Vec<u8> {
+    let mut header = [0u8; 512];
+    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+    put(0, b"bin/busybox");
+    put(100, b"0000755\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{:011o}\0", program.len()).as_bytes());
+    put(136, b"00000000000\0");
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut bytes = header.to_vec();
+    bytes.extend_from_slice(program);
+    bytes.resize(bytes.len().next_multiple_of(512) + 1024, 0);
+    bytes
+}
