@@ -599,7 +599,7 @@ fn a_message_shows_the_line_and_what_to_do() {
         "{hint}"
     );
     assert!(
-        hint.contains(", image, ") && hint.ends_with(", working_dir"),
+        hint.contains(", image, ") && hint.ends_with(", working_dir, x-skep-drain"),
         "{hint}"
     );
 }

@@ -110,6 +110,19 @@ services:
 }
 
 #[test]
+fn our_own_extensions_are_read_where_docker_reads_nothing() {
+    let made = stack(&[&spec("x-skep-drain: 30s")]);
+    let template = &made["Services"][0]["TaskTemplate"];
+    assert_eq!(template["DrainPeriod"], json!(30_000_000_000_u64));
+    let wrong = load_texts(&[&spec("x-skep-drain: soon")], &text_options());
+    let wrong = shown(&wrong.unwrap_err());
+    assert!(
+        wrong.contains("4:19: services.a.x-skep-drain Does not match format 'duration'"),
+        "{wrong}"
+    );
+}
+
+#[test]
 fn names_labels_and_aliases_are_the_stacks() {
     let stack = stack(&["
 services:

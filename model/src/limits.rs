@@ -24,6 +24,8 @@ pub const MEMORY_BYTES_MIN: i64 = 4 * 1024 * 1024;
 pub const NANO_CPUS_MIN: i64 = 1_000_000;
 /// Shortest life of a node certificate: one hour.
 pub const CERT_EXPIRY_SECS_MIN: i64 = 3600;
+/// Longest drain period: one day. A bound on mistakes.
+pub const DRAIN_PERIOD_SECS_MAX: i64 = 24 * 3600;
 /// Replicas of one service. A bound on mistakes, well over what one cluster runs.
 pub const REPLICAS_MAX: u64 = 100_000;
 /// Changes in one commit; larger work is cut into several.

@@ -1,6 +1,7 @@
 //! Tasks: one run of one container on one node.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,9 +48,19 @@ pub struct TaskSpec {
         deserialize_with = "null_default"
     )]
     pub pull_credentials: String,
+    /// How long clients that are connected may go on before the stop signal, once no node leads
+    /// new ones here; absent means 2 s. Our addition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_period: Option<Nanos>,
 }
 
 impl TaskSpec {
+    /// How long connected clients have, 2 s unless said otherwise: Swarm waits for so long.
+    pub fn drain_period(&self) -> Duration {
+        self.drain_period
+            .map_or(Duration::from_secs(2), |period| period.duration())
+    }
+
     /// The container part; every valid task spec has one.
     pub fn container(&self) -> Option<&ContainerSpec> {
         self.container_spec.as_ref()

@@ -2,7 +2,7 @@
 
 use crate::container::{ContainerSpec, HealthConfig};
 use crate::limits::{
-    CONFIG_BYTES_MAX, MEMORY_BYTES_MIN, NANO_CPUS_MIN, REPLICAS_MAX, SECRET_BYTES_MAX,
+    CONFIG_BYTES_MAX, DRAIN_PERIOD_SECS_MAX, MEMORY_BYTES_MIN, NANO_CPUS_MIN, REPLICAS_MAX, SECRET_BYTES_MAX,
 };
 use crate::mount::MountType;
 use crate::name::{check_dns_name, check_secret_name};
@@ -32,6 +32,11 @@ pub fn check_service(spec: &ServiceSpec) -> Checked {
         ));
     }
     check_container(container)?;
+    if let Some(period) = spec.task_template.drain_period
+        && !(0..=DRAIN_PERIOD_SECS_MAX * 1_000_000_000).contains(&period.0)
+    {
+        return refuse("TaskSpec: drain period must be between 0s and 24h");
+    }
     check_resources(spec)?;
     check_restart(spec)?;
     check_placement(spec)?;

@@ -22,8 +22,6 @@ use crate::task::spec::{self, SpecError};
 use crate::task::step::{Health, Observed, Op, Progress, step};
 use crate::worker::Worker;
 
-/// How long clients that are connected may go on before the stop signal.
-const DRAIN: Duration = Duration::from_secs(2);
 /// Grace between stop signal and kill when the spec says none.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A task is looked at again this often even when nothing was heard.
@@ -211,7 +209,10 @@ impl Driver {
             stop_since: self.stop_since,
             drained_since: self.drained_since,
             serves_clients: connections.served > 0,
-            drain: DRAIN,
+            drain: self
+                .task
+                .as_ref()
+                .map_or(Duration::ZERO, |task| task.spec.drain_period()),
             ended_since: self.ended_since,
             undelivered: connections.undelivered > 0,
         })

@@ -44,6 +44,8 @@ pub(crate) struct Service {
     pub read_only: Option<bool>,
     pub stop_signal: Option<String>,
     pub stop_grace_period: Option<Nanos>,
+    /// `x-skep-drain`: how long connected clients have before the stop signal.
+    pub drain: Option<Nanos>,
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub sysctls: Option<BTreeMap<String, String>>,
@@ -166,6 +168,7 @@ fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
         read_only: fields.boolean("read_only", cx),
         stop_signal: fields.string("stop_signal", cx),
         stop_grace_period: fields.duration("stop_grace_period", cx),
+        drain: fields.duration("x-skep-drain", cx),
         cap_add: plain_strings(&mut fields, "cap_add", cx),
         cap_drop: plain_strings(&mut fields, "cap_drop", cx),
         sysctls: fields.map("sysctls", cx),

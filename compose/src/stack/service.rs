@@ -50,6 +50,7 @@ pub(super) fn service(
                 name: logging.driver.clone().unwrap_or_default(),
                 options: logging.options.clone().unwrap_or_default(),
             }),
+            drain_period: service.drain,
             ..TaskSpec::default()
         },
         mode: mode(name, service, &deploy, cx),

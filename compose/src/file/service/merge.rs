@@ -9,7 +9,7 @@ impl Service {
     /// Puts a later file's service over this one.
     pub fn merge(&mut self, later: Self) {
         override_with!(self, later: image, command, entrypoint, hostname, user, working_dir, tty,
-            stdin_open, init, isolation, read_only, stop_signal, stop_grace_period,
+            stdin_open, init, isolation, read_only, stop_signal, stop_grace_period, drain,
             oom_score_adj, credential_spec, restart, scale, cpus, mem_reservation, pids_limit,
             platform);
         self.environment.extend(later.environment);

@@ -81,6 +81,7 @@ pub fn build(session: &Session, args: &Args) -> Outcome<ServiceSpec> {
                 platforms: Vec::new(),
             }),
             log_driver: log_driver(args),
+            drain_period: spec::nanos(args, "drain"),
             ..TaskSpec::default()
         },
         mode,

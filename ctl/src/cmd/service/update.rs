@@ -83,6 +83,9 @@ pub fn change(session: &Session, args: &Args, service: &mut ServiceSpec) -> Outc
     if let Some(driver) = create::log_driver(args) {
         task.log_driver = Some(driver);
     }
+    if let Some(period) = spec::nanos(args, "drain") {
+        task.drain_period = Some(period);
+    }
     if args.flag("force") {
         task.force_update += 1;
     }

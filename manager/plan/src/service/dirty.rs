@@ -48,6 +48,7 @@ fn same_template(had: &TaskSpec, wanted: &TaskSpec, pulled: bool) -> bool {
             .as_ref()
             .is_none_or(|driver| had.log_driver.as_ref() == Some(driver))
         && had.force_update == wanted.force_update
+        && had.drain_period() == wanted.drain_period()
         && runtime(had) == runtime(wanted)
         && (pulled || had.pull_credentials == wanted.pull_credentials)
 }

@@ -312,5 +312,6 @@ fn stop_wait(task: &Task) -> Duration {
         .container()
         .and_then(|container| container.stop_grace_period)
         .map_or(Duration::ZERO, |grace| grace.duration());
-    STOP_WAIT_MAX.max(grace.saturating_add(STOP_WAIT_EXTRA))
+    let stop = grace.saturating_add(task.spec.drain_period());
+    STOP_WAIT_MAX.max(stop.saturating_add(STOP_WAIT_EXTRA))
 }
