@@ -238,11 +238,13 @@ impl Worker {
         };
         let version = assigned.version;
         let worker = Arc::clone(self);
+        let began = std::time::Instant::now();
         let report = tokio::task::spawn_blocking(move || {
             worker.write_zones(&assigned);
             worker.host.follow(&state)
         })
         .await;
+        debug!(version, sandboxes = sandboxes.len(), took = ?began.elapsed(), "network followed");
         match report {
             Ok((report, stale)) => {
                 self.cut_soon(stale);
