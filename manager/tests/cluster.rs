@@ -1,11 +1,13 @@
 //! Managers over real TLS on loopback: they form a cluster, forward, survive their leader.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::{ClientConfig, ServerConfig};
 use skep_manager::{Manager, ManagerConfig, Timing, clock};
 use skep_model::node::{ManagerStatus, NodeDescription, Reachability};
 use skep_model::{
@@ -16,9 +18,12 @@ use skep_pki::tls::{client_config, server_config};
 use skep_pki::{Authority, Identity, Sealer, SecretKey, generate_root, request_certificate};
 use skep_proto::connect::Connector;
 use skep_proto::encode;
+use skep_proto::v1::ca_client::CaClient;
 use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::membership_client::MembershipClient;
-use skep_proto::v1::{AgentMessage, Hello, JoinRequest, agent_message, manager_message};
+use skep_proto::v1::{
+    AgentMessage, Empty, Hello, IssueRequest, JoinRequest, agent_message, manager_message,
+};
 use skep_reconcile::{InitialCluster, NewNode};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -59,9 +64,14 @@ impl Root {
         Identity::from_pem(&cert, &request.key_pem, &self.cert_pem).unwrap()
     }
 
+    fn client(&self, node: &NodeId, role: NodeRole) -> Arc<ClientConfig> {
+        client_config(&self.identity(node, role)).unwrap()
+    }
+
     fn connector(&self, node: &NodeId, role: NodeRole) -> Arc<Connector> {
-        let config = client_config(&self.identity(node, role)).unwrap();
-        Arc::new(Connector::new(Arc::new(ArcSwap::new(config))))
+        Arc::new(Connector::new(Arc::new(ArcSwap::new(
+            self.client(node, role),
+        ))))
     }
 }
 
@@ -71,6 +81,8 @@ struct Member {
     node: NodeId,
     raft_id: u64,
     connector: Arc<Connector>,
+    client_tls: Arc<ArcSwap<ClientConfig>>,
+    server_tls: Arc<ArcSwap<ServerConfig>>,
 }
 
 fn free_address() -> SocketAddr {
@@ -83,7 +95,9 @@ fn free_address() -> SocketAddr {
 async fn start(root: &Root, name: &str, raft_id: u64, directory: PathBuf) -> Member {
     let node = NodeId::new(name);
     let identity = root.identity(&node, NodeRole::Manager);
-    let connector = root.connector(&node, NodeRole::Manager);
+    let client_tls = Arc::new(ArcSwap::new(client_config(&identity).unwrap()));
+    let server_tls = Arc::new(ArcSwap::new(server_config(&identity).unwrap()));
+    let connector = Arc::new(Connector::new(Arc::clone(&client_tls)));
     let address = free_address();
     let manager = Manager::start(ManagerConfig {
         node: node.clone(),
@@ -94,7 +108,7 @@ async fn start(root: &Root, name: &str, raft_id: u64, directory: PathBuf) -> Mem
         directory,
         sealer: Sealer::new(&SecretKey::generate()),
         connector: Arc::clone(&connector),
-        server_tls: Arc::new(ArcSwap::new(server_config(&identity).unwrap())),
+        server_tls: Arc::clone(&server_tls),
         timing: Timing::default(),
         snapshot_every: 10_000,
         keep_entries: 500,
@@ -107,6 +121,8 @@ async fn start(root: &Root, name: &str, raft_id: u64, directory: PathBuf) -> Mem
         node,
         raft_id,
         connector,
+        client_tls,
+        server_tls,
     }
 }
 
@@ -326,4 +342,93 @@ async fn an_agent_is_assigned_its_tasks_and_only_members_are_heard() {
     let refused = client.join(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     first.manager.shutdown().await;
+}
+
+/// The certificate that a manager's listener shows to a new caller.
+async fn shown(caller: &Root, member: &Member) -> Vec<u8> {
+    let config = caller.client(&NodeId::new("looker"), NodeRole::Worker);
+    let stream = tokio::net::TcpStream::connect(member.address)
+        .await
+        .unwrap();
+    let name = skep_pki::MANAGER_NAME.try_into().unwrap();
+    let stream = tokio_rustls::TlsConnector::from(config)
+        .connect(name, stream)
+        .await
+        .unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// Asks the cluster for the member's next certificate and puts it to use.
+async fn renew(member: &Member) {
+    let key = request_certificate().unwrap();
+    let request = IssueRequest {
+        csr_pem: key.csr_pem,
+        ..Default::default()
+    };
+    let mut client = CaClient::new(member.connector.channel(&member.address.to_string()));
+    let reply = client.issue(request).await.unwrap().into_inner();
+    let next = Identity::from_pem(&reply.cert_pem, &key.key_pem, &reply.root_pem).unwrap();
+    assert_eq!(next.peer.node, member.node);
+    assert_eq!(next.peer.role, NodeRole::Manager);
+    member.client_tls.store(client_config(&next).unwrap());
+    member.server_tls.store(server_config(&next).unwrap());
+    member.connector.forget_all();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_swapped_while_sessions_and_writes_go_on() {
+    let (root, directory) = (Root::new(), tempfile::tempdir().unwrap());
+    let members = three(&root, directory.path()).await;
+    // A session on a follower, opened before anything is renewed.
+    let follower = &members[1];
+    let (out, outgoing) = tokio::sync::mpsc::channel(8);
+    let hello = agent_message::Content::Hello(Hello {
+        description: encode(&NodeDescription::default()),
+    });
+    let content = Some(hello);
+    out.send(AgentMessage { content }).await.unwrap();
+    let agent = root.connector(&follower.node, NodeRole::Manager);
+    let mut session = DispatcherClient::new(agent.channel(&follower.address.to_string()))
+        .session(ReceiverStream::new(outgoing))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut writes = 0;
+    for round in 0..2 {
+        for member in &members {
+            let before = shown(&root, member).await;
+            renew(member).await;
+            assert_ne!(
+                shown(&root, member).await,
+                before,
+                "new callers see the new one"
+            );
+            for writer in &members {
+                let name = format!("web{round}-{writes}");
+                writer.manager.submit(service(&name)).await.unwrap();
+                writes += 1;
+            }
+        }
+    }
+    // The session has heard of what was written after its manager's certificate changed.
+    let beat = agent_message::Content::Heartbeat(Empty {});
+    let content = Some(beat);
+    out.send(AgentMessage { content }).await.unwrap();
+    let mut tasks = BTreeSet::new();
+    let hear = async {
+        // Two replicas each; a third of the tasks or so is this node's.
+        while tasks.len() < writes / 2 {
+            let message = session.message().await.unwrap().unwrap();
+            if let Some(manager_message::Content::Assignments(change)) = message.content {
+                let put = change.put.into_iter().map(|item| item.key);
+                tasks.extend(put.filter(|key| key.starts_with("task/")));
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, hear)
+        .await
+        .expect("the session goes on");
+    for member in &members {
+        member.manager.shutdown().await;
+    }
 }
