@@ -40,6 +40,7 @@ fn wrong(flag: &'static str, value: &str, reason: impl std::fmt::Display) -> Opt
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "skep daemon",
+    bin_name = "skep daemon",
     version,
     about = "Run the node daemon",
     disable_help_subcommand = true

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ use super::plan::{Node, Plan};
 
 /// How long a daemon may take to answer after its start.
 const READY: Duration = Duration::from_secs(20);
+/// Exit status of `exec` when there is no such command, as of a shell (POSIX 2.8.2).
+const COMMAND_NOT_FOUND: u8 = 127;
 /// How long a daemon may take to stop.
 const STOP: Duration = Duration::from_secs(15);
 /// Name and id of the bridge that joins the nodes.
@@ -490,7 +493,15 @@ pub fn exec(plan: &Plan, name: &str, command: &[OsString]) -> Result<ExitCode, D
         .args(args)
         .env("DOCKER_HOST", &socket)
         .env("SKEP_HOST", &socket);
-    let mut child = spawn_inside(plan, node, &mut inside)?;
+    let mut child = match spawn_inside(plan, node, &mut inside) {
+        Ok(child) => child,
+        // As a shell says it, so that a script can tell it from the command's own failure.
+        Err(DevError::Path { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+            eprintln!("skep dev exec: {}: command not found", path.display());
+            return Ok(ExitCode::from(COMMAND_NOT_FOUND));
+        }
+        Err(error) => return Err(error),
+    };
     let status = child.wait().map_err(|source| DevError::Path {
         path: inside.get_program().into(),
         source,
