@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use skep_consensus::{Consensus, Member, OpenError, Options};
+use skep_model::node::{ManagerStatus, Reachability};
 use skep_model::{ClusterId, ControlError, ControlRequest, ControlResponse, NodeId};
 use skep_pki::Sealer;
 use skep_proto::connect::Connector;
@@ -88,6 +89,14 @@ pub struct Core {
     pub leader_wake: tokio::sync::Notify,
 }
 
+fn options(config: &ManagerConfig) -> Options {
+    let mut options = Options::new(config.raft_id, &config.directory, config.sealer.clone());
+    options.timing = config.timing;
+    options.snapshot_every = config.snapshot_every;
+    options.keep_entries = config.keep_entries;
+    options
+}
+
 /// A running manager. Dropping it does not stop it; [`Manager::shutdown`] does.
 pub struct Manager {
     core: Arc<Core>,
@@ -108,10 +117,7 @@ impl Manager {
                 })?;
         let machine = Arc::new(Machine::new(Store::new()));
         let transport = Arc::new(GrpcTransport::new(Arc::clone(&config.connector)));
-        let mut options = Options::new(config.raft_id, &config.directory, config.sealer);
-        options.timing = config.timing;
-        options.snapshot_every = config.snapshot_every;
-        options.keep_entries = config.keep_entries;
+        let options = options(&config);
         let state: Arc<dyn skep_consensus::StateMachine> = Arc::clone(&machine) as _;
         let consensus = Consensus::open(options, state, transport).await?;
         let core = Arc::new(Core {
@@ -172,6 +178,47 @@ impl Manager {
         submit::propose(&self.core, &commit)
             .await
             .map_err(described)
+    }
+
+    /// Makes a manager that does not run the only one of its cluster: the others are gone for good.
+    /// Start it afterwards, and call [`Manager::take_over`].
+    pub async fn go_on_alone(config: &ManagerConfig) -> Result<(), StartError> {
+        let me = Member {
+            id: config.raft_id,
+            address: config.address.clone(),
+            node: config.node.to_string(),
+        };
+        Ok(Consensus::go_on_alone(options(config), me).await?)
+    }
+
+    /// Waits until this manager leads, the only one that there is, and makes workers of the nodes
+    /// that were managers beside it.
+    pub async fn take_over(&self, within: Duration) -> Result<(), ControlError> {
+        let mut leadership = self.core.consensus.leadership();
+        let leads = leadership.wait_for(|now| now.is_me);
+        if !matches!(tokio::time::timeout(within, leads).await, Ok(Ok(_))) {
+            return Err(ControlError::new(
+                skep_model::Kind::Unavailable,
+                "this manager does not lead although it is the only one: see its log",
+            ));
+        }
+        let me = ManagerStatus {
+            leader: true,
+            reachability: Reachability::Reachable,
+            addr: self.core.address.clone(),
+            raft_id: self.core.raft_id,
+        };
+        loop {
+            let snapshot = self.snapshot(false).await?;
+            let now = crate::clock::now();
+            let commit = skep_reconcile::sole_manager(&snapshot, &self.core.node, me.clone(), now);
+            let Some(commit) = commit else { return Ok(()) };
+            match submit::propose(&self.core, &commit).await {
+                // Once more: the control loop was quicker.
+                Ok(()) | Err(submit::CommitError::Conflict { .. }) => (),
+                Err(error) => return Err(submit::describe(&error)),
+            }
+        }
     }
 
     /// Commits what another part of the node has decided. Only on the leader.

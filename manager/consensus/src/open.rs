@@ -254,7 +254,7 @@ fn read_disk(
     })
 }
 
-fn open_error(error: JournalError, wanted: u64, directory: &Path) -> OpenError {
+pub(crate) fn open_error(error: JournalError, wanted: u64, directory: &Path) -> OpenError {
     let directory = directory.to_owned();
     match error {
         JournalError::Damaged(what) => OpenError::Damaged { directory, what },

@@ -2,7 +2,7 @@
 
 mod support;
 
-use skep_consensus::{Backend, Member, MembershipError, Part};
+use skep_consensus::{Backend, Consensus, Member, MembershipError, OpenError, Part};
 use support::{Cluster, eventually, member};
 
 fn parts(cluster: &Cluster, id: u64) -> Vec<(u64, Part)> {
@@ -203,4 +203,48 @@ async fn a_change_left_half_way_is_finished() {
     let other = if leader.metrics().id == 1 { 2 } else { 1 };
     leader.remove(other).await.unwrap();
     assert_eq!(leader.members().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_survivor_goes_on_alone_with_everything_it_had() {
+    for backend in [Backend::Sled, Backend::Segments] {
+        let mut cluster = Cluster::start(backend, 3).await;
+        for at in 0..20 {
+            cluster.write(&[1, 2, 3], &format!("before {at}")).await;
+        }
+        let before = cluster.converged(&[1, 2, 3]).await;
+        let leader = cluster.leader().await;
+        let survivor = [1, 2, 3].into_iter().find(|id| *id != leader).unwrap();
+        cluster.stop_all().await;
+
+        // A member that was never part of a cluster has nothing to go on with.
+        let nobody = Consensus::go_on_alone(cluster.options(9), member(9)).await;
+        assert!(
+            matches!(nobody, Err(OpenError::Damaged { .. })),
+            "{nobody:?}"
+        );
+
+        // Told twice it is as if told once.
+        for _ in 0..2 {
+            Consensus::go_on_alone(cluster.options(survivor), member(survivor))
+                .await
+                .unwrap();
+        }
+        cluster.open(survivor).await.unwrap();
+        assert_eq!(cluster.leader_among(&[survivor]).await, survivor);
+        assert_eq!(parts(&cluster, survivor), [(survivor, Part::Voter)]);
+        assert_eq!(cluster.converged(&[survivor]).await, before);
+        cluster.write(&[survivor], "alone").await;
+
+        // It takes in new members; an old one that comes back disturbs nobody.
+        cluster.open(4).await.unwrap();
+        let member_of = cluster.member(survivor);
+        member_of.add_learner(member(4)).await.unwrap();
+        member_of.promote(4).await.unwrap();
+        cluster.open(leader).await.unwrap();
+        cluster.write(&[survivor, 4], "with a new one").await;
+        let log = cluster.converged(&[survivor, 4]).await;
+        assert_eq!(log.len(), before.len() + 2);
+        cluster.stop(leader).await;
+    }
 }

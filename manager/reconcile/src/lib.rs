@@ -13,6 +13,6 @@ mod step;
 pub use drain::confirm_drained;
 pub use initial::{InitialCluster, initial_cluster};
 pub use memory::Memory;
-pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states};
+pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states, sole_manager};
 pub use reports::record_statuses;
 pub use step::{Step, reconcile};

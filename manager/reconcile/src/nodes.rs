@@ -106,6 +106,30 @@ pub fn record_node_states(
     tx.commit()
 }
 
+/// The commit that leaves `id` the only manager: the others have lost their votes for good.
+pub fn sole_manager(
+    snapshot: &Snapshot,
+    id: &NodeId,
+    status: ManagerStatus,
+    now: Timestamp,
+) -> Option<Commit> {
+    let mut tx = Transaction::new(snapshot, now);
+    for known in snapshot.nodes() {
+        let mut node = Node::clone(known);
+        if node.id == *id {
+            node.spec.role = NodeRole::Manager;
+            node.role = NodeRole::Manager;
+            node.manager_status = Some(status.clone());
+        } else {
+            node.spec.role = NodeRole::Worker;
+            node.role = NodeRole::Worker;
+            node.manager_status = None;
+        }
+        put(&mut tx, node);
+    }
+    tx.commit()
+}
+
 /// The stage of a step that looks at nodes: numbers and addresses for new ones, an end for the
 /// tasks of lost ones.
 pub(crate) fn advance(stage: &mut Stage<'_>, allocator: &mut Allocator) {

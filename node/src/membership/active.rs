@@ -39,6 +39,8 @@ const JOIN_ATTEMPTS: (usize, Duration) = (30, Duration::from_millis(500));
 const FIRST_ASSIGNMENTS: Duration = Duration::from_secs(15);
 /// How long a leader that leaves waits for another one.
 const STEP_DOWN: Duration = Duration::from_secs(3);
+/// How long the only manager that is left may take to lead.
+const TAKE_OVER: Duration = Duration::from_secs(15);
 /// Log entries between snapshots, and entries kept for followers that are a little slow.
 const SNAPSHOTS: (u64, u64) = (10_000, 500);
 
@@ -137,13 +139,58 @@ impl Active {
     }
 
     async fn start_manager(&self) -> Result<(), ControlError> {
+        let manager = Manager::start(self.manager_config()?)
+            .await
+            .map_err(|error| internal(skep_error_chain(&error)))?;
+        *lock(&self.manager) = Some(Arc::new(manager));
+        // The manager on this very node is the nearest one.
+        self.note_managers(self.saved().managers);
+        Ok(())
+    }
+
+    /// Makes this manager the only one of its cluster, with everything that its log holds, at
+    /// another address if one is given. Tasks notice nothing.
+    pub async fn go_on_alone(
+        self: &Arc<Self>,
+        listen: SocketAddr,
+        advertise: SocketAddr,
+    ) -> Result<(), ControlError> {
+        let running = self.manager()?;
+        lock(&self.manager).take();
+        running.shutdown().await;
+        drop(running);
+        let before = self.saved();
+        {
+            let mut saved = lock(&self.saved);
+            saved.listen = listen.to_string();
+            saved.advertise = advertise.to_string();
+        }
+        let alone = Manager::go_on_alone(&self.manager_config()?).await;
+        if let Err(error) = alone {
+            *lock(&self.saved) = before;
+            self.start_manager().await?;
+            return Err(internal(skep_error_chain(&error)));
+        }
+        let saved = {
+            let mut saved = lock(&self.saved);
+            saved.managers = vec![saved.advertise.clone()];
+            saved.clone()
+        };
+        self.files.save(&saved)?;
+        self.start_manager().await?;
+        self.manager()?.take_over(TAKE_OVER).await?;
+        self.restart_session();
+        Ok(())
+    }
+
+    fn manager_config(&self) -> Result<ManagerConfig, ControlError> {
         let saved = self.saved();
         let key = self.files.data_key()?;
         let listen: SocketAddr = saved
             .listen
             .parse()
             .map_err(|_| internal("the listen address is damaged"))?;
-        let config = ManagerConfig {
+        Ok(ManagerConfig {
             node: saved.node.clone(),
             cluster: saved.cluster.clone(),
             raft_id: saved.raft_id,
@@ -156,17 +203,10 @@ impl Active {
             timing: Timing::default(),
             snapshot_every: SNAPSHOTS.0,
             keep_entries: SNAPSHOTS.1,
-        };
-        let manager = Manager::start(config)
-            .await
-            .map_err(|error| internal(skep_error_chain(&error)))?;
-        *lock(&self.manager) = Some(Arc::new(manager));
-        // The manager on this very node is the nearest one.
-        self.note_managers(saved.managers.clone());
-        Ok(())
+        })
     }
 
-    fn saved(&self) -> Saved {
+    pub fn saved(&self) -> Saved {
         lock(&self.saved).clone()
     }
 

@@ -423,11 +423,10 @@ impl Cluster for Membership {
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
         let _changing = self.inner.changing.lock().await;
-        if request.force_new_cluster {
-            return Err(ControlError::new(
-                Kind::Unimplemented,
-                "--force-new-cluster is not supported yet",
-            ));
+        if request.force_new_cluster
+            && let Ok(active) = self.active()
+        {
+            return self.renew_cluster(&active, &request).await;
         }
         if request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers {
             return Err(ControlError::new(
@@ -516,6 +515,32 @@ impl Cluster for Membership {
 }
 
 impl Membership {
+    /// Goes on alone with the cluster that this node is a manager of. What belongs to a new cluster
+    /// only cannot be given.
+    async fn renew_cluster(
+        &self,
+        active: &Arc<Active>,
+        request: &InitRequest,
+    ) -> Result<NodeId, ControlError> {
+        // Workers are told so in Swarm's words.
+        active.manager()?;
+        let saved = active.saved();
+        let or_saved = |given: &str, saved: &str| match given {
+            "" => saved.to_owned(),
+            given => given.to_owned(),
+        };
+        let (listen, advertise, _) = self
+            .choose_addresses(
+                &or_saved(&request.listen_addr, &saved.listen),
+                &or_saved(&request.advertise_addr, &saved.advertise),
+                &request.data_path_addr,
+            )
+            .await?;
+        warn!(node = %active.node(), "this manager goes on as the only one of its cluster");
+        active.go_on_alone(listen, advertise).await?;
+        Ok(active.node())
+    }
+
     /// After a failed init or join nothing remains of it.
     async fn settle<T>(&self, outcome: Result<T, ControlError>) -> Result<T, ControlError> {
         if outcome.is_err() {

@@ -387,3 +387,77 @@ fn all_managers_die(c: &Cluster) {
     });
     assert_eq!(c.running("n1", "web").len(), 6);
 }
+
+#[test]
+fn one_manager_is_left() {
+    let Some(cluster) = Cluster::up(3, 3) else {
+        return;
+    };
+    let c = &cluster;
+    let mut checks = Checks::new();
+    let before = serve(c);
+    c.skep_given("n2", "secret create kept -", b"word").ok();
+    let cluster_id = c.get("n1", "/swarm")["ID"].clone();
+    c.dev("kill", &["n2", "n3"]).ok();
+    checks.check("it goes on alone with everything the cluster had", || {
+        let init = "swarm init --force-new-cluster";
+        let said = match needs::docker() {
+            Some(_) => c.docker("n1", init).ok(),
+            None => c.skep("n1", init).ok(),
+        };
+        assert!(said.contains("Swarm initialized: current node ("), "{said}");
+        assert_eq!(c.get("n1", "/swarm")["ID"], cluster_id);
+        c.get("n1", "/secrets/kept");
+        for node in ["n2", "n3"] {
+            eventually("the lost node is a worker that is down", secs(15), || {
+                let listed = c.skep(
+                    "n1",
+                    "node ls --format '{{.Hostname}} {{.Status}}.{{.ManagerStatus}}'",
+                );
+                let listed = listed.ok();
+                holds(listed.contains(&format!("{node} Down.\n")), listed)
+            });
+        }
+        let tasks = c.wait_running("n1", "web", 6, secs(30));
+        assert!(tasks.iter().all(|task| task.node == "n1"), "{tasks:?}");
+        let own = tasks.iter().filter_map(|task| before.get(&task.id));
+        assert_eq!(own.count(), 2, "its own tasks are the same: {tasks:?}");
+        c.skep(
+            "n1",
+            "service create -d --no-resolve-image --name new skep/hello:latest",
+        )
+        .ok();
+        c.wait_running("n1", "new", 1, secs(20));
+    });
+    checks.check(
+        "old managers that come back are workers, and can be promoted again",
+        || {
+            for node in ["n2", "n3"] {
+                c.start(node);
+                c.wait_ready("n1", node, secs(40));
+                eventually("it is a worker", secs(30), || {
+                    let info = c.try_api(node, "GET", "/info", None)?;
+                    holds(info["Swarm"]["ControlAvailable"] == false, &info["Swarm"])
+                });
+            }
+            c.skep("n1", "node promote n2 n3").ok();
+            for node in ["n2", "n3"] {
+                eventually("it manages", secs(30), || {
+                    let secret = c.try_api(node, "GET", "/secrets/kept", None)?;
+                    holds(secret["Spec"]["Name"] == "kept", secret)
+                });
+            }
+            assert_eq!(c.get("n3", "/info")["Swarm"]["Managers"], 3);
+        },
+    );
+    checks.check("a worker cannot go on alone", || {
+        c.skep("n1", "node demote n3").ok();
+        eventually("it is a worker", secs(30), || {
+            let info = c.try_api("n3", "GET", "/info", None)?;
+            holds(info["Swarm"]["ControlAvailable"] == false, &info["Swarm"])
+        });
+        c.skep("n3", "swarm init --force-new-cluster")
+            .fails("This node is not a swarm manager");
+    });
+    checks.end();
+}
