@@ -5,6 +5,7 @@ pub mod identity;
 pub mod seal;
 pub mod tls;
 pub mod token;
+pub mod unlock;
 
 pub use authority::{Authority, MANAGER_NAME, generate_root};
 pub use identity::{Identity, Peer, request_certificate};

@@ -15,6 +15,7 @@ use skep_manager::{Manager, ManagerConfig, Timing, clock};
 use skep_model::node::NodeDescription;
 use skep_model::{ControlError, Kind, NodeId, NodeRole};
 use skep_pki::tls::{client_config, server_config};
+use skep_pki::unlock::UnlockKey;
 use skep_pki::{Identity, Sealer};
 use skep_proto::connect::Connector;
 use skep_proto::status;
@@ -39,6 +40,8 @@ const JOIN_ATTEMPTS: (usize, Duration) = (30, Duration::from_millis(500));
 const FIRST_ASSIGNMENTS: Duration = Duration::from_secs(15);
 /// How long a leader that leaves waits for another one.
 const STEP_DOWN: Duration = Duration::from_secs(3);
+/// The unlock key is compared with the cluster's this often.
+const LOCK_LOOK: Duration = Duration::from_millis(250);
 /// How long the only manager that is left may take to lead.
 const TAKE_OVER: Duration = Duration::from_secs(15);
 /// Log entries between snapshots, and entries kept for followers that are a little slow.
@@ -133,6 +136,8 @@ impl Active {
         active.spawn(Arc::clone(&worker).watch_containers());
         active.spawn(worker.keep_network());
         active.restart_session();
+        let locking = Arc::clone(&active);
+        active.spawn(async move { locking.keep_lock().await });
         let renewing = Arc::clone(&active);
         active.spawn(async move { renewing.renew_in_time().await });
         Ok(active)
@@ -357,6 +362,40 @@ impl Active {
             *known = addresses;
             changed
         });
+    }
+
+    /// Has this manager's secrets lie on disk as the cluster wants it: with autolock under the
+    /// unlock key, else, and on workers, plain.
+    async fn keep_lock(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOCK_LOOK).await;
+            let Some(wanted) = self.wanted_lock().await else {
+                continue;
+            };
+            let files = self.files.clone();
+            let followed = tokio::task::spawn_blocking(move || files.follow_lock(wanted.as_ref()));
+            match followed.await {
+                Ok(Ok(())) => (),
+                Ok(Err(error)) => warn!(
+                    error = skep_error_chain(&error),
+                    "the manager's keys could not be put under the unlock key"
+                ),
+                Err(error) => warn!(%error, "the manager's keys could not be looked at"),
+            }
+        }
+    }
+
+    /// The unlock key in force, `Some(None)` without one; nothing while that is not known.
+    async fn wanted_lock(&self) -> Option<Option<UnlockKey>> {
+        let Ok(manager) = self.manager() else {
+            return Some(None);
+        };
+        let snapshot = manager.snapshot(true).await.ok()?;
+        let cluster = snapshot.cluster()?;
+        if !cluster.spec.encryption_config.auto_lock_managers {
+            return Some(None);
+        }
+        cluster.unlock_key.parse().ok().map(Some)
     }
 
     async fn renew_in_time(self: Arc<Self>) {

@@ -3,10 +3,14 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_model::{ClusterId, NodeId};
+use skep_pki::unlock::UnlockKey;
 use skep_pki::{Identity, SecretKey};
+
+use super::lock::{Keyring, SEALED};
 
 /// A node's membership, as kept over restarts. Holds no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +37,14 @@ pub struct Saved {
 #[derive(Debug, Clone)]
 pub struct Files {
     root: PathBuf,
+    keyring: Arc<Keyring>,
 }
+
+/// Secrets that autolock seals, in `certificates`.
+const NODE_KEY: &str = "swarm-node.key";
+const DATA_KEY: &str = "raft.key";
+/// Holds the key that they are sealed under; itself under the unlock key.
+const LOCK: &str = "lock.key";
 
 /// Why the membership cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +71,7 @@ impl Files {
     pub fn new(data_root: &Path) -> Self {
         Self {
             root: data_root.join("swarm"),
+            keyring: Arc::default(),
         }
     }
 
@@ -120,9 +132,10 @@ impl Files {
             let path = self.certificate(name);
             std::fs::read_to_string(&path).map_err(FileError::io(&path, "cannot be read"))
         };
+        let key = self.read_secret(NODE_KEY)?;
         let (cert, key, root) = (
             read("swarm-node.crt")?,
-            read("swarm-node.key")?,
+            String::from_utf8_lossy(&key).into_owned(),
             read("swarm-root-ca.crt")?,
         );
         Identity::from_pem(&cert, &key, &root).map_err(|_| FileError {
@@ -137,10 +150,7 @@ impl Files {
             &self.certificate("swarm-root-ca.crt"),
             identity.root_pem.as_bytes(),
         )?;
-        write_private(
-            &self.certificate("swarm-node.key"),
-            identity.key_pem().as_bytes(),
-        )?;
+        self.write_secret(NODE_KEY, identity.key_pem().as_bytes())?;
         write_private(
             &self.certificate("swarm-node.crt"),
             identity.cert_pem.as_bytes(),
@@ -149,33 +159,104 @@ impl Files {
 
     /// The key that seals the replicated log; made when there is none.
     pub fn data_key(&self) -> Result<SecretKey, FileError> {
-        let path = self.certificate("raft.key");
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                let bytes = bytes.try_into().map_err(|_| FileError {
-                    path: path.display().to_string(),
-                    what: "has the wrong length for a key",
-                    source: None,
-                })?;
-                Ok(SecretKey::from_bytes(bytes))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = SecretKey::generate();
-                write_private(&path, key.as_bytes())?;
-                Ok(key)
-            }
-            Err(error) => Err(FileError::io(&path, "cannot be read")(error)),
+        let path = self.certificate(DATA_KEY);
+        if !path.exists() {
+            let key = SecretKey::generate();
+            self.write_secret(DATA_KEY, key.as_bytes())?;
+            return Ok(key);
         }
+        let bytes = self.read_secret(DATA_KEY)?;
+        let bytes = bytes.try_into().map_err(|_| FileError {
+            path: path.display().to_string(),
+            what: "has the wrong length for a key",
+            source: None,
+        })?;
+        Ok(SecretKey::from_bytes(bytes))
+    }
+
+    fn read_secret(&self, name: &str) -> Result<Vec<u8>, FileError> {
+        let path = self.certificate(name);
+        let bytes = std::fs::read(&path).map_err(FileError::io(&path, "cannot be read"))?;
+        self.keyring.unseal(name, bytes).ok_or_else(|| FileError {
+            path: path.display().to_string(),
+            what: "is locked, or damaged",
+            source: None,
+        })
+    }
+
+    fn write_secret(&self, name: &str, plain: &[u8]) -> Result<(), FileError> {
+        write_private(&self.certificate(name), &self.keyring.seal(name, plain))
+    }
+
+    fn is_sealed(&self, name: &str) -> bool {
+        std::fs::read(self.certificate(name)).is_ok_and(|bytes| bytes.starts_with(SEALED))
+    }
+
+    /// Whether the unlock key is needed before anything can be done.
+    pub fn is_locked(&self) -> bool {
+        !self.keyring.is_open() && [NODE_KEY, DATA_KEY].iter().any(|name| self.is_sealed(name))
+    }
+
+    /// Opens the secrets for this process. False when the key is not the right one.
+    pub fn unlock(&self, key: &UnlockKey) -> Result<bool, FileError> {
+        let path = self.certificate(LOCK);
+        let file = std::fs::read(&path).map_err(FileError::io(&path, "cannot be read"))?;
+        if !self.keyring.open(&file, key) {
+            return Ok(false);
+        }
+        // Autolock may have been interrupted half way.
+        self.rewrite_secrets()?;
+        Ok(true)
+    }
+
+    /// Has the secrets lie on disk as the cluster wants it: under its unlock key, or plain.
+    pub fn follow_lock(&self, wanted: Option<&UnlockKey>) -> Result<(), FileError> {
+        match (self.keyring.unlock_key(), wanted) {
+            (None, None) => Ok(()),
+            (Some(held), Some(wanted)) if held == *wanted => Ok(()),
+            (_, Some(wanted)) => {
+                let (file, local) = self.keyring.wrap(wanted);
+                write_private(&self.certificate(LOCK), &file)?;
+                self.keyring.keep(local, wanted.clone());
+                self.rewrite_secrets()
+            }
+            (Some(_), None) => {
+                let mut plain = Vec::new();
+                for name in [NODE_KEY, DATA_KEY] {
+                    if self.certificate(name).exists() {
+                        plain.push((name, self.read_secret(name)?));
+                    }
+                }
+                for (name, bytes) in plain {
+                    write_private(&self.certificate(name), &bytes)?;
+                }
+                self.keyring.forget();
+                let path = self.certificate(LOCK);
+                std::fs::remove_file(&path).map_err(FileError::io(&path, "cannot be removed"))
+            }
+        }
+    }
+
+    /// Seals what is still plain.
+    fn rewrite_secrets(&self) -> Result<(), FileError> {
+        for name in [NODE_KEY, DATA_KEY] {
+            if self.certificate(name).exists() && !self.is_sealed(name) {
+                let plain = self.read_secret(name)?;
+                self.write_secret(name, &plain)?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets the log, as a manager does that becomes a worker.
     pub fn remove_log(&self) {
         let _ = std::fs::remove_dir_all(self.raft());
-        let _ = std::fs::remove_file(self.certificate("raft.key"));
+        let _ = std::fs::remove_file(self.certificate(DATA_KEY));
     }
 
     /// Forgets everything.
     pub fn remove(&self) -> Result<(), FileError> {
+        self.keyring.forget();
         match std::fs::remove_dir_all(&self.root) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -235,6 +316,60 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         files.remove().unwrap();
         assert_eq!(files.load().unwrap(), None);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn locked_secrets_open_under_the_unlock_key_in_force_and_no_other() {
+        let root = std::env::temp_dir().join(format!("skep-lock-{}", std::process::id()));
+        let files = Files::new(&root);
+        files.create().unwrap();
+        let key = files.data_key().unwrap();
+        files.write_secret(NODE_KEY, b"pem").unwrap();
+        let plain = |name: &str| std::fs::read(files.certificate(name)).unwrap();
+        assert_eq!(plain(DATA_KEY), key.as_bytes());
+
+        let (first, second) = (UnlockKey::generate(), UnlockKey::generate());
+        files.follow_lock(Some(&first)).unwrap();
+        for name in [NODE_KEY, DATA_KEY] {
+            assert!(plain(name).starts_with(SEALED), "{name}");
+        }
+        assert!(files.data_key().unwrap() == key, "the process goes on");
+        files.follow_lock(Some(&second)).unwrap();
+
+        // Another process knows nothing until it is told the key that is in force.
+        let next = Files::new(&root);
+        assert!(next.is_locked());
+        assert!(next.data_key().is_err());
+        assert!(!next.unlock(&first).unwrap());
+        assert!(next.is_locked());
+        assert!(next.unlock(&second).unwrap());
+        assert!(next.data_key().unwrap() == key);
+        next.write_secret(NODE_KEY, b"renewed").unwrap();
+        assert!(plain(NODE_KEY).starts_with(SEALED));
+
+        next.follow_lock(None).unwrap();
+        assert_eq!(plain(DATA_KEY), key.as_bytes());
+        assert_eq!(plain(NODE_KEY), b"renewed");
+        assert!(!Files::new(&root).is_locked());
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_interrupted_is_finished_with_the_next_unlock() {
+        let root = std::env::temp_dir().join(format!("skep-half-{}", std::process::id()));
+        let files = Files::new(&root);
+        files.create().unwrap();
+        let key = files.data_key().unwrap();
+        files.write_secret(NODE_KEY, b"pem").unwrap();
+        let unlock = UnlockKey::generate();
+        files.follow_lock(Some(&unlock)).unwrap();
+        // As if the machine had stopped before the second file was sealed.
+        write_private(&files.certificate(DATA_KEY), key.as_bytes()).unwrap();
+        let next = Files::new(&root);
+        assert!(next.is_locked());
+        assert!(next.unlock(&unlock).unwrap());
+        assert!(next.is_sealed(DATA_KEY) && next.data_key().unwrap() == key);
         std::fs::remove_dir_all(root).unwrap();
     }
 }

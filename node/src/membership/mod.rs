@@ -7,6 +7,7 @@ mod describe;
 mod files;
 mod issue;
 mod leave;
+mod lock;
 mod logs;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use skep_model::{
     Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
 };
 use skep_net::Host;
+use skep_pki::unlock::UnlockKey;
 use skep_pki::{Authority, Identity, JoinToken, generate_root};
 use skep_reconcile::{InitialCluster, NewNode};
 use skep_store::Snapshot;
@@ -70,8 +72,15 @@ enum State {
     Inactive,
     Pending,
     Active(Arc<Active>),
+    /// A member whose keys are sealed until somebody brings the unlock key.
+    Locked,
     Failed(String),
 }
+
+/// Swarm's text for a key that is not the one.
+const WRONG_UNLOCK_KEY: &str = "swarm could not be unlocked: invalid key provided";
+/// Swarm's text for a locked manager that is to leave.
+const LOCKED_LEAVE: &str = "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
 
 fn internal(error: impl std::fmt::Display) -> ControlError {
     ControlError::new(Kind::Internal, error.to_string())
@@ -116,15 +125,25 @@ impl Membership {
                 return membership;
             }
         };
-        match membership.inner.files.load_identity() {
+        if membership.inner.files.is_locked() {
+            warn!(node = %saved.node, "this manager is locked: `swarm unlock` unlocks it");
+            membership.inner.state.send_replace(State::Locked);
+            return membership;
+        }
+        membership.take_up(saved).await;
+        membership
+    }
+
+    /// Takes up what is on disk; what cannot be is shown as an error.
+    async fn take_up(&self, saved: Saved) {
+        match self.inner.files.load_identity() {
             Ok(identity) => {
-                if let Err(error) = membership.activate(saved, identity, None).await {
-                    membership.fail(&error);
+                if let Err(error) = self.activate(saved, identity, None).await {
+                    self.fail(&error);
                 }
             }
-            Err(error) => membership.fail(&error),
+            Err(error) => self.fail(&error),
         }
-        membership
     }
 
     fn fail(&self, error: &dyn std::error::Error) {
@@ -176,6 +195,7 @@ impl Membership {
             State::Inactive | State::Pending => {
                 Err(ControlError::new(Kind::Unavailable, texts::NO_SWARM))
             }
+            State::Locked => Err(ControlError::new(Kind::Unavailable, texts::LOCKED)),
             State::Failed(error) => Err(ControlError::new(Kind::Unavailable, error.clone())),
         }
     }
@@ -192,6 +212,7 @@ impl Membership {
     fn refuse_member(&self) -> Result<(), ControlError> {
         match &*self.inner.state.borrow() {
             State::Inactive => Ok(()),
+            State::Locked => Err(ControlError::new(Kind::Unavailable, texts::LOCKED)),
             State::Pending | State::Active(_) | State::Failed(_) => {
                 Err(ControlError::new(Kind::Unavailable, texts::ALREADY_PART))
             }
@@ -220,7 +241,10 @@ impl Membership {
         Ok((listen, advertise, data_path))
     }
 
-    async fn make(&self, request: InitRequest) -> Result<NodeId, ControlError> {
+    async fn make(&self, mut request: InitRequest) -> Result<NodeId, ControlError> {
+        let encryption = &mut request.spec.encryption_config;
+        encryption.auto_lock_managers |= request.auto_lock_managers;
+        let unlock_key = encryption.auto_lock_managers.then(UnlockKey::generate);
         let (listen, advertise, data_path) = self
             .choose_addresses(
                 &request.listen_addr,
@@ -268,7 +292,10 @@ impl Membership {
                 worker: JoinToken::generate(&root.cert_pem).reveal(),
                 manager: JoinToken::generate(&root.cert_pem).reveal(),
             },
-            unlock_key: String::new(),
+            unlock_key: unlock_key
+                .as_ref()
+                .map(UnlockKey::reveal)
+                .unwrap_or_default(),
             default_addr_pool: pools,
             subnet_size: u8::try_from(request.subnet_size).unwrap_or(24),
             data_path_port: port,
@@ -291,6 +318,7 @@ impl Membership {
         };
         self.activate(saved.clone(), identity, Some(Birth { first, me }))
             .await?;
+        files.follow_lock(unlock_key.as_ref())?;
         // Only now is there something to take up again after a restart.
         files.save(&saved)?;
         info!(%node, "cluster made");
@@ -412,6 +440,10 @@ impl Cluster for Membership {
                 state: LocalState::Pending,
                 ..Default::default()
             },
+            State::Locked => LocalCluster {
+                state: LocalState::Locked,
+                ..Default::default()
+            },
             State::Failed(error) => LocalCluster {
                 state: LocalState::Error,
                 error: error.clone(),
@@ -427,12 +459,6 @@ impl Cluster for Membership {
             && let Ok(active) = self.active()
         {
             return self.renew_cluster(&active, &request).await;
-        }
-        if request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers {
-            return Err(ControlError::new(
-                Kind::Unimplemented,
-                "--autolock is not supported yet",
-            ));
         }
         self.refuse_member()?;
         self.inner.state.send_replace(State::Pending);
@@ -461,7 +487,10 @@ impl Cluster for Membership {
             State::Inactive | State::Pending => {
                 return Err(ControlError::new(Kind::Unavailable, texts::NOT_PART));
             }
-            State::Failed(_) => self.inner.files.remove()?,
+            State::Locked if !force => {
+                return Err(ControlError::new(Kind::Unavailable, LOCKED_LEAVE));
+            }
+            State::Locked | State::Failed(_) => self.inner.files.remove()?,
             State::Active(active) => {
                 leave::check(&active, force)?;
                 leave::say_goodbye(&active).await;
@@ -472,12 +501,27 @@ impl Cluster for Membership {
         Ok(())
     }
 
-    async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
+    async fn unlock(&self, key: &str) -> Result<(), ControlError> {
+        let _changing = self.inner.changing.lock().await;
         let state = self.inner.state.borrow().clone();
         match state {
             State::Inactive => Err(ControlError::new(Kind::Unavailable, texts::NOT_PART)),
             State::Pending | State::Active(_) | State::Failed(_) => {
                 Err(ControlError::new(Kind::Conflict, "swarm is not locked"))
+            }
+            State::Locked => {
+                let opens = match key.parse::<UnlockKey>() {
+                    Ok(key) => self.inner.files.unlock(&key)?,
+                    Err(_) => false,
+                };
+                if !opens {
+                    return Err(ControlError::new(Kind::Unauthenticated, WRONG_UNLOCK_KEY));
+                }
+                let Some(saved) = self.inner.files.load()? else {
+                    return Err(internal("the membership's files are gone"));
+                };
+                self.take_up(saved).await;
+                self.active().map(drop)
             }
         }
     }
