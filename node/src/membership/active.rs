@@ -40,8 +40,10 @@ const JOIN_ATTEMPTS: (usize, Duration) = (30, Duration::from_millis(500));
 const FIRST_ASSIGNMENTS: Duration = Duration::from_secs(15);
 /// How long a leader that leaves waits for another one.
 const STEP_DOWN: Duration = Duration::from_secs(3);
-/// The unlock key is compared with the cluster's this often.
-const LOCK_LOOK: Duration = Duration::from_millis(250);
+/// The unlock key is compared with the cluster's this often even when nothing seems to change, and
+/// at most this often.
+const LOCK_LOOK: Duration = Duration::from_secs(1);
+const LOCK_SETTLE: Duration = Duration::from_millis(10);
 /// How long the only manager that is left may take to lead.
 const TAKE_OVER: Duration = Duration::from_secs(15);
 /// Log entries between snapshots, and entries kept for followers that are a little slow.
@@ -368,7 +370,7 @@ impl Active {
     /// unlock key, else, and on workers, plain.
     async fn keep_lock(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(LOCK_LOOK).await;
+            self.wait_for_change().await;
             let Some(wanted) = self.wanted_lock().await else {
                 continue;
             };
@@ -383,6 +385,18 @@ impl Active {
                 Err(error) => warn!(%error, "the manager's keys could not be looked at"),
             }
         }
+    }
+
+    /// Waits until the cluster's state has changed, or for a while.
+    async fn wait_for_change(&self) {
+        let Ok(manager) = self.manager() else {
+            return tokio::time::sleep(LOCK_LOOK).await;
+        };
+        let mut applied = manager.core().machine.applied();
+        drop(manager);
+        let _ = tokio::time::timeout(LOCK_LOOK, applied.changed()).await;
+        // Many changes come at once.
+        tokio::time::sleep(LOCK_SETTLE).await;
     }
 
     /// The unlock key in force, `Some(None)` without one; nothing while that is not known.

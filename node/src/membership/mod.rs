@@ -22,6 +22,7 @@ use skep_api::cluster::{
 };
 use skep_api::texts;
 use skep_engine::Engine;
+use skep_model::cluster::CaConfig;
 use skep_model::{
     Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
 };
@@ -461,6 +462,8 @@ impl Cluster for Membership {
             return self.renew_cluster(&active, &request).await;
         }
         self.refuse_member()?;
+        let authority = &request.spec.ca_config;
+        skep_reconcile::control::check_authority(&CaConfig::default(), authority)?;
         self.inner.state.send_replace(State::Pending);
         let outcome = self.make(request).await;
         self.settle(outcome).await

@@ -1,6 +1,7 @@
 //! The cluster's settings, and the rotation of its tokens and keys.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use skep_model::cluster::CaConfig;
 use skep_model::id::{ID_LEN, base36};
 use skep_model::limits::CERT_EXPIRY_SECS_MIN;
 use skep_model::{Cluster, ClusterSpec, ControlError, Kind, Nanos, Random, Version};
@@ -27,6 +28,7 @@ impl Door<'_> {
         let mut cluster = Cluster::clone(cluster);
         check_version(version, cluster.version)?;
         check_cluster(spec)?;
+        check_authority(&cluster.spec.ca_config, &spec.ca_config)?;
         cluster.spec = spec.clone();
         if rotate.worker_token {
             let token = rotated(&cluster.join_tokens.worker, self.random)?;
@@ -44,6 +46,25 @@ impl Door<'_> {
         }
         self.put(cluster)
     }
+}
+
+/// Refuses what would change the certificate authority: saying yes and doing nothing would leave
+/// the cluster with the authority that somebody wants to be rid of.
+pub fn check_authority(now: &CaConfig, wanted: &CaConfig) -> Done {
+    let refuse = |what: &str| {
+        let message = format!("{what} is not offered yet: nothing was changed");
+        Err(ControlError::new(Kind::Unimplemented, message))
+    };
+    if wanted.force_rotate != now.force_rotate {
+        return refuse("rotating the cluster's root certificate (`swarm ca --rotate`)");
+    }
+    if !wanted.signing_ca_cert.is_empty() || !wanted.signing_ca_key.is_empty() {
+        return refuse("a root certificate of one's own (`swarm ca --ca-cert`)");
+    }
+    if !wanted.external_cas.is_empty() {
+        return refuse("an external certificate authority (`--external-ca`)");
+    }
+    Ok(())
 }
 
 fn check_cluster(spec: &ClusterSpec) -> Done {
