@@ -56,6 +56,7 @@ const fn group(name: &'static str, about: &'static str, section: Section) -> Gro
 
 /// First words that have commands below them.
 pub const GROUPS: &[Group] = &[
+    group("builder", "Manage builds", Section::Management),
     group("container", "Manage containers", Section::Management),
     group("image", "Manage images", Section::Management),
     group("network", "Manage networks", Section::Management),
@@ -82,6 +83,7 @@ macro_rules! commands {
 }
 
 commands! {
+    "builder_prune" => prune::builder;
     "config_create" => config_object::create_config;
     "config_inspect" => config_object::inspect_configs;
     "config_ls" => config_object::list_configs;
@@ -111,6 +113,7 @@ commands! {
     "container_unpause" => container::state::unpause;
     "container_update" => container::state::update;
     "container_wait" => container::state::wait;
+    "image_build" => image::build::run;
     "image_history" => image::history::run;
     "image_import" => image::archive::import;
     "image_inspect" => inspect::images;
@@ -282,7 +285,8 @@ mod tests {
             assert!(find(commands, name).is_some(), "{name}");
         }
         let create = &find(commands, "service create").unwrap().def;
-        assert_eq!(create.flags.len(), 73);
+        // Those of docker, and `--drain`.
+        assert_eq!(create.flags.len(), 74);
         assert!(!create.interspersed);
     }
 }
