@@ -45,20 +45,11 @@ pub(crate) async fn start(mut call: Call, id: String) -> Outcome {
         call.engine().exec_start(&id, options).await?;
         return reply::ok();
     }
-    let wants_input = call.engine().exec_inspect(&id).await?.open_stdin;
-    let seat = hijack::reserve(&call, wants_input)?;
-    match call.engine().exec_start(&id, options).await {
-        Ok(Some(attachment)) => hijack::attached(call, seat, attachment),
-        Ok(None) => reply::ok(),
-        // A program that cannot be run is said on the stream, and its status (126, 127) is read
-        // from the exec afterwards, if the engine has kept one.
-        Err(error) => match call.engine().exec_inspect(&id).await {
-            Ok(exec) if !exec.running && exec.exit_code.is_some_and(|code| code != 0) => {
-                hijack::said(call, seat, exec.process_config.tty, &error)
-            }
-            _ => Err(error.into()),
-        },
-    }
+    let exec = call.engine().exec_inspect(&id).await?;
+    let seat = hijack::reserve(&call, exec.open_stdin)?;
+    let reserved = call.engine().exec_reserve(&id)?;
+    let start = reserved.start(options);
+    hijack::started(call, seat, exec.process_config.tty, start).await
 }
 
 /// `POST /exec/{id}/resize`

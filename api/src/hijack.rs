@@ -1,5 +1,7 @@
 //! Attach and exec: the connection stops being HTTP and becomes the process's own streams.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Response, StatusCode, header};
@@ -68,24 +70,48 @@ pub(crate) fn attached(mut call: Call, seat: Seat, attachment: Attachment) -> Ou
     }
 }
 
-/// Hands the connection over to an error that ends it.
-pub(crate) fn said(mut call: Call, seat: Seat, tty: bool, error: &EngineError) -> Outcome {
+/// Hands the connection over to what `start` gives. The client has the head of the answer before
+/// anything is started: some clients read that head through a buffer, and would lose output that
+/// came with it.
+///
+/// What cannot be started says so on the stream; its status is read from the exec afterwards.
+pub(crate) async fn started<F>(mut call: Call, seat: Seat, tty: bool, start: F) -> Outcome
+where
+    F: Future<Output = Result<Option<Attachment>, EngineError>> + Send + 'static,
+{
     let content_type = frames::content_type(call.version, tty);
-    let text = Bytes::from(format!("{error}\r\n"));
-    let data = frames::encode(tty, StdStream::Stdout, text);
     let Some(upgrade) = call.upgrade.take() else {
-        let chunk = futures_util::stream::once(async { Ok::<_, EngineError>(data) });
-        return Ok(reply::stream(content_type, chunk));
+        return match start.await {
+            Ok(Some(attachment)) => attached(call, seat, attachment),
+            Ok(None) => reply::ok(),
+            Err(error) => {
+                let data = failure(tty, &error);
+                let chunk = futures_util::stream::once(async { Ok::<_, EngineError>(data) });
+                Ok(reply::stream(content_type, chunk))
+            }
+        };
     };
     call.tasks.spawn(async move {
-        if let Ok(stream) = upgrade.await {
-            let mut stream = TokioIo::new(stream);
-            let _ = stream.write_all(&data).await;
-            let _ = stream.shutdown().await;
+        match upgrade.await {
+            Ok(stream) => match start.await {
+                Ok(Some(attachment)) => pump(stream, attachment).await,
+                Ok(None) => (),
+                Err(error) => {
+                    let mut stream = TokioIo::new(stream);
+                    let _ = stream.write_all(&failure(tty, &error)).await;
+                    let _ = stream.shutdown().await;
+                }
+            },
+            Err(error) => debug!(%error, "client went before the upgrade"),
         }
         drop(seat);
     });
     Ok(switched(content_type))
+}
+
+/// An error as the process's output.
+fn failure(tty: bool, error: &EngineError) -> Bytes {
+    frames::encode(tty, StdStream::Stdout, Bytes::from(format!("{error}\r\n")))
 }
 
 fn switched(content_type: &'static str) -> Reply {

@@ -9,7 +9,7 @@ use skep_engine::{ByteStream, EngineError, ImportOptions, Progress, PullOptions}
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::images::reference;
+use crate::images::{fits, reference};
 use crate::platform;
 use crate::reply::{self, BodyError};
 use crate::state::Call;
@@ -27,22 +27,21 @@ pub(crate) async fn create(call: Call) -> Outcome {
 async fn pull(call: Call) -> Outcome {
     let image = call.query.text("fromImage");
     let wanted = reference(image, call.query.text("tag"))?;
-    let named = wanted.contains('@')
-        || wanted
-            .rsplit('/')
-            .next()
-            .is_some_and(|last| last.contains(':'));
-    if !named {
-        return Err(ApiError::not_implemented(format!(
-            "pulling all tags of {image} is not supported: name a tag or a digest"
-        )));
-    }
     let options = PullOptions {
         platform: platform::parse(call.query.text("platform"))?,
         auth: call.registry_auth()?,
     };
     let (progress, lines) = Progress::channel();
     let engine = call.engine().clone();
+    let named = wanted.contains('@')
+        || wanted
+            .rsplit('/')
+            .next()
+            .is_some_and(|last| last.contains(':'));
+    if !named {
+        let work = async move { engine.image_pull_all(&wanted, options, progress).await };
+        return follow(work, lines).await;
+    }
     let work = async move {
         engine
             .image_pull(&wanted, options, progress)
@@ -55,6 +54,7 @@ async fn pull(call: Call) -> Outcome {
 /// `POST /images/{name}/push`
 pub(crate) async fn push(call: Call, name: String) -> Outcome {
     let image = reference(&name, call.query.text("tag"))?;
+    fits(&call, std::slice::from_ref(&image)).await?;
     let auth = call.registry_auth()?;
     let (progress, lines) = Progress::channel();
     let engine = call.engine().clone();
@@ -67,7 +67,15 @@ pub(crate) async fn load(mut call: Call) -> Outcome {
     let archive = call.reader();
     let (progress, lines) = Progress::channel();
     let engine = call.engine().clone();
-    let work = async move { engine.image_load(archive, progress).await };
+    // As dockerd's, the answer is 200 whatever is wrong with the archive: clients look for the reason
+    // in its lines.
+    let work = async move {
+        let failed = progress.clone();
+        if let Err(error) = engine.image_load(archive, progress).await {
+            failed.send(ProgressEvent::error(error.to_string()));
+        }
+        Ok(())
+    };
     follow(work, lines).await
 }
 
@@ -109,13 +117,14 @@ pub(crate) async fn save(call: Call, name: Option<String>) -> Outcome {
     if names.is_empty() {
         return Err(ApiError::invalid("no image was named to save"));
     }
+    fits(&call, &names).await?;
     let archive: ByteStream = call.engine().image_save(&names).await?;
     Ok(reply::stream("application/x-tar", archive))
 }
 
 /// Streams progress while `work` runs. A failure before the first line is an answer of its own,
 /// a later one the last line. The work is abandoned when the client goes.
-async fn follow<F>(work: F, mut lines: mpsc::Receiver<ProgressEvent>) -> Outcome
+pub(crate) async fn follow<F>(work: F, mut lines: mpsc::Receiver<ProgressEvent>) -> Outcome
 where
     F: Future<Output = Result<(), EngineError>> + Send + 'static,
 {
@@ -138,10 +147,16 @@ where
         }
         let failure = match (&mut work).await {
             Ok(Ok(())) => return None,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the transfer was broken off".to_owned(),
+            Ok(Err(error)) => {
+                let mut line = ProgressEvent::error(error.to_string());
+                if let (Some(detail), Some(code)) = (&mut line.error_detail, error.exit_code()) {
+                    detail.code = i64::from(code);
+                }
+                line
+            }
+            Err(_) => ProgressEvent::error("the transfer was broken off"),
         };
-        Some((progress_line(&ProgressEvent::error(failure)), None))
+        Some((progress_line(&failure), None))
     });
     let chunks = started.chain(rest).map(Ok::<_, BodyError>);
     Ok(reply::stream(reply::JSON, chunks))

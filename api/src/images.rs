@@ -1,5 +1,6 @@
 //! Images on this host, and what registries say of theirs.
 
+use serde_json::{Value, json};
 use skep_engine::types::DeleteItem;
 use skep_engine::{ImageRemoveOptions, RegistryAuth};
 
@@ -7,6 +8,7 @@ use crate::platform;
 use crate::reply;
 use crate::state::{Call, credentials};
 use crate::status::{ApiError, Outcome};
+use crate::version::ApiVersion;
 
 /// `GET /images/json`
 pub(crate) async fn list(call: Call) -> Outcome {
@@ -16,25 +18,61 @@ pub(crate) async fn list(call: Call) -> Outcome {
     if !name.is_empty() {
         filters = filters.with("reference", name);
     }
-    let images = call
+    let mut images = call
         .engine()
         .image_list(call.query.flag("all"), &filters)
         .await?;
-    reply::json(&images)
+    if call.query.flag("shared-size") {
+        for image in &mut images {
+            image.shared_size = call.engine().shared_bytes(&image.id);
+        }
+    }
+    let mut page = json!(images);
+    for image in page.as_array_mut().into_iter().flatten() {
+        let nothing = |image: &Value, key: &str| image[key].as_array().is_none_or(Vec::is_empty);
+        if call.version < ApiVersion::new(1, 43)
+            && nothing(image, "RepoTags")
+            && nothing(image, "RepoDigests")
+        {
+            image["RepoTags"] = json!(["<none>:<none>"]);
+            image["RepoDigests"] = json!(["<none>@<none>"]);
+        }
+        if call.version < ApiVersion::new(1, 44) {
+            image["VirtualSize"] = image["Size"].clone();
+        }
+    }
+    reply::json(&page)
 }
 
 /// `GET /images/{name}/json`
 pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
-    let image = call.engine().image_inspect(&name).await?;
-    if let Some(wanted) = platform::parse(call.query.text("platform"))? {
-        platform::check(&name, &wanted, &image)?;
+    fits(&call, std::slice::from_ref(&name)).await?;
+    let mut page = json!(call.engine().image_inspect(&name).await?);
+    if call.version < ApiVersion::new(1, 44) {
+        page["VirtualSize"] = page["Size"].clone();
     }
-    reply::json(&image)
+    // Clients of old versions read what they need of the configuration there.
+    if call.version < ApiVersion::new(1, 45) {
+        page["Container"] = json!("");
+        page["ContainerConfig"] = page["Config"].clone();
+    }
+    reply::json(&page)
 }
 
 /// `GET /images/{name}/history`
 pub(crate) async fn history(call: Call, name: String) -> Outcome {
+    fits(&call, std::slice::from_ref(&name)).await?;
     reply::json(&call.engine().image_history(&name).await?)
+}
+
+/// Refuses names of images that are here for another platform than the `platform` parameter says.
+pub(crate) async fn fits(call: &Call, names: &[String]) -> Outcome<()> {
+    if let Some(wanted) = platform::parse(call.query.text("platform"))? {
+        for name in names {
+            platform::check(name, &wanted, &call.engine().image_inspect(name).await?)?;
+        }
+    }
+    Ok(())
 }
 
 /// `POST /images/{name}/tag`
@@ -79,14 +117,46 @@ pub(crate) async fn prune(call: Call) -> Outcome {
     })
 }
 
+/// What a search finds when nothing else is said.
+const SEARCH_LIMIT: u32 = 25;
+
 /// `GET /images/search`
 pub(crate) async fn search(call: Call) -> Outcome {
-    if call.query.text("term").is_empty() {
+    let term = call.query.text("term");
+    if term.is_empty() {
         return Err(ApiError::invalid("term must be provided"));
     }
-    Err(ApiError::not_implemented(
-        "searching registries is not supported: this daemon has no registry index",
-    ))
+    let limit = call.query.number("limit")?.unwrap_or(SEARCH_LIMIT);
+    if !(1..=100).contains(&limit) {
+        return Err(ApiError::invalid(format!(
+            "limit {limit} is outside the range of [1, 100]"
+        )));
+    }
+    let filters = call.filters_of(&["is-automated", "is-official", "stars"])?;
+    let is = |key: &str| -> Outcome<Option<bool>> {
+        match filters.values(key).next() {
+            None => Ok(None),
+            Some("true" | "1") => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
+            Some(other) => Err(ApiError::invalid(format!("invalid filter '{key}={other}'"))),
+        }
+    };
+    let (is_official, is_automated) = (is("is-official")?, is("is-automated")?);
+    let mut stars = 0;
+    for given in filters.values("stars") {
+        let least: i64 = given
+            .parse()
+            .map_err(|_| ApiError::invalid(format!("invalid filter 'stars={given}'")))?;
+        stars = stars.max(least);
+    }
+    let auth = call.registry_auth()?;
+    let mut found = call.engine().image_search(term, limit, &auth).await?;
+    found.retain(|one| {
+        is_official.is_none_or(|wanted| wanted == one.is_official)
+            && is_automated.is_none_or(|wanted| wanted == one.is_automated)
+            && one.star_count >= stars
+    });
+    reply::json(&found)
 }
 
 /// `GET /distribution/{name}/json`. The CLI asks here before it creates a service; any error

@@ -12,6 +12,9 @@ use crate::state::Call;
 use crate::status::Outcome;
 use crate::swarm::ClusterInfo;
 
+/// May always be spoken to in the clear.
+const LOOPBACK: [&str; 2] = ["::1/128", "127.0.0.0/8"];
+
 /// `GET /info`
 pub(crate) async fn info(call: Call) -> Outcome {
     let engine = call.engine().info();
@@ -27,8 +30,8 @@ pub(crate) async fn info(call: Call) -> Outcome {
         .insecure_registries
         .iter()
         .map(String::as_str)
-        .filter(|entry| entry.contains('/'))
-        .chain(["::1/128", "127.0.0.0/8"])
+        .filter(|entry| entry.contains('/') && !LOOPBACK.contains(entry))
+        .chain(LOOPBACK)
         .collect();
     let mut indexes = serde_json::Map::new();
     indexes.insert(

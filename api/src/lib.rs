@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod texts;
 
+mod build;
 mod cluster_events;
 mod cluster_logs;
 mod cluster_network;
@@ -16,12 +17,15 @@ mod host;
 mod image_transfer;
 mod images;
 mod info;
+mod loose;
 mod networks;
 mod nodes;
 mod platform;
 mod query;
 mod redact;
 mod reply;
+mod request_body;
+
 mod route;
 mod secrets;
 mod server;

@@ -93,6 +93,8 @@ pub(crate) async fn inspect(call: Call, given: String) -> Outcome {
 pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
     let body: Map<String, Value> = call.json().await?;
     let version = call.query.version("node")?;
+    // Without a cluster nothing else about the request matters.
+    let snapshot = call.snapshot().await?;
     // A missing role would read as "worker" and demote a manager.
     for (field, known) in [
         ("Role", &["worker", "manager"][..]),
@@ -104,7 +106,6 @@ pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
         }
     }
     let spec: NodeSpec = from_json(Value::Object(body).to_string().as_bytes())?;
-    let snapshot = call.snapshot().await?;
     let id = find(&call, &snapshot, &given)?.id.clone();
     let request = ControlRequest::UpdateNode { id, version, spec };
     call.cluster().submit(request).await?;

@@ -8,8 +8,8 @@ use http::Method;
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
 use crate::{
-    cluster_logs, container_io, containers, exec, image_transfer, images, info, networks, nodes,
-    secrets, services, stacks, swarm, system, tasks, volumes,
+    build, cluster_logs, container_io, containers, exec, image_transfer, images, info, networks,
+    nodes, secrets, services, stacks, swarm, system, tasks, volumes,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -26,11 +26,9 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("POST", ["auth"]) => Box::pin(images::login(call)),
         ("GET", ["plugins"]) => Box::pin(system::plugins(call)),
         (_, ["plugins", ..]) => Box::pin(system::unsupported(call, "plugins")),
-        ("POST", ["build"]) => Box::pin(system::build(call)),
-        ("POST", ["build", "prune"]) => Box::pin(system::build_prune(call)),
-        ("POST", ["build", "cancel"] | ["session"] | ["grpc"]) => {
-            Box::pin(system::unsupported(call, "BuildKit"))
-        }
+        ("POST", ["build"]) => Box::pin(build::build(call)),
+        ("POST", ["build", "prune"]) => Box::pin(build::prune(call)),
+        ("POST", ["build", "cancel"] | ["session"] | ["grpc"]) => Box::pin(system::buildkit(call)),
 
         ("GET", ["containers", "json"]) => Box::pin(containers::list(call)),
         ("POST", ["containers", "create"]) => Box::pin(containers::create(call)),

@@ -20,6 +20,7 @@ use tracing::{debug, error, warn};
 
 use crate::query::{Query, unescape};
 use crate::reply::Reply;
+use crate::request_body::RequestBody;
 use crate::route;
 use crate::state::{ApiState, Call};
 use crate::status::{ApiError, Outcome};
@@ -177,6 +178,9 @@ async fn answer(
         Err(error) => Err(error),
         Ok((version, rest)) => {
             let (head, body) = request.into_parts();
+            // Who waits for "100 Continue" has sent nothing yet, and need not.
+            let waits = head.headers.contains_key(http::header::EXPECT);
+            let (body, unread) = RequestBody::new(body);
             let call = Call {
                 state,
                 version,
@@ -188,7 +192,11 @@ async fn answer(
             };
             let segments: Vec<String> = rest.split('/').skip(1).map(unescape).collect();
             let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-            route::find(call, &method, &segments).await
+            let outcome = route::find(call, &method, &segments).await;
+            if !waits {
+                unread.drain().await;
+            }
+            outcome
         }
     };
     let mut reply = outcome.unwrap_or_else(|error| {

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
 use skep_engine::{Engine, Filters, RegistryAuth};
@@ -17,7 +16,9 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use crate::cluster::Cluster;
+use crate::loose::Loose;
 use crate::query::Query;
+use crate::request_body::RequestBody;
 use crate::server::Tasks;
 use crate::status::{ApiError, Outcome};
 use crate::version::ApiVersion;
@@ -57,7 +58,7 @@ pub(crate) struct Call {
     pub version: ApiVersion,
     pub query: Query,
     pub headers: HeaderMap,
-    pub(crate) body: Option<Incoming>,
+    pub(crate) body: Option<RequestBody>,
     pub(crate) upgrade: Option<OnUpgrade>,
     pub tasks: Tasks,
 }
@@ -166,18 +167,20 @@ impl Call {
 
 /// Reads JSON and says which field is wrong.
 pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
-    let mut input = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut input).map_err(|error| {
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| match error.to_string() {
+            text if text.starts_with("trailing characters") => {
+                ApiError::invalid("unexpected content after JSON")
+            }
+            text => ApiError::invalid(format!("invalid JSON: {text}")),
+        })?;
+    serde_path_to_error::deserialize(Loose(value)).map_err(|error| {
         let path = error.path().to_string();
         match path.as_str() {
             "." | "?" => ApiError::invalid(format!("invalid JSON: {}", error.inner())),
             path => ApiError::invalid(format!("invalid JSON: {path}: {}", error.inner())),
         }
-    })?;
-    input
-        .end()
-        .map_err(|_| ApiError::invalid("unexpected content after JSON"))?;
-    Ok(value)
+    })
 }
 
 /// base64url, padded or not: Go pads, others do not always.
@@ -193,10 +196,15 @@ fn decode_auth(text: &str) -> Outcome<RegistryAuth> {
     if text.is_empty() {
         return Ok(RegistryAuth::default());
     }
+    let bytes = decode_base64url(text).map_err(|error| wrong(&error))?;
+    credentials(&bytes).map_err(|error| wrong(&error))
+}
+
+/// A header's bytes.
+pub(crate) fn decode_base64url(text: &str) -> Result<Vec<u8>, String> {
     // Some clients use the other alphabet.
     let text = text.replace('+', "-").replace('/', "_");
-    let bytes = BASE64URL.decode(text).map_err(|error| wrong(&error))?;
-    credentials(&bytes).map_err(|error| wrong(&error))
+    BASE64URL.decode(text).map_err(|error| error.to_string())
 }
 
 /// Credentials from an `AuthConfig` of the API.

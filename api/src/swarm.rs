@@ -198,6 +198,7 @@ fn lay_over(base: &mut Value, given: Value) {
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct UnlockBody {
+    #[serde(default)]
     unlock_key: String,
 }
 

@@ -129,16 +129,9 @@ pub(crate) async fn plugins(_: Call) -> Outcome {
     reply::json(&Value::Array(Vec::new()))
 }
 
-/// `POST /build/prune`: there is no build cache. `docker system prune` asks all the same.
-pub(crate) async fn build_prune(_: Call) -> Outcome {
-    reply::json(&json!({ "CachesDeleted": [], "SpaceReclaimed": 0 }))
-}
-
-/// `POST /build`
-pub(crate) async fn build(_: Call) -> Outcome {
-    Err(ApiError::not_implemented(
-        "this daemon does not build images: build elsewhere, then pull the image or load it with `docker load`",
-    ))
+/// `POST /session`, `/grpc`, `/build/cancel`: only BuildKit speaks those.
+pub(crate) async fn buildkit(_: Call) -> Outcome {
+    Err(ApiError::not_implemented(crate::build::NO_BUILDKIT))
 }
 
 /// What this daemon will not do, said plainly.

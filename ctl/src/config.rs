@@ -112,6 +112,36 @@ impl ConfigFile {
             .unwrap_or_else(|| URL_SAFE.encode("{}"))
     }
 
+    /// The `X-Registry-Config` header: credentials of every registry that is logged in to.
+    pub fn all_auths_header(&self) -> String {
+        let mut all = serde_json::Map::new();
+        let servers = ["auths", "credHelpers"]
+            .into_iter()
+            .flat_map(|list| self.json.fields(list))
+            .map(|(server, _)| server);
+        for server in servers {
+            let registry = match server.as_str() {
+                DOCKER_HUB => "docker.io",
+                other => {
+                    let host = other.split_once("://").map_or(other, |(_, host)| host);
+                    host.split('/').next().unwrap_or(host)
+                }
+            };
+            if let Some(credentials) = self.credentials(registry) {
+                all.insert(
+                    server.clone(),
+                    serde_json::json!({
+                        "username": credentials.username,
+                        "password": credentials.password,
+                        "identitytoken": credentials.identity_token,
+                        "serveraddress": credentials.server,
+                    }),
+                );
+            }
+        }
+        URL_SAFE.encode(serde_json::Value::Object(all).to_string())
+    }
+
     /// Writes what is known of a registry, or forgets it. The file is replaced as a whole and only
     /// its owner can read it.
     pub fn store_auth(&self, server: &str, entry: Option<serde_json::Value>) -> Result<(), String> {

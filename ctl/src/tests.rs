@@ -827,3 +827,43 @@ fn join_commands_and_scaling() {
         )
     );
 }
+
+#[test]
+fn a_build_sends_its_context_and_fails_as_its_command_did() {
+    let daemon = Daemon::start(vec![
+        (
+            "POST /build",
+            json("{\"stream\":\"Step 1/1 : FROM x\\n\"}\r\n{\"aux\":{\"ID\":\"sha256:abc\"}}\r\n"),
+        ),
+        (
+            "POST /build",
+            json(
+                "{\"errorDetail\":{\"code\":7,\"message\":\"it failed\"},\"error\":\"it failed\"}\r\n",
+            ),
+        ),
+    ]);
+    let line = "build -t a:1 -t b --build-arg X=1 --build-arg NOT_SET --label k=v --memory 64m --target t -";
+    let ran = daemon.run_with_input(line, "FROM x\n");
+    assert_eq!(
+        ran,
+        said("Sending build context to Docker daemon  2.048kB\nStep 1/1 : FROM x\n")
+    );
+    let request = daemon.requests("POST /build")[0].clone();
+    for part in [
+        "version=1",
+        "t=a%3A1&t=b",
+        "buildargs=%7B%22NOT%20SET%22%3Anull%2C%22X%22%3A%221%22%7D",
+        "labels=%7B%22k%22%3A%22v%22%7D",
+        "memory=67108864",
+        "target=t",
+        "rm=1",
+        "dockerfile=Dockerfile",
+    ] {
+        assert!(request.line.contains(part), "{part}: {}", request.line);
+    }
+    assert!(request.body.contains("FROM x\n"));
+    let ran = daemon.run_with_input("build -", "FROM x\n");
+    assert_eq!((ran.status, ran.err.as_str()), (7, "it failed\n"));
+    let ran = daemon.run_with_input("build --squash -", "FROM x\n");
+    assert!(ran.err.starts_with("--squash is not supported"), "{ran:?}");
+}

@@ -13,6 +13,7 @@ use skep_shim::Launcher;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::build::caches::Caches;
 use crate::config::EngineConfig;
 use crate::container::{Container, ContainerIndex, ContainerRecord, ExecTable};
 use crate::error::{EngineError, IoContext as _, Result};
@@ -41,6 +42,7 @@ pub struct Engine {
     pub(crate) registries: Registries,
     pub(crate) downloads: Downloads,
     pub(crate) volumes: VolumeStore,
+    pub(crate) builds: Caches,
     pub(crate) networks: NetworkStore,
     pub(crate) net: Arc<Host>,
     pub(crate) events: EventBus,
@@ -73,6 +75,7 @@ impl Engine {
     pub async fn open_with(config: EngineConfig, net: Arc<Host>) -> Result<Arc<Self>> {
         let engine = blocking(move || Self::assemble(config, net)).await?;
         engine.adopt().await?;
+        engine.clear_builds().await?;
         Ok(engine)
     }
 
@@ -98,6 +101,7 @@ impl Engine {
             .collect();
         let images = Arc::new(ImageStore::open(&config.data_root, &in_use)?);
         let volumes = VolumeStore::open(&config.data_root.join("volumes"))?;
+        let builds = Caches::open(&config.data_root)?;
         let networks = NetworkStore::open(&config)?;
         let launcher =
             Launcher::new(crate::shim_binary::SHIM).during(|| "cannot load the shim".into())?;
@@ -109,6 +113,7 @@ impl Engine {
             registries: Registries::new(config.registries.clone(), &config.version),
             downloads: Downloads::default(),
             volumes,
+            builds,
             networks,
             net,
             events: EventBus::default(),
@@ -193,7 +198,6 @@ impl Engine {
         let paused = count(|status| status == Status::Paused);
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let row = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let unified = fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok();
         EngineInfo {
             containers: containers.len(),
             containers_running: running,
@@ -212,7 +216,7 @@ impl Engine {
             log_drivers: words(&["json-file", "local", "none"]),
             volume_drivers: words(&["local"]),
             network_drivers: words(&["bridge", "host", "ipvlan", "macvlan", "null", "overlay"]),
-            cgroup_version: if unified { "2" } else { "1" }.into(),
+            cgroup_version: if is_unified() { "2" } else { "1" }.into(),
             cgroup_driver: "cgroupfs".into(),
             security_options: words(&["name=seccomp,profile=builtin"]),
             labels: self.config.labels.clone(),
@@ -234,7 +238,7 @@ impl Engine {
                 ..ListOptions::default()
             })
             .await?;
-        let mut images = self.image_list(true, &Filters::none()).await?;
+        let mut images = self.image_list(false, &Filters::none()).await?;
         for image in &mut images {
             let users = containers.iter().filter(|c| c.image_id == image.id).count();
             image.containers = users as i64;
@@ -247,12 +251,12 @@ impl Engine {
             images,
             containers,
             volumes,
-            build_cache: Vec::new(),
+            build_cache: self.build_cache().await?,
         })
     }
 
     /// Bytes of an image's layers that other images have too.
-    fn shared_bytes(&self, id: &str) -> i64 {
+    pub fn shared_bytes(&self, id: &str) -> i64 {
         let all = self.images.all();
         let Some(image) = all.iter().find(|image| image.id().as_str() == id) else {
             return 0;
@@ -268,6 +272,11 @@ impl Engine {
             .map(|layer| layer.size as i64)
             .sum()
     }
+}
+
+/// Whether this host has cgroups of version 2.
+pub(crate) fn is_unified() -> bool {
+    fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok()
 }
 
 /// How long the lock of an engine that was killed may stay: a shim it was about

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod build;
 mod clock;
 mod config;
 mod container;
@@ -21,9 +22,10 @@ mod turns;
 pub mod types;
 mod volume;
 
+pub use build::BuildOptions;
 pub use clock::{parse_go_duration, parse_moment};
 pub use config::{AddressPool, EngineConfig, RegistryConfig};
-pub use container::ContainerWaiter;
+pub use container::{ContainerWaiter, ReservedExec};
 pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};
 pub use events::EventStream;
@@ -36,6 +38,7 @@ pub use options::{
     ImportOptions, ListOptions, LogOptions, Pruned, PullOptions, RegistryAuth, RemoveOptions,
     StopOptions, WaitCondition,
 };
+pub use registry::SearchResult;
 pub use shim_binary::SHIM;
 pub use streams::{
     Attachment, ByteStream, LogFrame, LogStream, OutputFrame, OutputStream, Progress, StatsStream,

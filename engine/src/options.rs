@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use skep_model::Timestamp;
 
 use crate::filters::Filters;
-use crate::types::{ContainerSummary, ImageConfig, ImageSummary, Platform, Volume};
+use crate::types::{BuildCache, ContainerSummary, ImageConfig, ImageSummary, Platform, Volume};
 
 /// Which containers `container_list` shows.
 #[derive(Debug, Clone, Default)]
@@ -151,7 +151,7 @@ impl std::fmt::Debug for RegistryAuth {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImageRemoveOptions {
     pub force: bool,
-    /// Keep untagged parents. Our images have none, so it changes nothing.
+    /// Keep untagged parents.
     pub no_prune: bool,
 }
 
@@ -193,7 +193,7 @@ pub struct DiskUsage {
     pub images: Vec<ImageSummary>,
     pub containers: Vec<ContainerSummary>,
     pub volumes: Vec<Volume>,
-    pub build_cache: Vec<serde_json::Value>,
+    pub build_cache: Vec<BuildCache>,
 }
 
 /// What `GET /info` needs from the engine.

@@ -142,13 +142,24 @@ impl Progress {
         )
     }
 
-    pub(crate) fn send(&self, event: ProgressEvent) {
+    pub fn send(&self, event: ProgressEvent) {
         let Some(sender) = &self.sender else { return };
         // How far something is will be said again; what happened will not, so
         // for that there is always room.
         let repeats = event.progress.is_some();
         if !repeats || sender.capacity() > PROGRESS_LINES_MAX / 2 {
             let _ = sender.try_send(event);
+        }
+    }
+}
+
+impl Progress {
+    /// Sends a line that must not be lost: waits for a slow client. False when
+    /// nobody listens any more.
+    pub(crate) async fn deliver(&self, event: ProgressEvent) -> bool {
+        match &self.sender {
+            Some(sender) => sender.send(event).await.is_ok(),
+            None => true,
         }
     }
 }

@@ -228,12 +228,29 @@ fn containers_find_one_another_by_name() {
                 "mover",
                 EndpointSettings {
                     aliases: Some(vec!["moved".into()]),
+                    links: Some(vec!["web:linked".into()]),
+                    ipam_config: Some(EndpointIpam {
+                        link_local_ips: vec!["169.254.7.7".into()],
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 },
             )
             .await
             .unwrap();
         assert!(resolves("web").await && resolves("moved").await && resolves("mover").await);
+        // A link is a name for one container only.
+        assert!(resolves("linked").await);
+        let (code, _) = run_to_end(engine, "stranger", on("front", "nslookup linked")).await;
+        assert_eq!(code, 1);
+        let pid = engine
+            .container_inspect("mover", false)
+            .await
+            .unwrap()
+            .state
+            .pid;
+        let routes = std::fs::read_to_string(format!("/proc/{pid}/net/fib_trie")).unwrap();
+        assert!(routes.contains("169.254.7.7"), "{routes}");
         let twice = engine
             .network_connect("front", "mover", Default::default())
             .await

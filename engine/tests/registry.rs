@@ -369,6 +369,28 @@ async fn what_is_pushed_can_be_pulled_and_pulls_share_work() {
         ..shell("echo ok")
     };
     assert_eq!(run_to_end(engine, "ran", config).await.1, "ok\n");
+    // Without a tag, all of them go and come.
+    let repository = format!("{}/mine/many", registry.address);
+    for tag in ["a", "b"] {
+        let named = format!("{repository}:{tag}");
+        engine.image_tag(&id, &named).await.unwrap();
+    }
+    engine
+        .image_push(&repository, RegistryAuth::default(), Progress::none())
+        .await
+        .unwrap();
+    for tag in ["a", "b"] {
+        let named = format!("{repository}:{tag}");
+        engine.image_remove(&named, force).await.unwrap();
+    }
+    engine
+        .image_pull_all(&repository, Default::default(), Progress::none())
+        .await
+        .unwrap();
+    for tag in ["a", "b"] {
+        let named = format!("{repository}:{tag}");
+        assert_eq!(engine.image_inspect(&named).await.unwrap().id, id);
+    }
     let login = RegistryAuth {
         serveraddress: registry.address.clone(),
         username: "any".into(),

@@ -2,7 +2,8 @@
 
 use crate::container::{ContainerSpec, HealthConfig};
 use crate::limits::{
-    CONFIG_BYTES_MAX, DRAIN_PERIOD_SECS_MAX, MEMORY_BYTES_MIN, NANO_CPUS_MIN, REPLICAS_MAX, SECRET_BYTES_MAX,
+    CONFIG_BYTES_MAX, DRAIN_PERIOD_SECS_MAX, MEMORY_BYTES_MIN, NANO_CPUS_MIN, REPLICAS_MAX,
+    SECRET_BYTES_MAX,
 };
 use crate::mount::MountType;
 use crate::name::{check_dns_name, check_secret_name};

@@ -111,6 +111,19 @@ pub async fn images(session: &Session, args: &Args) -> Outcome {
     say_space(session, bytes)
 }
 
+pub async fn builder(session: &Session, args: &Args) -> Outcome {
+    let filters = filters(session, args)?;
+    agree(
+        session,
+        args,
+        "WARNING! This will remove all build cache that no build uses.",
+        "builder",
+    )?;
+    let keep = args.bytes("keep-storage").unwrap_or(0);
+    let bytes = build_cache(session, &filters, args.flag("all"), keep).await?;
+    say_space(session, bytes)
+}
+
 pub async fn networks(session: &Session, args: &Args) -> Outcome {
     let filters = filters(session, args)?;
     agree(
@@ -175,13 +188,14 @@ pub async fn system(session: &Session, args: &Args) -> Outcome {
         .clone()
         .with("dangling", if all { "false" } else { "true" });
     bytes += prune(session, &IMAGES, &images).await?;
-    bytes += build_cache(session, &filters, all).await?;
+    bytes += build_cache(session, &filters, all, 0).await?;
     say_space(session, bytes)
 }
 
 /// A daemon without a build cache has nothing to free there.
-async fn build_cache(session: &Session, filters: &Filters, all: bool) -> Outcome<f64> {
+async fn build_cache(session: &Session, filters: &Filters, all: bool, keep: i64) -> Outcome<f64> {
     let call = Call::post("/build/prune")
+        .query("keep-storage", keep)
         .query_if("all", all)
         .query_text("filters", &filters.to_query());
     let answer = match session.client.json(call).await {

@@ -193,12 +193,16 @@ pub async fn show_stream(
 ) -> Outcome {
     let mut lines = Lines::new(session, sink);
     while let Some(message) = stream.next().await? {
-        if let Some(error) = message
+        if let Some(detail) = message
             .get("errorDetail")
-            .map(|detail| detail.str("message"))
-            .filter(|text| !text.is_empty())
+            .filter(|detail| !detail.str("message").is_empty())
         {
-            return Err(Failure::message(error));
+            let message = detail.str("message").to_owned();
+            // A command of a build that failed: its status is ours.
+            return Err(match u8::try_from(detail.int("code")) {
+                Ok(status) if status > 0 => Failure::Exit { status, message },
+                _ => Failure::Message(message),
+            });
         }
         if !message.str("error").is_empty() {
             return Err(Failure::message(message.str("error")));

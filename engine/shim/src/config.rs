@@ -265,6 +265,8 @@ pub enum Shm {
     Path { path: PathBuf },
     /// That of another container, named by a process in it (`--ipc container:x`).
     OfProcess { pid: i32 },
+    /// There is none (`--ipc none`).
+    None,
 }
 
 impl Default for Shm {

@@ -113,6 +113,7 @@ impl Engine {
             layers,
             manifest: None,
             parent: Some(base.id().clone()),
+            step: None,
         };
         assemble(&self.images, parts, |_, _| {})
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::record::{ContainerRecord, State};
 use super::{Container, merge, validate};
 use crate::clock;
-use crate::engine::Engine;
+use crate::engine::{Engine, is_unified};
 use crate::error::{EngineError, Result};
 use crate::extras::CreateExtras;
 use crate::image::manifest::host_platform;
@@ -32,7 +32,7 @@ impl Engine {
         blocking(move || engine.create_container(name.as_deref(), config, extras)).await
     }
 
-    fn create_container(
+    pub(crate) fn create_container(
         &self,
         name: Option<&str>,
         mut config: ContainerConfig,
@@ -49,11 +49,13 @@ impl Engine {
         merge::merge(&mut config, &image.config.config)?;
         self.fill(&mut host);
         let warnings = validate::create(&config, &host)?;
-        for other in [&host.network_mode, &host.pid_mode, &host.ipc_mode] {
-            if let Some(other) = other.strip_prefix("container:") {
-                self.containers.find(other)?;
-            }
+        if host.network_mode == "container:" {
+            return Err(EngineError::invalid(
+                "invalid network mode: invalid container format container:<name|id>",
+            ));
         }
+        // Whether the container whose namespaces are joined exists is for the start to say: clients
+        // take "not found" here for an image to pull.
         let id = names::new_id(&mut rand::rng());
         if config.hostname.is_empty() {
             config.hostname = match host.network_mode.as_str() {
@@ -152,7 +154,11 @@ impl Engine {
         // What clients send for a flag that was not given.
         host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
         host.memory_swappiness = host.memory_swappiness.filter(|part| *part != -1);
-        host.oom_kill_disable = host.oom_kill_disable.filter(|disable| *disable);
+        // Cgroups of version 2 have no such switch.
+        host.oom_kill_disable = match is_unified() {
+            true => host.oom_kill_disable.filter(|disable| *disable),
+            false => host.oom_kill_disable.or(Some(false)),
+        };
         if host.memory > 0 && host.memory_swap == 0 {
             host.memory_swap = host.memory.saturating_mul(2);
         }

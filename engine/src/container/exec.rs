@@ -1,11 +1,12 @@
 //! `docker exec`.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skep_shim::protocol::{AttachOptions as ShimAttach, ExecSpec};
 use tokio::io::duplex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::attach::{DetachKeys, pump};
@@ -22,11 +23,47 @@ use crate::types::{ExecConfig, ExecInspect, ExecProcess};
 const REMEMBERED_MAX: usize = 4096;
 const PIECES_MAX: usize = 16;
 const INPUT_BYTES: usize = 64 << 10;
+/// How long a change of the terminal's size waits for an exec to start.
+const START_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// An exec that is about to be started by whoever holds this.
+#[derive(Debug)]
+pub struct ReservedExec {
+    engine: Arc<Engine>,
+    exec: Exec,
+    container: Arc<Container>,
+    id: String,
+    is_launched: bool,
+}
+
+impl ReservedExec {
+    /// Starts it; see [`Engine::exec_start`].
+    pub async fn start(mut self, options: ExecStart) -> Result<Option<Attachment>> {
+        self.is_launched = true;
+        let container = Arc::clone(&self.container);
+        self.engine
+            .launch(&self.id, &self.exec, container, options)
+            .await
+    }
+}
+
+impl Drop for ReservedExec {
+    /// Whoever wanted it is gone before anything was started.
+    fn drop(&mut self) {
+        if !self.is_launched {
+            self.engine
+                .execs
+                .step(&self.id, &[Phase::Starting], Phase::Ended(126), None);
+        }
+    }
+}
 
 /// All execs of this engine's life, by id.
 #[derive(Debug, Default)]
 pub(crate) struct ExecTable {
     inner: Mutex<BTreeMap<String, Exec>>,
+    /// Told of every change of a phase.
+    moved: Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -97,7 +134,26 @@ impl ExecTable {
         if let Some(pid) = pid {
             exec.pid = pid;
         }
+        self.moved.notify_waiters();
         true
+    }
+
+    /// An exec that is not, or no longer, being started.
+    async fn settled(&self, id: &str) -> Result<Exec> {
+        let wait = async {
+            loop {
+                let mut moved = pin!(self.moved.notified());
+                moved.as_mut().enable();
+                let exec = self.get(id)?;
+                if exec.phase != Phase::Starting {
+                    return Ok(exec);
+                }
+                moved.await;
+            }
+        };
+        tokio::time::timeout(START_WAIT, wait)
+            .await
+            .map_err(|_| EngineError::internal("timeout waiting for exec session ready"))?
     }
 
     /// The execs that run in a container.
@@ -147,9 +203,9 @@ impl Engine {
         Ok(id)
     }
 
-    /// Starts an exec; `None` when detached. When this returns, its program was
-    /// executed.
-    pub async fn exec_start(&self, id: &str, options: ExecStart) -> Result<Option<Attachment>> {
+    /// Makes an exec one that is being started: nobody else can start it, and it counts as running.
+    /// What comes of it is for [`ReservedExec::start`] to say.
+    pub fn exec_reserve(&self, id: &str) -> Result<ReservedExec> {
         let exec = self.execs.get(id)?;
         let container = self.containers.find(&exec.container)?;
         may_exec(&container)?;
@@ -161,9 +217,33 @@ impl Engine {
                 "exec {id} has already been started"
             )));
         }
+        Ok(ReservedExec {
+            engine: self.shared(),
+            exec,
+            container,
+            id: id.to_owned(),
+            is_launched: false,
+        })
+    }
+
+    /// Starts an exec; `None` when detached. When this returns, its program was
+    /// executed.
+    pub async fn exec_start(&self, id: &str, options: ExecStart) -> Result<Option<Attachment>> {
+        self.exec_reserve(id)?.start(options).await
+    }
+
+    async fn launch(
+        &self,
+        id: &str,
+        exec: &Exec,
+        container: Arc<Container>,
+        options: ExecStart,
+    ) -> Result<Option<Attachment>> {
         let config = &exec.config;
         let command = config.cmd.join(" ");
-        let spec = exec_spec(id, &container, config, &options);
+        let record = container.record();
+        let env = merge::environment(&record.config, &self.linked_environment(&record));
+        let spec = exec_spec(id, env, config, &options);
         let attached = spec.streams != ShimAttach::default();
         self.container_event(
             &container,
@@ -248,7 +328,8 @@ impl Engine {
 
     /// Changes the size of an exec's terminal.
     pub async fn exec_resize(&self, id: &str, height: u32, width: u32) -> Result<()> {
-        let exec = self.execs.get(id)?;
+        // Clients set the size as soon as they hear that the exec starts.
+        let exec = self.execs.settled(id).await?;
         let container = self.containers.find(&exec.container)?;
         let Some(size) = spec::console_size(height, width) else {
             return Err(EngineError::invalid(format!(
@@ -303,14 +384,8 @@ fn may_exec(container: &Container) -> Result<()> {
     }
 }
 
-fn exec_spec(
-    id: &str,
-    container: &Container,
-    config: &ExecConfig,
-    options: &ExecStart,
-) -> ExecSpec {
+fn exec_spec(id: &str, mut env: Vec<String>, config: &ExecConfig, options: &ExecStart) -> ExecSpec {
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let mut env = merge::environment(&container.lock().record.config);
     if config.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
         env.push("TERM=xterm".into());
     }

@@ -97,7 +97,7 @@ fn merge_health(own: Option<HealthConfig>, image: Option<&HealthConfig>) -> Opti
 
 /// The environment of the main process: docker's own variables, then the
 /// configured ones; a name without `=` takes a variable away.
-pub(crate) fn environment(config: &ContainerConfig) -> Vec<String> {
+pub(crate) fn environment(config: &ContainerConfig, linked: &[String]) -> Vec<String> {
     let mut env = vec![
         DEFAULT_PATH.to_owned(),
         format!("HOSTNAME={}", config.hostname),
@@ -105,6 +105,7 @@ pub(crate) fn environment(config: &ContainerConfig) -> Vec<String> {
     if config.tty {
         env.push("TERM=xterm".into());
     }
+    env.extend_from_slice(linked);
     overlay(&mut env, &config.env);
     env
 }
@@ -218,6 +219,9 @@ mod tests {
             env: vec!["TERM=vt100".into(), "X=1".into(), "HOSTNAME".into()],
             ..ContainerConfig::default()
         };
-        assert_eq!(environment(&config), [DEFAULT_PATH, "TERM=vt100", "X=1"]);
+        assert_eq!(
+            environment(&config, &[]),
+            [DEFAULT_PATH, "TERM=vt100", "X=1"]
+        );
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) files: [(PathBuf, &'static str); 3],
     /// The processes of containers whose namespaces are joined, by container.
     pub(crate) joined: BTreeMap<String, i64>,
+    /// Variables that links add.
+    pub(crate) linked: Vec<String>,
     pub(crate) injected: Vec<InjectedFile>,
     pub(crate) default_ulimits: &'a [Ulimit],
     pub(crate) default_shm_bytes: i64,
@@ -52,6 +54,7 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
     let security = security(host)?;
     let mut shim = ShimConfig::new(record.id.clone(), rootfs, around.paths);
     shim.process = process(record, around.default_ulimits, security.no_new_privileges)?;
+    shim.process.env = merge::environment(config, &around.linked);
     let in_host_uts = host.uts_mode == "host";
     if !in_host_uts {
         shim.hostname.clone_from(&config.hostname);
@@ -87,6 +90,7 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
             path: "/dev/shm".into(),
         },
         (_, Some(pid)) => Shm::OfProcess { pid: pid as i32 },
+        ("none", None) => Shm::None,
         _ => Shm::Private {
             bytes: u64::try_from(match host.shm_size {
                 0 => around.default_shm_bytes,
@@ -159,7 +163,7 @@ fn process(
     let (height, width) = host.console_size;
     Ok(Process {
         args: record.command(),
-        env: merge::environment(config),
+        env: Vec::new(),
         cwd: config.working_dir.clone(),
         user: config.user.clone(),
         additional_groups: host.group_add.clone().unwrap_or_default(),

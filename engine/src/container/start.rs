@@ -164,6 +164,7 @@ impl Engine {
                 dns: attached.dns.clone(),
                 files: self.file_sources(container, &record)?,
                 joined: self.joined(&record)?,
+                linked: self.linked_environment(&record),
                 injected: files
                     .iter()
                     .enumerate()

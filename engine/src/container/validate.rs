@@ -219,6 +219,9 @@ pub(crate) fn resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".into(),
         );
     }
+    if host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0 {
+        return invalid("kernel does not support CPU real-time scheduler");
+    }
     if host.nano_cpus != 0 {
         if host.cpu_period > 0 {
             return invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set");

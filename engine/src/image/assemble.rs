@@ -17,6 +17,8 @@ pub(crate) struct Parts {
     /// The manifest's bytes if somebody made one; otherwise we do.
     pub(crate) manifest: Option<Vec<u8>>,
     pub(crate) parent: Option<Digest>,
+    /// What made it of its parent, if a build did.
+    pub(crate) step: Option<Digest>,
 }
 
 /// Unpacks the layers that are not there yet and adds the image. Call during an
@@ -71,5 +73,6 @@ pub(crate) fn assemble(
         size,
         added: crate::clock::now(),
         parent: parts.parent,
+        step: parts.step,
     })
 }

@@ -60,6 +60,7 @@ pub(crate) fn ensure(store: &Arc<ImageStore>, program: &[u8]) -> Result<Arc<Imag
         layers: vec![layer_descriptor(&store.blobs, &blob, size)?],
         manifest: None,
         parent: None,
+        step: None,
     };
     let image = assemble(store, parts, |_, _| {})?;
     store.name(&NAME.parse::<Reference>()?, image.id(), crate::clock::now())?;

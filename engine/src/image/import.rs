@@ -53,6 +53,7 @@ pub(crate) fn import(
         layers: vec![layer_descriptor(&store.blobs, &blob, size)?],
         manifest: None,
         parent: None,
+        step: None,
     };
     assemble(store, parts, |_, _| {})
 }

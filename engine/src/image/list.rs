@@ -13,8 +13,8 @@ use crate::types::{DriverData, HistoryItem, ImageInspect, ImageMetadata, ImageSu
 
 impl Engine {
     /// All images that pass the filters, newest first. `all` shows intermediate
-    /// images as well; there are none.
-    pub async fn image_list(&self, _all: bool, filters: &Filters) -> Result<Vec<ImageSummary>> {
+    /// images as well: those without a name that others were made on.
+    pub async fn image_list(&self, all: bool, filters: &Filters) -> Result<Vec<ImageSummary>> {
         filters.accept(&[
             "before",
             "dangling",
@@ -47,7 +47,9 @@ impl Engine {
             }
             let (mut tags, mut digests, _) = self.images.names_of(image.id());
             let bare = tags.is_empty() && digests.is_empty();
-            if dangling.is_some_and(|wanted| wanted != bare) {
+            if dangling.is_some_and(|wanted| wanted != bare)
+                || (bare && !all && self.images.has_children(image.id()))
+            {
                 continue;
             }
             if filters.has("reference") {
@@ -141,7 +143,6 @@ impl Engine {
             sizes.push(self.images.layers.get(chain)?.map_or(0, |layer| layer.size));
         }
         let mut sizes = sizes.into_iter();
-        let (tags, _, _) = self.images.names_of(image.id());
         let mut items: Vec<HistoryItem> = image
             .config
             .history
@@ -167,8 +168,20 @@ impl Engine {
                 ..HistoryItem::default()
             });
         }
-        items[0].id = image.id().to_string();
-        items[0].tags = (!tags.is_empty()).then(|| familiar(&tags));
+        // Steps that were made here have images of their own.
+        let total = items.len();
+        let mut next = Some(Arc::clone(&image));
+        for (index, item) in items.iter_mut().enumerate() {
+            let Some(image) = next.take() else { break };
+            if index > 0 && image.config.history.len() != total - index {
+                break;
+            }
+            let (tags, _, _) = self.images.names_of(image.id());
+            item.id = image.id().to_string();
+            item.tags = (!tags.is_empty()).then(|| familiar(&tags));
+            let parent = image.record.parent.as_ref();
+            next = parent.and_then(|parent| self.images.get(parent));
+        }
         Ok(items)
     }
 }

@@ -190,6 +190,7 @@ fn load_docker(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded>
                 layers,
                 manifest: None,
                 parent: None,
+                step: None,
             },
             |_, _| {},
         )?;
@@ -261,6 +262,7 @@ fn load_layout(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded>
                 layers,
                 manifest: Some(manifest),
                 parent: None,
+                step: None,
             },
             |_, _| {},
         )?;

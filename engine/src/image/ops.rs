@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::events::event;
 use crate::options::{ImportOptions, PullOptions, RegistryAuth};
-use crate::registry::{pull, push};
+use crate::registry::{SearchResult, pull, push};
 use crate::streams::{ByteStream, Progress, blocking, produce};
 use crate::types::{DistributionInspect, Platform, ProgressEvent};
 
@@ -66,34 +66,83 @@ impl Engine {
         Ok(pulled.image.id().to_string())
     }
 
-    /// Pushes one name (`latest` if it has no tag).
+    /// Pulls every tag that a repository has.
+    pub async fn image_pull_all(
+        &self,
+        repository: &str,
+        options: PullOptions,
+        progress: Progress,
+    ) -> Result<()> {
+        let reference = repository.parse::<Reference>()?.repository();
+        let tags = pull::tags(&self.registries, &reference, &options.auth).await?;
+        for tag in tags {
+            let one = reference.with_tag(&tag)?.familiar();
+            self.image_pull(&one, options.clone(), progress.clone())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Searches an index for repositories.
+    pub async fn image_search(
+        &self,
+        term: &str,
+        limit: u32,
+        auth: &RegistryAuth,
+    ) -> Result<Vec<SearchResult>> {
+        self.registries.search(term, limit, auth).await
+    }
+
+    /// Pushes one name, or every tag of a repository that is named without one.
     pub async fn image_push(
         &self,
         reference: &str,
         auth: RegistryAuth,
         progress: Progress,
     ) -> Result<()> {
-        let target = reference.parse::<Reference>()?.repository();
-        let tag = reference.parse::<Reference>()?.or_latest().tag;
-        let target = target.with_tag(tag.as_deref().unwrap_or("latest"))?;
-        let image = self.images.named(&target).ok_or_else(|| {
+        let given = reference.parse::<Reference>()?;
+        let repository = given.repository();
+        let targets = match &given.tag {
+            Some(tag) => vec![repository.with_tag(tag)?],
+            None => self.images.tags_of(&repository),
+        };
+        let missing = || {
             EngineError::not_found(format!(
                 "An image does not exist locally with the tag: {}",
-                target.familiar_name()
+                repository.familiar_name()
             ))
-        })?;
+        };
+        let mut images = Vec::new();
+        for target in targets {
+            images.push((self.images.named(&target).ok_or_else(missing)?, target));
+        }
+        if images.is_empty() {
+            return Err(missing());
+        }
         progress.send(ProgressEvent::status(format!(
-            "The push refers to repository [{}]",
-            target.repository()
+            "The push refers to repository [{repository}]"
         )));
+        for (image, target) in images {
+            self.push_one(image, target, &auth, &progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn push_one(
+        &self,
+        image: Arc<Image>,
+        target: Reference,
+        auth: &RegistryAuth,
+        progress: &Progress,
+    ) -> Result<()> {
         let _activity = self.images.activity();
         let (digest, size) = push::push(
             &self.images,
             &self.registries,
             &image,
             &target,
-            &auth,
-            &progress,
+            auth,
+            progress,
         )
         .await?;
         let name = target.with_digest(digest.clone());

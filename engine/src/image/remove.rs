@@ -25,6 +25,8 @@ pub(crate) struct User {
 struct Removal {
     untag: Vec<Reference>,
     delete: bool,
+    /// Parents without names that nobody else was made on go too.
+    parents: bool,
 }
 
 /// Decides what `docker rmi given` does to an image with these names and users.
@@ -34,6 +36,7 @@ fn plan(
     given: Option<&Reference>,
     names: &[Reference],
     users: &[User],
+    has_children: bool,
     force: bool,
 ) -> Result<Removal> {
     let running = users.iter().find(|user| user.running);
@@ -75,10 +78,20 @@ fn plan(
                 });
             }
             // With a running container the names go and the image stays.
-            let delete = left.is_empty() && running.is_none();
-            Ok(Removal { untag, delete })
+            let delete = left.is_empty() && running.is_none() && !has_children;
+            Ok(Removal {
+                untag,
+                delete,
+                parents: true,
+            })
         }
         None => {
+            if has_children {
+                return conflict(
+                    "cannot be forced",
+                    "image has dependent child images".into(),
+                );
+            }
             if let Some(user) = running {
                 return conflict(
                     "cannot be forced",
@@ -106,6 +119,7 @@ fn plan(
             Ok(Removal {
                 untag: names.to_vec(),
                 delete: true,
+                parents: true,
             })
         }
     }
@@ -137,20 +151,28 @@ impl Engine {
             }),
             _ => None,
         };
-        self.remove_found(&image, given.as_ref(), options.force)
-            .await
+        self.remove_found(&image, given.as_ref(), options).await
     }
 
     async fn remove_found(
         &self,
         image: &Arc<Image>,
         given: Option<&Reference>,
-        force: bool,
+        options: ImageRemoveOptions,
     ) -> Result<Vec<DeleteItem>> {
         let (tags, digests, _) = self.images.names_of(image.id());
         let names: Vec<Reference> = tags.into_iter().chain(digests).collect();
         let users = self.containers.users_of(image.id());
-        let removal = plan(image.id(), given, &names, &users, force)?;
+        let has_children = self.images.has_children(image.id());
+        let mut removal = plan(
+            image.id(),
+            given,
+            &names,
+            &users,
+            has_children,
+            options.force,
+        )?;
+        removal.parents &= !options.no_prune;
         let engine = self.shared();
         let image = Arc::clone(image);
         blocking(move || engine.carry_out(&image, removal)).await
@@ -186,8 +208,33 @@ impl Engine {
                     ..DeleteItem::default()
                 }),
         );
+        if removal.parents {
+            self.remove_parents(image, &mut items)?;
+        }
         self.images.sweep(|| self.containers.chains_in_use())?;
         Ok(items)
+    }
+
+    /// Removes what an image that is gone was made on, as far as nobody else
+    /// needs or names it.
+    fn remove_parents(&self, image: &Image, items: &mut Vec<DeleteItem>) -> Result<()> {
+        let mut parent = image.record.parent.clone();
+        while let Some(image) = parent.and_then(|id| self.images.get(&id)) {
+            let (tags, digests, _) = self.images.names_of(image.id());
+            let needed = !(tags.is_empty() && digests.is_empty())
+                || self.images.has_children(image.id())
+                || !self.containers.users_of(image.id()).is_empty();
+            if needed || self.images.remove(image.id())?.is_none() {
+                return Ok(());
+            }
+            self.image_event("delete", image.id().as_str(), &image, image.id().as_str());
+            items.push(DeleteItem {
+                deleted: image.id().to_string(),
+                ..DeleteItem::default()
+            });
+            parent = image.record.parent.clone();
+        }
+        Ok(())
     }
 
     /// Removes images without names (or, with `dangling=false`, all unused ones):
@@ -207,12 +254,14 @@ impl Engine {
                 || until.is_some_and(|until| image.config.created > until)
                 || !filters.labels(&image.config.config.labels)
                 || !self.containers.users_of(image.id()).is_empty()
+                || self.images.has_children(image.id())
             {
                 continue;
             }
             let removal = Removal {
                 untag: tags.into_iter().chain(digests).collect(),
                 delete: true,
+                parents: true,
             };
             let engine = self.shared();
             items.extend(blocking(move || engine.carry_out(&image, removal)).await?);
@@ -260,6 +309,7 @@ mod tests {
             reference.as_ref(),
             &names(all),
             &users,
+            false,
             force,
         );
         match (planned, expected) {
@@ -296,6 +346,19 @@ mod tests {
         );
         check("a:1", &["a:1"], &[false], true, Ok((&["a:1"], true)));
         check("a:1", &["a:1"], &[true], true, Ok((&["a:1"], false)));
+    }
+
+    #[test]
+    fn an_image_that_others_were_made_on_only_loses_its_name() {
+        let (name, id) = (names(&["a:1"]), Digest::of(b"x"));
+        let removal = plan(&id, Some(&name[0]), &name, &[], true, false).unwrap();
+        assert_eq!((removal.untag, removal.delete), (name.clone(), false));
+        let error = plan(&id, None, &name, &[], true, true).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("(cannot be forced) - image has dependent child images")
+        );
     }
 
     #[test]

@@ -31,9 +31,13 @@ pub(crate) struct ImageRecord {
     pub(crate) size: u64,
     /// When it came here.
     pub(crate) added: Timestamp,
-    /// Image a `commit` was made on.
+    /// Image a `commit` or a step of a build was made on.
     #[serde(default)]
     pub(crate) parent: Option<Digest>,
+    /// Of a step of a build: names the instruction and all that it depends on, so
+    /// that the same step on the same parent finds this image again.
+    #[serde(default)]
+    pub(crate) step: Option<Digest>,
 }
 
 /// An image.
@@ -287,11 +291,42 @@ impl ImageStore {
         self.lock().images.get(id).cloned()
     }
 
+    /// Whether another image was made on this one.
+    pub(crate) fn has_children(&self, id: &Digest) -> bool {
+        self.lock()
+            .images
+            .values()
+            .any(|image| image.record.parent.as_ref() == Some(id))
+    }
+
+    /// The newest image that this step of a build made on this parent.
+    pub(crate) fn built(&self, parent: Option<&Digest>, step: &Digest) -> Option<Arc<Image>> {
+        self.lock()
+            .images
+            .values()
+            .filter(|image| {
+                image.record.step.as_ref() == Some(step) && image.record.parent.as_ref() == parent
+            })
+            .max_by_key(|image| image.config.created)
+            .cloned()
+    }
+
     /// What a name stands for.
     pub(crate) fn named(&self, name: &Reference) -> Option<Arc<Image>> {
         let inner = self.lock();
         let named = inner.names.get(&name.to_string())?;
         inner.images.get(&named.id).cloned()
+    }
+
+    /// The names with tags that a repository has here.
+    pub(crate) fn tags_of(&self, repository: &Reference) -> Vec<Reference> {
+        let inner = self.lock();
+        inner
+            .names
+            .keys()
+            .filter_map(|name| name.parse::<Reference>().ok())
+            .filter(|name| name.tag.is_some() && name.repository() == *repository)
+            .collect()
     }
 
     /// All names of an image: with tags, with digests, and when it last got one.

@@ -132,7 +132,7 @@ impl Engine {
             .map(|name| &*networks[name])
             .filter(|network| network.name != "bridge")
             .collect();
-        self.link_zones(&container.runtime, &user_defined)?;
+        self.link_zones(container, &user_defined)?;
         for network in networks.values() {
             self.write_zone(network)?;
         }
@@ -249,7 +249,9 @@ impl Engine {
         };
         let first = addresses.first().map(IpNet::addr);
         let mac_text = mac.or(first.map(Mac::of)).map(|mac| mac.to_string());
+        let unrouted = link_local(&wish)?;
         let settings = filled(wish, network, &endpoint_id, &addresses, &record);
+        let addresses = [addresses, unrouted].concat();
         container.change(|inner| {
             inner.record.networks.insert(
                 network.name.clone(),
@@ -482,4 +484,22 @@ impl Engine {
         self.events
             .publish(event("network", action, network.id.clone(), attributes));
     }
+}
+
+/// The link-local addresses asked for, with the subnets they are from.
+fn link_local(wish: &EndpointSettings) -> Result<Vec<IpNet>> {
+    let asked = wish
+        .ipam_config
+        .iter()
+        .flat_map(|ipam| &ipam.link_local_ips);
+    asked
+        .map(|text| {
+            let address: IpAddr = text.parse().map_err(|_| {
+                EngineError::invalid(format!("invalid link-local IP address {text}"))
+            })?;
+            let prefix = if address.is_ipv4() { 16 } else { 64 };
+            IpNet::new(address, prefix)
+                .map_err(|error| EngineError::internal("no such prefix").because(error))
+        })
+        .collect()
 }

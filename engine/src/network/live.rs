@@ -106,7 +106,7 @@ impl Engine {
         }
         let borrowed: Vec<&NetworkInspect> =
             user_defined.iter().map(|network| &**network).collect();
-        self.link_zones(&container.runtime, &borrowed)?;
+        self.link_zones(container, &borrowed)?;
         self.write_resolv_conf(container, &record, !borrowed.is_empty(), true)
     }
 }

@@ -101,6 +101,47 @@ impl Registries {
         }
     }
 
+    /// Gets a file from a URL, redirects followed. The answer may be a failure's.
+    pub(crate) async fn download(&self, url: &str) -> Result<Response<Incoming>> {
+        let mut url = url.to_owned();
+        for _ in 0..=REDIRECTS_MAX {
+            let host = url
+                .split_once("://")
+                .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+                .and_then(|(_, rest)| rest.split(['/', '?']).next())
+                .filter(|host| !host.is_empty())
+                .ok_or_else(|| EngineError::invalid(format!("invalid URL `{url}`")))?
+                .to_owned();
+            let endpoint = Endpoint {
+                base: String::new(),
+                host,
+                verify: true,
+                mirror: false,
+            };
+            let request = Request::get(&url)
+                .header(USER_AGENT, format!("skep/{}", self.version))
+                .body(empty_body())
+                .map_err(|error| {
+                    EngineError::invalid(format!("invalid URL `{url}`")).because(error)
+                })?;
+            let response = self
+                .transport
+                .send(&endpoint, CONNECT_TIMEOUT, request)
+                .await?;
+            let target = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok());
+            match target {
+                Some(target) if response.status().is_redirection() => url = resolve(&url, target),
+                _ => return Ok(response),
+            }
+        }
+        Err(EngineError::unavailable(format!(
+            "`{url}` redirects too often"
+        )))
+    }
+
     fn endpoints(&self, domain: &str) -> Vec<Endpoint> {
         let mut all = endpoints(domain, &self.config);
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,7 +177,12 @@ impl Registries {
         repository.scope = String::new();
         let answer = repository
             .request(Method::GET, "/v2/", HeaderMap::new(), None)
-            .await?;
+            .await
+            .map_err(|error| match error.kind() {
+                // dockerd's status for it; clients take 503 for their own daemon's.
+                Kind::Unavailable => EngineError::internal(error.to_string()),
+                _ => error,
+            })?;
         match answer.response.status() {
             StatusCode::OK => Ok("Login Succeeded".into()),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -161,7 +207,7 @@ pub(super) struct Answer {
 
 impl Repository<'_> {
     /// Gives up early on a registry that cannot be reached.
-    pub(super) fn as_courtesy(self) -> Self {
+    pub(super) fn into_courtesy(self) -> Self {
         Self {
             connect_timeout: CONNECT_TIMEOUT_COURTESY,
             ..self
@@ -267,8 +313,7 @@ impl Repository<'_> {
                     });
                 }
                 Err(error) if error.kind() == Kind::Unavailable => {
-                    // The first failure says more than that of the fall-back.
-                    unreachable.get_or_insert(error);
+                    unreachable = Some(error);
                 }
                 Err(error) => return Err(error),
             }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use http::header::LINK;
+use http::{HeaderMap, Method};
 
-use super::client::{Fetched, Registries, Repository, next_chunk};
+use super::client::{Fetched, Registries, Repository, SMALL_BODY_MAX, collect, next_chunk};
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::image::assemble::{Parts, assemble};
 use crate::image::digest::{Digest, chain_ids};
@@ -27,6 +29,8 @@ const ATTEMPTS_MAX: u32 = 5;
 const REPORT_PERIOD: Duration = Duration::from_millis(100);
 /// Indexes inside indexes.
 const NESTING_MAX: usize = 4;
+/// Tags of one repository pulled at once.
+const TAGS_MAX: usize = 10_000;
 /// Largest layer taken.
 const LAYER_BYTES_MAX: i64 = 1 << 40;
 
@@ -225,6 +229,7 @@ async fn fetch(
         layers,
         manifest: Some(manifest),
         parent: None,
+        step: None,
     })
 }
 
@@ -339,6 +344,57 @@ async fn unpack(store: &Arc<ImageStore>, parts: Parts, progress: &Progress) -> R
     .await
 }
 
+/// Every tag of a repository, as its registry lists them.
+pub(crate) async fn tags(
+    registries: &Registries,
+    reference: &Reference,
+    auth: &RegistryAuth,
+) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Page {
+        #[serde(default)]
+        tags: Option<Vec<String>>,
+    }
+    let repository = registries.repository(reference, auth, false);
+    let mut tags = Vec::new();
+    let mut next = Some(repository.path("tags/list"));
+    while let Some(path) = next.take() {
+        let answer = repository
+            .request(Method::GET, &path, HeaderMap::new(), None)
+            .await?;
+        if !answer.response.status().is_success() {
+            return Err(repository.refused(answer, "").await);
+        }
+        next = answer
+            .response
+            .headers()
+            .get(LINK)
+            .and_then(|value| next_page(value.to_str().ok()?));
+        let page: Page = serde_json::from_slice(&collect(answer.response, SMALL_BODY_MAX).await?)
+            .map_err(|error| {
+            EngineError::unavailable("the registry's list of tags is not one").because(error)
+        })?;
+        tags.extend(page.tags.unwrap_or_default());
+        if tags.len() > TAGS_MAX {
+            return Err(EngineError::invalid(format!(
+                "{} has more than {TAGS_MAX} tags",
+                reference.familiar_name()
+            )));
+        }
+    }
+    Ok(tags)
+}
+
+/// The path in `</v2/…>; rel="next"`.
+fn next_page(link: &str) -> Option<String> {
+    let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
+    let path = match target.split_once("://") {
+        Some((_, rest)) => &rest[rest.find('/')?..],
+        None => target,
+    };
+    rest.contains("next").then(|| path.to_owned())
+}
+
 /// What a name stands for at its registry, and for which platforms.
 ///
 /// Where the image `is_here`, a registry that cannot be reached is given up early: the answer only
@@ -351,7 +407,7 @@ pub(crate) async fn inspect(
 ) -> Result<DistributionInspect> {
     let repository = registries.repository(reference, auth, false);
     let repository = if is_here {
-        repository.as_courtesy()
+        repository.into_courtesy()
     } else {
         repository
     };

@@ -76,7 +76,7 @@ impl Transport {
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(failed(chain(&error))),
+            Ok(Err(error)) => Err(failed(reason(&error, endpoint, &uri))),
             Err(_) => Err(failed(
                 "net/http: request canceled (timeout exceeded)".into(),
             )),
@@ -108,6 +108,31 @@ impl Transport {
         clients.insert(key, client.clone());
         Ok(client)
     }
+}
+
+/// Why there is no answer, in Go's words where it has some: people search for them.
+fn reason(error: &(dyn std::error::Error + 'static), endpoint: &Endpoint, uri: &Uri) -> String {
+    let whole = chain(error);
+    let (host, port) = match endpoint.host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, port),
+        _ => {
+            let plain = uri.scheme_str() == Some("http");
+            (endpoint.host.as_str(), if plain { "80" } else { "443" })
+        }
+    };
+    if whole.contains("dns error") {
+        return format!("dial tcp: lookup {host}: no such host");
+    }
+    if !whole.contains("tcp connect error") {
+        return whole;
+    }
+    let refused = std::iter::successors(Some(error), |error| error.source()).find_map(|cause| {
+        let code = cause.downcast_ref::<io::Error>()?.raw_os_error()?;
+        let text = io::Error::from_raw_os_error(code).to_string();
+        let text = text.split(" (os error").next()?.to_lowercase();
+        Some(format!("dial tcp {host}:{port}: connect: {text}"))
+    });
+    refused.unwrap_or(whole)
 }
 
 /// An error with all its causes, as one line.

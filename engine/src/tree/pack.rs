@@ -21,19 +21,39 @@ pub(crate) struct Options {
     pub(crate) name: Option<PathBuf>,
     /// Do not enter other file systems than the root's (`/proc`, volumes).
     pub(crate) one_file_system: bool,
+    /// Of a directory only what is in it, not itself.
+    pub(crate) contents: bool,
+    /// Permissions of all files and directories, instead of their own.
+    pub(crate) mode: Option<u32>,
+    /// What to leave out, by path below the root.
+    pub(crate) exclude: skep_dockerfile::Ignore,
 }
 
 /// Writes `root` (a directory or a single file) as an archive.
 pub(crate) fn pack(root: &Path, output: impl Write, options: Options) -> io::Result<()> {
-    let device = fs::symlink_metadata(root)?.dev();
+    let name = options.name.clone().unwrap_or_default();
+    pack_several(&[(root.to_owned(), name)], output, options)
+}
+
+/// Writes several roots, each under its name (none is the archive's own root), as
+/// one archive.
+pub(crate) fn pack_several(
+    roots: &[(PathBuf, PathBuf)],
+    output: impl Write,
+    options: Options,
+) -> io::Result<()> {
     let mut packer = Packer {
         builder: Builder::new(output),
         options,
-        device,
+        device: 0,
         links: HashMap::new(),
+        root: PathBuf::new(),
     };
-    let name = packer.options.name.clone();
-    packer.add(root, name.as_deref().unwrap_or(Path::new("")))?;
+    for (root, name) in roots {
+        packer.device = fs::symlink_metadata(root)?.dev();
+        packer.root.clone_from(root);
+        packer.add(root, name)?;
+    }
     packer.builder.finish()?;
     packer.builder.into_inner()?.flush()
 }
@@ -41,6 +61,8 @@ pub(crate) fn pack(root: &Path, output: impl Write, options: Options) -> io::Res
 struct Packer<W: Write> {
     builder: Builder<W>,
     options: Options,
+    /// What is being packed, and its file system.
+    root: PathBuf,
     device: u64,
     /// First name of each file that has several.
     links: HashMap<(u64, u64), PathBuf>,
@@ -54,6 +76,17 @@ impl<W: Write> Packer<W> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
+        if !self.options.exclude.is_empty()
+            && let Ok(below) = path.strip_prefix(&self.root)
+            && self.options.exclude.matches(&below.to_string_lossy())
+        {
+            // Something below may be taken back.
+            let skip =
+                !metadata.is_dir() || self.options.exclude.may_skip(&below.to_string_lossy());
+            if skip {
+                return Ok(());
+            }
+        }
         if metadata.is_dir() {
             return self.add_directory(path, name, &metadata);
         }
@@ -81,6 +114,7 @@ impl<W: Write> Packer<W> {
         if kind.is_file() {
             let file = File::open(path)?;
             let mut header = header_of(&metadata, EntryType::Regular);
+            self.options.mode.inspect(|mode| header.set_mode(*mode));
             header.set_size(metadata.len());
             // A file that grows or shrinks while we read must not break the
             // archive: exactly the announced bytes are written.
@@ -111,9 +145,11 @@ impl<W: Write> Packer<W> {
         name: &Path,
         metadata: &fs::Metadata,
     ) -> io::Result<()> {
-        if !name.as_os_str().is_empty() {
+        let left_out = self.options.contents && path == self.root;
+        if !name.as_os_str().is_empty() && !left_out {
             self.add_attributes(path)?;
             let mut header = header_of(metadata, EntryType::Directory);
+            self.options.mode.inspect(|mode| header.set_mode(*mode));
             let mut directory = name.as_os_str().to_owned();
             directory.push("/");
             self.builder

@@ -128,6 +128,23 @@ docker_json! {
         pub deleted: String,
     }
 
+    /// What builds keep, in `GET /system/df`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct BuildCache {
+        #[serde(rename = "ID")]
+        pub id: String,
+        #[serde(rename = "Type")]
+        pub kind: String,
+        pub description: String,
+        pub in_use: bool,
+        pub shared: bool,
+        /// Bytes.
+        pub size: i64,
+        pub created_at: Timestamp,
+        pub last_used_at: Timestamp,
+        pub usage_count: i64,
+    }
+
     /// `GET /distribution/{name}/json`.
     #[serde(rename_all = "PascalCase")]
     pub struct DistributionInspect {

@@ -47,8 +47,9 @@ pub use host::{
     ThrottleDevice, WeightDevice,
 };
 pub use image::{
-    DeleteItem, Descriptor, DistributionInspect, DriverData, ErrorDetail, HistoryItem, ImageConfig,
-    ImageInspect, ImageMetadata, ImageSummary, Platform, ProgressDetail, ProgressEvent, RootFs,
+    BuildCache, DeleteItem, Descriptor, DistributionInspect, DriverData, ErrorDetail, HistoryItem,
+    ImageConfig, ImageInspect, ImageMetadata, ImageSummary, Platform, ProgressDetail,
+    ProgressEvent, RootFs,
 };
 pub use inspect::{
     Change, ContainerInspect, ContainerState, ContainerSummary, Health, HealthResult, MountPoint,

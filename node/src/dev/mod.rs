@@ -47,7 +47,12 @@ pub enum DevError {
 
 /// Runs a whole cluster on this machine, each node in its own network namespace.
 #[derive(Debug, Parser)]
-#[command(name = "skep dev", bin_name = "skep dev", version, disable_help_subcommand = true)]
+#[command(
+    name = "skep dev",
+    bin_name = "skep dev",
+    version,
+    disable_help_subcommand = true
+)]
 struct DevArgs {
     #[command(subcommand)]
     command: DevCommand,

@@ -183,6 +183,8 @@ impl Cluster {
             .env("HOME", self.root.join("home"))
             .env("DOCKER_HOST", &host)
             .env("SKEP_HOST", &host)
+            // The builder that the daemon has, whatever plugins the client finds.
+            .env("DOCKER_BUILDKIT", "0")
             .current_dir(&self.root);
         command
     }

@@ -29,8 +29,7 @@ fn updates_lose_no_request() {
             c.page(node, PORT, "/")
         });
     }
-    let mut version = 1;
-    for order in ["stop-first", "start-first"] {
+    for (version, order) in (1..).zip(["stop-first", "start-first"]) {
         checks.check(
             &format!("a rolling update, {order}, under a steady stream of requests loses none"),
             || {
@@ -56,7 +55,6 @@ fn updates_lose_no_request() {
                 );
             },
         );
-        version += 1;
     }
     checks.check(
         "scaling down and up, and a drained node, lose no request",

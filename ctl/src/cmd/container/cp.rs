@@ -390,13 +390,13 @@ fn base_of(path: &str) -> String {
 }
 
 /// Why an archive could not be made, once that is known.
-type Problem = Arc<Mutex<Option<String>>>;
+pub type Problem = Arc<Mutex<Option<String>>>;
 
 /// Pieces of an archive that wait to be sent.
 const PIECES_MAX: usize = 8;
 
 /// Hands what is written on as pieces of a body.
-struct Pieces(mpsc::Sender<std::io::Result<Frame<Bytes>>>);
+pub struct Pieces(mpsc::Sender<std::io::Result<Frame<Bytes>>>);
 
 impl std::io::Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -412,18 +412,30 @@ impl std::io::Write for Pieces {
 }
 
 /// A file or directory as a tar stream; `entry` is its name in there, empty for the contents only.
-/// When something cannot be read, the stream breaks off, so that the daemon takes nothing for
-/// whole that is not.
 fn pack(source: String, entry: String, follow: bool, problem: Problem) -> Body {
+    archive_body(problem, move |tar| {
+        tar.follow_symlinks(follow);
+        append(tar, Path::new(&source), &entry).map_err(|error| {
+            std::io::Error::new(error.kind(), format!("{source}: {}", files::reason(&error)))
+        })
+    })
+}
+
+/// An archive being made, as a request's body. When something cannot be read, the stream breaks
+/// off, so that the daemon takes nothing for whole that is not.
+pub fn archive_body(
+    problem: Problem,
+    write: impl FnOnce(&mut tar::Builder<std::io::BufWriter<Pieces>>) -> std::io::Result<()>
+    + Send
+    + 'static,
+) -> Body {
     let (pieces, sent) = mpsc::channel(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
         let writer = std::io::BufWriter::with_capacity(64 << 10, Pieces(pieces.clone()));
         let mut tar = tar::Builder::new(writer);
-        tar.follow_symlinks(follow);
-        let packed = append(&mut tar, Path::new(&source), &entry);
-        if let Err(error) = packed {
+        if let Err(error) = write(&mut tar) {
             if let Ok(mut problem) = problem.lock() {
-                *problem = Some(format!("{source}: {}", files::reason(&error)));
+                *problem = Some(error.to_string());
             }
             // Before the builder is dropped, which would write a proper end.
             let _ = pieces.blocking_send(Err(error));

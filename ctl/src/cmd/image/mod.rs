@@ -1,6 +1,8 @@
 //! `skep image`.
 
 pub mod archive;
+pub mod build;
+pub mod context;
 pub mod history;
 pub mod ls;
 pub mod transfer;

@@ -43,9 +43,14 @@ pub fn mount_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartF
     attach(c"sysfs", &[], LOCKED_DOWN | readonly, "/sys")?;
     attach(c"mqueue", &[], LOCKED_DOWN, "/dev/mqueue")?;
     let shm = match &config.shm {
+        Shm::None => return Ok(()),
         Shm::Private { bytes } => make(
             c"tmpfs",
-            &[("mode", "1777"), ("size", &bytes.to_string())],
+            &[
+                ("source", "shm"),
+                ("mode", "1777"),
+                ("size", &bytes.to_string()),
+            ],
             LOCKED_DOWN,
             "/dev/shm",
         )?,

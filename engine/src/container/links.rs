@@ -1,0 +1,131 @@
+//! Variables that tell a container of the ones it is linked to, as `--link` on the default bridge has
+//! always set them.
+
+use std::net::IpAddr;
+
+use super::record::ContainerRecord;
+use super::validate::parse_port;
+use crate::engine::Engine;
+
+/// What a link says of a container.
+struct Linked<'a> {
+    /// The name of the container that has the link.
+    owner: &'a str,
+    alias: &'a str,
+    address: IpAddr,
+    environment: &'a [String],
+    /// Ports it exposes, with their protocols.
+    ports: Vec<(u16, String)>,
+}
+
+impl Engine {
+    /// The variables of all links of a container on the default bridge; containers that do not run
+    /// add none.
+    pub(super) fn linked_environment(&self, record: &ContainerRecord) -> Vec<String> {
+        if !matches!(
+            record.host_config.network_mode.as_str(),
+            "bridge" | "default"
+        ) {
+            return Vec::new();
+        }
+        let links = record.host_config.links.iter().flatten();
+        links
+            .flat_map(|link| {
+                let (target, alias) = link.split_once(':').unwrap_or((link, link));
+                let Ok(target) = self.containers.find(target) else {
+                    return Vec::new();
+                };
+                let target = target.record();
+                let address = target
+                    .networks
+                    .get("bridge")
+                    .and_then(|endpoint| endpoint.ip_address.parse().ok());
+                match address {
+                    Some(address) => variables(&Linked {
+                        owner: &record.name,
+                        alias: alias.rsplit('/').next().unwrap_or(alias),
+                        address,
+                        environment: &target.config.env,
+                        ports: exposed(&target),
+                    }),
+                    None => Vec::new(),
+                }
+            })
+            .collect()
+    }
+}
+
+/// The ports a container exposes, TCP first, each lowest first.
+fn exposed(record: &ContainerRecord) -> Vec<(u16, String)> {
+    let mut ports: Vec<(u16, String)> = record
+        .config
+        .exposed_ports
+        .keys()
+        .chain(record.host_config.port_bindings.keys())
+        .filter_map(|port| parse_port(port).ok())
+        .map(|(number, protocol)| (number, protocol.to_string()))
+        .collect();
+    ports.sort_by_key(|(number, protocol)| (protocol != "tcp", protocol.clone(), *number));
+    ports.dedup();
+    ports
+}
+
+fn variables(linked: &Linked<'_>) -> Vec<String> {
+    let Linked {
+        owner,
+        alias,
+        address,
+        environment,
+        ports,
+    } = linked;
+    let prefix = alias.to_uppercase().replace('-', "_");
+    let mut found = Vec::new();
+    if let Some((number, protocol)) = ports.first() {
+        found.push(format!("{prefix}_PORT={protocol}://{address}:{number}"));
+    }
+    for (number, protocol) in ports {
+        let port = format!("{prefix}_PORT_{number}_{}", protocol.to_uppercase());
+        found.push(format!("{port}={protocol}://{address}:{number}"));
+        found.push(format!("{port}_ADDR={address}"));
+        found.push(format!("{port}_PORT={number}"));
+        found.push(format!("{port}_PROTO={protocol}"));
+    }
+    found.push(format!("{prefix}_NAME=/{owner}/{alias}"));
+    for variable in *environment {
+        if let Some((name, value)) = variable.split_once('=')
+            && !matches!(name, "HOME" | "PATH")
+        {
+            found.push(format!("{prefix}_ENV_{name}={value}"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_tells_name_ports_and_environment() {
+        let environment = ["PATH=/bin".to_owned(), "WHO=db".to_owned()];
+        let linked = Linked {
+            owner: "web",
+            alias: "my-db",
+            address: IpAddr::from([10, 0, 0, 2]),
+            environment: &environment,
+            ports: vec![(5432, "tcp".into())],
+        };
+        assert_eq!(
+            variables(&linked),
+            [
+                "MY_DB_PORT=tcp://10.0.0.2:5432",
+                "MY_DB_PORT_5432_TCP=tcp://10.0.0.2:5432",
+                "MY_DB_PORT_5432_TCP_ADDR=10.0.0.2",
+                "MY_DB_PORT_5432_TCP_PORT=5432",
+                "MY_DB_PORT_5432_TCP_PROTO=tcp",
+                "MY_DB_NAME=/web/my-db",
+                "MY_DB_ENV_WHO=db",
+            ]
+        );
+    }
+}
