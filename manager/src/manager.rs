@@ -85,6 +85,9 @@ pub struct Core {
     pub liveness: Mutex<Liveness>,
     /// The version that each node's packets and names follow. Used on the leader only.
     pub networks: Mutex<BTreeMap<NodeId, u64>>,
+    /// Held while a node gains or loses its vote: a vote that is given while another thread finds
+    /// that there is none to take would stay with a node that has forgotten its log.
+    pub votes: tokio::sync::Mutex<()>,
     /// Wakes the leader's loop for something that is no change of the state.
     pub leader_wake: tokio::sync::Notify,
 }
@@ -131,6 +134,7 @@ impl Manager {
             sessions: Sessions::default(),
             liveness: Mutex::default(),
             networks: Mutex::default(),
+            votes: tokio::sync::Mutex::default(),
             leader_wake: tokio::sync::Notify::new(),
         });
         let mut running = JoinSet::new();

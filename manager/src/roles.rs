@@ -115,12 +115,17 @@ pub async fn reconcile(core: &Arc<Core>) {
 }
 
 async fn demote(core: &Arc<Core>, node: &Node) -> Result<(), String> {
-    if let Some(raft_id) = raft_id(node) {
-        if raft_id == core.raft_id {
-            // The next leader goes on with it.
-            core.consensus.step_down_hint(STEP_DOWN).await;
-            return Ok(());
-        }
+    if node.id == core.node {
+        // The next leader goes on with it.
+        core.consensus.step_down_hint(STEP_DOWN).await;
+        return Ok(());
+    }
+    let _votes = core.votes.lock().await;
+    // Whatever the state says of it: what counts is who is in the log.
+    let members = core.consensus.members();
+    let votes = members.iter().map(|part| &part.member);
+    let votes = votes.filter(|member| member.node == node.id.as_str());
+    for raft_id in votes.map(|member| member.id).chain(raft_id(node)) {
         match core.consensus.remove(raft_id).await {
             Ok(()) | Err(MembershipError::NoSuchMember { .. }) => (),
             Err(error) => return Err(error.to_string()),

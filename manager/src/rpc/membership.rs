@@ -87,10 +87,16 @@ fn refused(error: &MembershipError) -> Status {
 }
 
 async fn join(core: &Arc<Core>, node: &NodeId, request: &JoinRequest) -> Result<JoinReply, Status> {
+    let _votes = core.votes.lock().await;
     let snapshot = core.machine.store().snapshot();
-    if snapshot.node(node).is_none() {
+    let Some(found) = snapshot.node(node) else {
         return Err(Status::not_found(
             "the node is not a member of this cluster",
+        ));
+    };
+    if found.spec.role == NodeRole::Worker {
+        return Err(Status::failed_precondition(
+            "the node is to be a worker: it gets no vote",
         ));
     }
     if request.raft_id == 0 || request.address.is_empty() {
@@ -135,6 +141,7 @@ async fn join(core: &Arc<Core>, node: &NodeId, request: &JoinRequest) -> Result<
 
 /// A manager gives up its vote and becomes a worker that is down.
 async fn leave(core: &Arc<Core>, node: &NodeId) -> Result<(), Status> {
+    let _votes = core.votes.lock().await;
     let snapshot = core.machine.store().snapshot();
     let Some(found) = snapshot.node(node) else {
         return Ok(());

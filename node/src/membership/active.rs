@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ pub struct Active {
     connector: Arc<Connector>,
     worker: Arc<Worker>,
     manager: Mutex<Option<Arc<Manager>>>,
+    /// The manager has its vote; false from its start until then.
+    has_vote: AtomicBool,
     managers: watch::Sender<Vec<String>>,
     description: watch::Sender<NodeDescription>,
     events: mpsc::Sender<AgentEvent>,
@@ -119,6 +122,7 @@ impl Active {
             server_tls,
             worker: Arc::clone(&worker),
             manager: Mutex::default(),
+            has_vote: AtomicBool::new(true),
             description: watch::Sender::new(description),
             events,
             heard: tokio::sync::Mutex::new(heard),
@@ -454,8 +458,11 @@ impl Active {
                 self.restart_session();
             }
             (NodeRole::Worker, NodeRole::Worker) | (NodeRole::Manager, NodeRole::Manager) => {
-                if role == NodeRole::Manager && self.saved().raft_id == 0 {
+                // A vote that was refused while the node's role changed is asked for again.
+                let has_vote = self.has_vote.load(Ordering::SeqCst);
+                if role == NodeRole::Manager && (self.saved().raft_id == 0 || !has_vote) {
                     self.become_manager().await?;
+                    self.restart_session();
                 }
             }
         }
@@ -470,10 +477,13 @@ impl Active {
             }
             self.files.save(&saved)?;
         }
+        self.has_vote.store(false, Ordering::SeqCst);
         if lock(&self.manager).is_none() {
             self.start_manager().await?;
         }
-        self.join_log().await
+        self.join_log().await?;
+        self.has_vote.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     async fn become_worker(&self) -> Result<(), ControlError> {
