@@ -213,7 +213,7 @@ impl Engine {
                 row("userxattr", "false"),
             ],
             default_log_driver: self.config.default_log.kind.clone(),
-            log_drivers: words(&["json-file", "local", "none"]),
+            log_drivers: words(&crate::container::LOG_DRIVERS),
             volume_drivers: words(&["local"]),
             network_drivers: words(&["bridge", "host", "ipvlan", "macvlan", "null", "overlay"]),
             cgroup_version: if is_unified() { "2" } else { "1" }.into(),

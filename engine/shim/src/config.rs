@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use skep_dns::DnsConfig;
 
 use crate::cgroup::Limits;
+pub use crate::log::{Address, RemoteConfig, SyslogFormat};
 use crate::profile;
 
 /// Largest configuration file a shim reads.
@@ -352,6 +353,9 @@ pub struct LogConfig {
     /// Extra attributes of every entry (`labels`, `env`, `tag` options resolved).
     #[serde(default)]
     pub attrs: BTreeMap<String, String>,
+    /// Who else keeps the log.
+    #[serde(default)]
+    pub remote: Option<RemoteConfig>,
 }
 
 fn one() -> u32 {
@@ -444,6 +448,7 @@ impl ShimConfig {
                 max_size: None,
                 max_file: 1,
                 attrs: BTreeMap::new(),
+                remote: None,
             },
             health: None,
             dns: None,

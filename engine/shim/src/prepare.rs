@@ -41,7 +41,7 @@ pub fn main(config: &Path) -> i32 {
     let result = prepare(config, &channel).and_then(|parts| {
         let socket = parts.config.paths.socket.clone();
         Supervisor::new(parts)
-            .context(|| "opening the log")
+            .context(|| "failed to initialize logging driver")
             .inspect_err(|_| {
                 let _ = fs::remove_file(socket);
             })

@@ -50,6 +50,27 @@ fn civil_date(days: i64) -> (i64, u32, u32) {
     (year, month as u32, day as u32)
 }
 
+/// The seconds since 1970 of a moment that [`rfc3339`] wrote; its fraction is cut off.
+pub fn parse_seconds(text: &str) -> Option<i64> {
+    let (date, clock) = text.trim_end_matches('Z').split_once('T')?;
+    let clock = clock.split('.').next()?;
+    let mut numbers = date.split('-').chain(clock.split(':')).map(str::parse);
+    let mut next = || -> Option<i64> { numbers.next()?.ok() };
+    let (year, month, day) = (next()?, next()?, next()?);
+    Some(day_number(year, month, day) * 86_400 + next()? * 3600 + next()? * 60 + next()?)
+}
+
+/// The inverse of [`civil_date`].
+fn day_number(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year - era * 400;
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
 /// A duration as Go prints it: `1.5s`, `2m0s`, `500ms`.
 pub fn go_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
@@ -99,6 +120,15 @@ mod tests {
         assert_eq!(at(1_709_251_199, 120_000_000), "2024-02-29T23:59:59.12Z");
         assert_eq!(at(1_735_689_600, 1), "2025-01-01T00:00:00.000000001Z");
         assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn moments_are_read_back() {
+        for seconds in [0, 951_782_399, 951_782_400, 1_735_689_600, 4_107_542_400] {
+            let text = rfc3339(UNIX_EPOCH + Duration::new(seconds, 120_000_000));
+            assert_eq!(parse_seconds(&text), Some(seconds as i64), "{text}");
+        }
+        assert_eq!(parse_seconds("yesterday"), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use skep_model::Timestamp;
 use tokio::sync::mpsc;
 
+use super::log_options::can_be_read;
 use super::record::Status;
 use crate::clock;
 use crate::engine::Engine;
@@ -54,12 +55,12 @@ impl Engine {
         options: LogOptions,
     ) -> Result<(bool, LogStream)> {
         let container = self.containers.find(name)?;
-        let (tty, driver, status) = {
+        let (tty, readable, status) = {
             let inner = container.lock();
             let record = &inner.record;
             (
                 record.config.tty,
-                record.host_config.log_config.kind.clone(),
+                can_be_read(&record.host_config.log_config),
                 record.state.status,
             )
         };
@@ -68,7 +69,7 @@ impl Engine {
                 "Bad parameters: you must choose at least one stream",
             ));
         }
-        if driver == "none" {
+        if !readable {
             return Err(EngineError::not_implemented(
                 "configured logging driver does not support reading",
             ));

@@ -43,6 +43,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 pub(crate) use exec::ExecTable;
 pub use exec::ReservedExec;
 pub(crate) use index::ContainerIndex;
+pub(crate) use log_options::DRIVER_NAMES as LOG_DRIVERS;
 pub(crate) use record::{ContainerRecord, Status};
 pub(crate) use validate::{parse_port, parse_port_range};
 pub use wait::ContainerWaiter;

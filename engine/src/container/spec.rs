@@ -11,7 +11,7 @@ use skep_shim::config::{
     Namespaces, Paths, Process, Propagation, Rlimit, RootSource, Rootfs, Seccomp, ShimConfig, Shm,
 };
 
-use super::log_options::{log_config, log_tag};
+use super::log_options::{ask_resolver, log_config, log_tag};
 use super::record::{ContainerRecord, MountRecord};
 use super::root::RootPaths;
 use super::{merge, signal};
@@ -130,7 +130,13 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
         .collect();
     shim.device_cgroup_rules = host.device_cgroup_rules.clone().unwrap_or_default();
     shim.privileged = host.privileged;
-    shim.log = log_config(&host.log_config, config, around.log_path, log_tag(record))?;
+    shim.log = log_config(
+        &host.log_config,
+        config,
+        around.log_path,
+        log_tag(record),
+        ask_resolver,
+    )?;
     shim.health = health(config);
     shim.dns = around.dns;
     shim.init = host.init.unwrap_or(around.default_init);

@@ -150,6 +150,7 @@ pub(crate) fn create(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<
         config,
         Default::default(),
         Default::default(),
+        super::log_options::assume_found,
     )?;
     super::spec::security(host)?;
     skep_shim::capabilities::resolve(

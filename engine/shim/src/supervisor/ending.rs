@@ -67,6 +67,11 @@ impl Ending {
         self.stage == Stage::Recorded
     }
 
+    /// Whether whoever keeps the log has had its time to take the rest.
+    pub fn has_lingered(&self, now: Instant) -> bool {
+        self.lasted(now) > LINGER_MAX
+    }
+
     fn enter(&mut self, stage: Stage, now: Instant) {
         self.stage = stage;
         self.stage_since = now;

@@ -29,9 +29,9 @@ use self::execs::Exec;
 use self::poll::{PollSet, Ready};
 use self::processes::Main;
 use crate::cgroup::Group;
-use crate::config::{LogDriver, ShimConfig};
+use crate::config::ShimConfig;
 use crate::dns::{self, DnsToken};
-use crate::log::{JsonFile, Lines, Output};
+use crate::log::{Lines, Log, Output, Remote};
 use crate::protocol::{Event, State, Status, encode_frame};
 
 /// Clients connected at a time; more wait in the kernel's queue.
@@ -64,6 +64,8 @@ pub enum Token {
     Output(ProcessKey, Output),
     Input(ProcessKey),
     OutOfMemory,
+    /// Whoever keeps the log takes more of it.
+    Log,
     Dns(DnsToken),
 }
 
@@ -87,7 +89,7 @@ pub struct Supervisor {
     checks: Checks,
     paused: bool,
     ending: Option<Ending>,
-    log: Option<JsonFile>,
+    log: Log,
     lines: [Lines; 2],
     dns: Option<dns::Server>,
     out_of_memory: Option<OwnedFd>,
@@ -117,15 +119,7 @@ pub struct Parts {
 impl Supervisor {
     /// Takes over what was prepared.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let log = match parts.config.log.driver {
-            LogDriver::JsonFile | LogDriver::Local => Some(JsonFile::open(
-                parts.config.log.path.clone(),
-                parts.config.log.max_size,
-                parts.config.log.max_file,
-                &parts.config.log.attrs,
-            )?),
-            LogDriver::None => None,
-        };
+        let log = Log::open(&parts.config.log)?;
         Ok(Self {
             checks: Checks::new(parts.config.health.as_ref()),
             config: parts.config,
@@ -184,6 +178,9 @@ impl Supervisor {
         }
         if let Some(event) = &self.out_of_memory {
             set.add(event, true, false, Token::OutOfMemory);
+        }
+        if let Some(socket) = self.log.remote.as_ref().and_then(Remote::interest) {
+            set.add(socket, false, true, Token::Log);
         }
         if let Some(dns) = &self.dns {
             dns.interests(|fd, readable, writable, token| {
@@ -258,6 +255,7 @@ impl Supervisor {
             execs,
             self.checks.next_deadline(self.paused),
             self.ending.as_ref().map(Ending::next_deadline),
+            self.log.remote.as_ref().and_then(Remote::next_deadline),
         ]
         .into_iter()
         .flatten()
@@ -288,6 +286,11 @@ impl Supervisor {
                 }
             }
             Token::OutOfMemory => self.note_out_of_memory(),
+            Token::Log => {
+                if let Some(remote) = &mut self.log.remote {
+                    remote.ready();
+                }
+            }
             Token::Dns(token) => {
                 if let Some(dns) = &mut self.dns {
                     dns.ready(token, &mut self.buffer, Instant::now());
@@ -300,15 +303,18 @@ impl Supervisor {
         if let Some(dns) = &mut self.dns {
             dns.tick(now);
         }
-        if let Some(log) = &mut self.log {
-            log.flush();
+        self.log.flush();
+        if let Some(remote) = &mut self.log.remote {
+            remote.tick(now);
         }
         self.tick_execs(now);
         self.tick_checks(now);
         self.tick_ending(now);
         self.flush_connections(now);
-        let recorded = self.ending.as_ref().is_some_and(Ending::is_recorded);
-        self.finished = recorded && self.connections.is_empty();
+        let ending = self.ending.as_ref().filter(|ending| ending.is_recorded());
+        self.finished = ending.is_some_and(|ending| {
+            self.connections.is_empty() && (self.log.is_drained() || ending.has_lingered(now))
+        });
     }
 
     fn take_signals(&mut self) {
@@ -350,7 +356,7 @@ impl Supervisor {
             health: self.checks.status().cloned(),
             execs: self.execs.values().map(Exec::status).collect(),
             oom_kills: self.oom_kills.max(self.group.oom_kills()),
-            log_entries_lost: self.log.as_ref().map_or(0, JsonFile::lost),
+            log_entries_lost: self.log.lost(),
         }
     }
 

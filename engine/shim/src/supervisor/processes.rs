@@ -141,9 +141,8 @@ impl Supervisor {
     }
 
     fn pass_on(&mut self, key: ProcessKey, output: Output, bytes: &[u8]) {
-        if key == ProcessKey::Main
-            && let Some(log) = &mut self.log
-        {
+        if key == ProcessKey::Main && self.log.is_kept() {
+            let log = &mut self.log;
             let now = time::now();
             self.lines[output as usize].push(bytes, &now, |entry| log.write(output, entry));
         }
@@ -171,9 +170,7 @@ impl Supervisor {
 
     /// Ends the log's unfinished lines.
     pub(super) fn finish_log(&mut self) {
-        let Some(log) = &mut self.log else {
-            return;
-        };
+        let log = &mut self.log;
         let now = time::now();
         for output in [Output::Stdout, Output::Stderr] {
             self.lines[output as usize].finish(&now, |entry| log.write(output, entry));

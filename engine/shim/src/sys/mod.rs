@@ -4,6 +4,7 @@
 //! All are thin: one call, its result checked, descriptors owned and close-on-exec.
 
 mod mounts;
+mod sockets;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -16,6 +17,7 @@ use std::ptr;
 use libc::{c_int, c_long, c_uint};
 
 pub use mounts::{FsContext, attach_mount, clone_tree, detach_mount, mount, set_mount};
+pub use sockets::{begin_connect, is_stream, local_time, send, socket_error, wait_writable};
 
 /// Turns a raw result into an error when negative.
 fn check(result: c_long) -> io::Result<c_long> {

@@ -131,6 +131,7 @@ impl Container {
             max_size: None,
             max_file: 1,
             attrs: Default::default(),
+            remote: None,
         };
         Self { directory, config }
     }
