@@ -94,13 +94,13 @@ impl Engine {
         for directory in ["containers", "dns"] {
             record::make_directory(&config.exec_root.join(directory), 0o711)?;
         }
-        let records = read_containers(&config)?;
+        let volumes = VolumeStore::open(&config.data_root.join("volumes"))?;
+        let records = read_containers(&config, &volumes)?;
         let in_use: BTreeSet<Digest> = records
             .iter()
             .flat_map(|record| record.chain.iter().cloned())
             .collect();
         let images = Arc::new(ImageStore::open(&config.data_root, &in_use)?);
-        let volumes = VolumeStore::open(&config.data_root.join("volumes"))?;
         let builds = Caches::open(&config.data_root)?;
         let networks = NetworkStore::open(&config)?;
         let launcher =
@@ -311,18 +311,26 @@ fn lock(path: &Path) -> Result<Flock<File>> {
 
 /// The records of all containers. A directory without a record was never a whole
 /// container, and goes.
-fn read_containers(config: &EngineConfig) -> Result<Vec<ContainerRecord>> {
+fn read_containers(config: &EngineConfig, volumes: &VolumeStore) -> Result<Vec<ContainerRecord>> {
     let root = config.data_root.join("containers");
     let what = || format!("cannot read `{}`", root.display());
-    let mut records = Vec::new();
+    let (mut records, mut leftovers) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(&root).during(what)? {
         let path = entry.during(what)?.path();
         match record::load::<ContainerRecord>(&path.join("container.json")) {
             Ok(Some(record)) => records.push(record),
-            Ok(None) => record::remove_tree(&path)?,
+            Ok(None) => leftovers.push(path),
             // The others must not suffer; somebody may repair this one.
             Err(error) => tracing::error!(%error, "container is damaged"),
         }
+    }
+    let used: BTreeSet<&str> = records
+        .iter()
+        .flat_map(|record| &record.mounts)
+        .map(|mount| mount.point.name.as_str())
+        .collect();
+    for path in leftovers {
+        crate::container::owned::remove_leftover(&path, volumes, &used)?;
     }
     Ok(records)
 }

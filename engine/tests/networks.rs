@@ -11,30 +11,6 @@ use skep_engine::types::{
 };
 use skep_engine::{Engine, Filters, Kind, RemoveOptions};
 
-/// Runs a test in a fresh network namespace, loopback up, so that its bridges,
-/// ports and firewall tables are nobody else's.
-fn in_own_network<F: Future<Output = ()>>(test: impl FnOnce(Bench) -> F) {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-    std::process::Command::new("/bin/busybox")
-        .args(["ip", "link", "set", "lo", "up"])
-        .status()
-        .unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        if let Some(bench) = bench().await {
-            test(bench).await;
-        }
-    });
-}
-
 fn on(network: &str, script: &str) -> ContainerConfig {
     with_host(shell(script), |host| host.network_mode = network.into())
 }

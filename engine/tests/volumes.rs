@@ -139,7 +139,7 @@ async fn binds_of_all_sorts() {
     let made = bench.path().join("made/by/us");
     let config = with_host(
         shell(
-            "cat /m/file; echo x > /m/no 2>&1; cat /f; echo back > /made/x; df /t | tail -1 | wc -l; cat /etc/hosts | head -1",
+            "exec 2>&1; cat /m/file; echo x > /m/no; cat /f; echo back > /made/x; df /t | tail -1 | wc -l; cat /etc/hosts | head -1",
         ),
         |host| {
             host.binds = Some(vec![

@@ -8,6 +8,7 @@ use super::record::Status;
 use super::{Container, Inner, monitor, restart};
 use crate::engine::Engine;
 use crate::error::{IoContext as _, Result};
+use crate::options::RemoveOptions;
 use crate::record as file;
 use crate::streams::blocking;
 use skep_shim::ClientError;
@@ -51,17 +52,20 @@ enum Found {
     Ended,
     /// It did not run before.
     Still,
+    /// Its removal was cut off.
+    HalfRemoved,
 }
 
 impl Engine {
     /// Reconciles all containers with what there is.
     pub(crate) async fn adopt(&self) -> Result<()> {
-        let mut ended = Vec::new();
+        let (mut ended, mut removed) = (Vec::new(), Vec::new());
         for container in self.containers.all() {
             let (engine, target) = (self.shared(), Arc::clone(&container));
             match blocking(move || engine.find_again(&target)).await? {
                 Found::Lives => monitor::watch(self, &container),
                 Found::Ended => ended.push(container),
+                Found::HalfRemoved => removed.push(container),
                 Found::Still => {}
             }
         }
@@ -81,6 +85,15 @@ impl Engine {
                 }
             }
         }
+        for container in removed {
+            let options = RemoveOptions {
+                force: true,
+                volumes: container.lock().record.removes_volumes,
+            };
+            if let Err(error) = self.container_remove(&container.id, options).await {
+                tracing::error!(%error, container = container.id, "a container was not removed");
+            }
+        }
         for container in self.containers.all() {
             self.resume(&container).await;
         }
@@ -90,10 +103,8 @@ impl Engine {
     fn find_again(&self, container: &Container) -> Result<Found> {
         let status = container.status();
         if status == Status::Removing {
-            // A removal that was cut off is done again.
-            container.lock().record.state.status = Status::Exited;
-            container.change(|inner| inner.record.host_config.auto_remove = true)?;
-            return Ok(Found::Still);
+            container.lock().record.state.status = Status::Dead;
+            return Ok(Found::HalfRemoved);
         }
         match settled(container) {
             Some(shim) => {

@@ -1,6 +1,6 @@
 //! `docker create`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::record::{ContainerRecord, State};
@@ -92,6 +92,7 @@ impl Engine {
             restart_count: 0,
             stopped_by_hand: false,
             has_injected: false,
+            removes_volumes: false,
             config,
             host_config: host,
             extras,
@@ -100,7 +101,7 @@ impl Engine {
         if made.is_err() {
             self.containers.release(&name, &id);
             let (directory, runtime) = self.container_directories(&id);
-            file::remove_tree(&directory)?;
+            super::owned::remove_leftover(&directory, &self.volumes, &BTreeSet::new())?;
             file::remove_tree(&runtime)?;
         }
         let container = made?;
@@ -112,7 +113,14 @@ impl Engine {
         let (directory, runtime) = self.container_directories(&record.id);
         file::make_directory(&directory, 0o710)?;
         file::make_directory(&runtime, 0o700)?;
-        record.mounts = self.resolve_mounts(&record.config, &record.host_config)?;
+        let mounts = self.plan_mounts(&record.config, &record.host_config)?;
+        let anonymous: Vec<&str> = mounts
+            .iter()
+            .filter(|mount| mount.record.anonymous)
+            .map(|mount| mount.record.point.name.as_str())
+            .collect();
+        super::owned::note(&directory, &anonymous)?;
+        record.mounts = self.make_mounts(mounts)?;
         self.make_root(&directory, &record)?;
         let container = Arc::new(Container::new(record, directory, runtime));
         // The record last: a directory without one is not a container.

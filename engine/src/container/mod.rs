@@ -18,6 +18,7 @@ pub(crate) mod logs;
 mod merge;
 mod monitor;
 pub(crate) mod mounts;
+pub(crate) mod owned;
 mod record;
 mod remove;
 mod restart;

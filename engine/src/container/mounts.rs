@@ -337,13 +337,38 @@ fn is_below(path: &Path) -> bool {
         .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
+/// A mount, and its volume if that may have to be made.
+pub(crate) struct PlannedMount {
+    pub(crate) record: MountRecord,
+    volume: Option<VolumeRecord>,
+}
+
+/// Gives the volume its name.
+fn plan(want: Wanted) -> PlannedMount {
+    let Wanted { mut record, volume } = want;
+    let volume = volume.map(|(mut labels, options)| {
+        if record.point.name.is_empty() {
+            record.point.name = names::new_id(&mut rand::rng());
+            labels.insert(ANONYMOUS_LABEL.into(), String::new());
+        }
+        VolumeRecord {
+            name: record.point.name.clone(),
+            created: clock::now(),
+            labels: (!labels.is_empty()).then_some(labels),
+            options: (!options.is_empty()).then_some(options),
+            anonymous: record.anonymous,
+        }
+    });
+    PlannedMount { record, volume }
+}
+
 impl Engine {
-    /// All mounts of a new container, its volumes made. Blocking.
-    pub(crate) fn resolve_mounts(
+    /// All mounts of a new container, and the volumes to make for them.
+    pub(crate) fn plan_mounts(
         &self,
         config: &ContainerConfig,
         host: &HostConfig,
-    ) -> Result<Vec<MountRecord>> {
+    ) -> Result<Vec<PlannedMount>> {
         let inherited = self.inherited_mounts(host)?;
         let reserved: Vec<String> = inherited
             .iter()
@@ -351,41 +376,41 @@ impl Engine {
             .collect();
         let wanted = wanted(config, host, &reserved)?;
         // What the request says itself comes before what it inherits.
-        let mut mounts: Vec<MountRecord> = inherited
+        let mut mounts: Vec<PlannedMount> = inherited
             .into_iter()
             .filter(|old| {
                 !wanted
                     .iter()
                     .any(|new| new.record.point.destination == old.point.destination)
             })
+            .map(|record| PlannedMount {
+                record,
+                volume: None,
+            })
             .collect();
-        for want in wanted {
-            mounts.push(self.realize(want)?);
-        }
-        mounts.sort_by_key(|mount| Path::new(&mount.point.destination).components().count());
+        mounts.extend(wanted.into_iter().map(plan));
+        mounts.sort_by_key(|mount| {
+            Path::new(&mount.record.point.destination)
+                .components()
+                .count()
+        });
         Ok(mounts)
     }
 
-    fn realize(&self, want: Wanted) -> Result<MountRecord> {
-        let Wanted { mut record, volume } = want;
-        let Some((mut labels, options)) = volume else {
-            return Ok(record);
-        };
-        if record.point.name.is_empty() {
-            record.point.name = names::new_id(&mut rand::rng());
-            labels.insert(ANONYMOUS_LABEL.into(), String::new());
-        }
-        let volume = self.ensure_volume(VolumeRecord {
-            name: record.point.name.clone(),
-            created: clock::now(),
-            labels: (!labels.is_empty()).then_some(labels),
-            options: (!options.is_empty()).then_some(options),
-            anonymous: record.anonymous,
-        })?;
-        let data = self.volumes.data(&volume.name);
-        record.point.source = data.display().to_string();
-        record.source = data.join(&record.source);
-        Ok(record)
+    /// Makes the volumes of a plan that are not there. Blocking.
+    pub(crate) fn make_mounts(&self, planned: Vec<PlannedMount>) -> Result<Vec<MountRecord>> {
+        planned
+            .into_iter()
+            .map(|PlannedMount { mut record, volume }| {
+                if let Some(volume) = volume {
+                    let volume = self.ensure_volume(volume)?;
+                    let data = self.volumes.data(&volume.name);
+                    record.point.source = data.display().to_string();
+                    record.source = data.join(&record.source);
+                }
+                Ok(record)
+            })
+            .collect()
     }
 
     /// The mounts of the containers in `volumes-from`.

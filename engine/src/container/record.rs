@@ -43,6 +43,9 @@ pub(crate) struct ContainerRecord {
     /// start it again.
     #[serde(default)]
     pub(crate) has_injected: bool,
+    /// While it is being removed: whether its anonymous volumes go too.
+    #[serde(default)]
+    pub(crate) removes_volumes: bool,
 }
 
 /// A bind mount or volume.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Container;
 use super::record::Status;
+use super::{Container, owned};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
@@ -59,7 +59,10 @@ impl Engine {
 
     async fn remove_stopped(&self, container: &Arc<Container>, volumes: bool) -> Result<()> {
         container
-            .alter(|inner| inner.record.state.status = Status::Removing)
+            .alter(move |inner| {
+                inner.record.state.status = Status::Removing;
+                inner.record.removes_volumes = volumes;
+            })
             .await?;
         let (engine, target) = (self.shared(), Arc::clone(container));
         let removed = blocking(move || {
@@ -68,14 +71,21 @@ impl Engine {
             engine.detach_networks(&target);
             target.write_no_more();
             file::remove_tree(&target.runtime)?;
+            match volumes {
+                true => {
+                    let names: Vec<&str> = record.anonymous_volumes().collect();
+                    owned::note(&target.directory, &names)?;
+                }
+                false => owned::forget(&target.directory)?,
+            }
             // The record first: what is left of a removal that was cut off is
             // then cleared at the next open.
             file::remove_file(&target.record_file())?;
-            file::remove_tree(&target.directory)?;
-            engine.containers.remove(&record.id);
             if volumes {
                 engine.remove_anonymous_volumes(&record);
             }
+            file::remove_tree(&target.directory)?;
+            engine.containers.remove(&record.id);
             engine.images.sweep(|| engine.containers.chains_in_use())
         })
         .await;
@@ -91,9 +101,11 @@ impl Engine {
 
     fn remove_anonymous_volumes(&self, record: &super::ContainerRecord) {
         let used = self.volumes_in_use();
-        for mount in &record.mounts {
-            let name = &mount.point.name;
-            if mount.point.kind != "volume" || !mount.anonymous || used.contains_key(name) {
+        for name in record.anonymous_volumes() {
+            let of_others = used
+                .get(name)
+                .is_some_and(|users| users.iter().any(|user| *user != record.id));
+            if of_others {
                 continue;
             }
             match self.volumes.remove(name) {

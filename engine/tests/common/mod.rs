@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod registry;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +55,30 @@ pub async fn bench() -> Option<Bench> {
     bench.open().await;
     import_busybox(bench.engine(), IMAGE).await;
     Some(bench)
+}
+
+/// Runs a test in a fresh network namespace, loopback up, so that its bridges,
+/// ports and firewall tables are nobody else's.
+pub fn in_own_network<F: Future<Output = ()>>(test: impl FnOnce(Bench) -> F) {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    std::process::Command::new("/bin/busybox")
+        .args(["ip", "link", "set", "lo", "up"])
+        .status()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        if let Some(bench) = bench().await {
+            test(bench).await;
+        }
+    });
 }
 
 impl Bench {
