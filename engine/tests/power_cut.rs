@@ -5,7 +5,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -135,49 +134,6 @@ fn cut(bench: &Bench, library: &Path, work: &str, point: usize, pulled: &str) ->
             false
         }
     }
-}
-
-/// All that an engine keeps on disk and in the kernel, by name.
-fn kept(bench: &Bench) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let places = [
-        "data/images/blobs/sha256",
-        "data/images/ingest",
-        "data/images/records",
-        "data/layers",
-        "data/containers",
-        "data/volumes",
-        "data/builds",
-        "run/containers",
-        "run/netns",
-    ];
-    for place in places {
-        for entry in std::fs::read_dir(bench.path().join(place))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            // Part of a download, for the next pull to go on from; dropped in time.
-            if !name.ends_with(".part") {
-                found.insert(format!("{place}/{name}"));
-            }
-        }
-    }
-    let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-    for link in links.lines().filter_map(|line| line.split_once(':')) {
-        found.insert(format!("link {}", link.0.trim()));
-    }
-    let own = bench.path().display().to_string();
-    for line in std::fs::read_to_string("/proc/thread-self/mountinfo")
-        .unwrap()
-        .lines()
-        .filter(|line| line.contains(&own))
-    {
-        let point = line.split(' ').nth(4).unwrap_or_default();
-        found.insert(format!("mount {}", point.replace(&own, "")));
-    }
-    found
 }
 
 async fn addresses_in_use(engine: &Engine) -> usize {
