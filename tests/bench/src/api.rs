@@ -27,7 +27,7 @@ impl Api {
         };
         write!(
             stream,
-            "{method} /{}{path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            "{method} /{}{path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nX-Registry-Auth: e30=\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
             self.version,
             body.len()
         )?;
@@ -56,6 +56,17 @@ impl Api {
             "{method} {path}: {status} {body}"
         );
         Ok(serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// How many bytes the answer to a request has.
+    pub fn size_of(&self, path: &str) -> Result<u64> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        write!(
+            stream,
+            "GET /{}{path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n",
+            self.version
+        )?;
+        Ok(std::io::copy(&mut stream, &mut std::io::sink())?)
     }
 
     /// From the request until every replica is told to run.
@@ -110,19 +121,66 @@ impl Api {
 
     /// The whole life of a container that ends at once, without a network.
     pub fn run_container(&self, name: &str, image: &str, command: &[&str]) -> Result<Duration> {
-        let spec = serde_json::json!({
-            "Image": image, "Cmd": command, "Healthcheck": {"Test": ["NONE"]},
-            "HostConfig": {"NetworkMode": "none"},
-        });
         let began = Instant::now();
-        self.ask(
-            "POST",
-            &format!("/containers/create?name={name}"),
-            spec.to_string().as_bytes(),
-        )?;
-        self.ask("POST", &format!("/containers/{name}/start"), b"")?;
+        self.create(name, image, command, "none")?;
+        self.start(name)?;
         self.ask("POST", &format!("/containers/{name}/wait"), b"")?;
         self.ask("DELETE", &format!("/containers/{name}"), b"")?;
+        Ok(began.elapsed())
+    }
+
+    /// Makes a container on this network.
+    pub fn create(&self, name: &str, image: &str, command: &[&str], network: &str) -> Result<()> {
+        let spec = serde_json::json!({
+            "Image": image, "Cmd": command, "Healthcheck": {"Test": ["NONE"]},
+            "HostConfig": {"NetworkMode": network},
+        });
+        let path = format!("/containers/create?name={name}");
+        self.ask("POST", &path, spec.to_string().as_bytes())?;
+        Ok(())
+    }
+
+    pub fn start(&self, name: &str) -> Result<()> {
+        self.ask("POST", &format!("/containers/{name}/start"), b"")?;
+        Ok(())
+    }
+
+    /// What the docker client does for `run --rm`, but for attaching: create with
+    /// removal at the end, wait for that, start.
+    pub fn run_and_remove(
+        &self,
+        name: &str,
+        image: &str,
+        command: &[&str],
+        network: &str,
+    ) -> Result<Duration> {
+        let spec = serde_json::json!({
+            "Image": image, "Cmd": command,
+            "HostConfig": {"NetworkMode": network, "AutoRemove": true},
+        });
+        let began = Instant::now();
+        let path = format!("/containers/create?name={name}");
+        self.ask("POST", &path, spec.to_string().as_bytes())?;
+        let ended = std::thread::scope(|scope| {
+            let path = format!("/containers/{name}/wait?condition=removed");
+            let waiting = scope.spawn(move || self.ask("POST", &path, b""));
+            self.start(name)?;
+            waiting.join().expect("asking does not panic")
+        })?;
+        ensure!(ended["StatusCode"] == 0, "{name} ended with {ended}");
+        Ok(began.elapsed())
+    }
+
+    /// Runs one more program in a container, to its end.
+    pub fn exec(&self, name: &str, command: &[&str]) -> Result<Duration> {
+        let began = Instant::now();
+        let spec = serde_json::json!({"Cmd": command, "AttachStdout": true});
+        let path = format!("/containers/{name}/exec");
+        let made = self.ask("POST", &path, spec.to_string().as_bytes())?;
+        let id = made["Id"].as_str().context("an exec without an id")?;
+        self.ask("POST", &format!("/exec/{id}/start"), b"{}")?;
+        let ended = self.ask("GET", &format!("/exec/{id}/json"), b"")?;
+        ensure!(ended["ExitCode"] == 0, "{ended}");
         Ok(began.elapsed())
     }
 }

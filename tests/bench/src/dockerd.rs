@@ -14,13 +14,14 @@ use crate::table::Table;
 /// How long it may take to answer after its start.
 const READY: Duration = Duration::from_secs(60);
 
-struct Dockerd {
+pub struct Dockerd {
     process: Child,
     root: PathBuf,
 }
 
 impl Dockerd {
-    fn start(program: &Path, root: PathBuf) -> Result<Self> {
+    /// Starts it in a network namespace of its own, with these flags more.
+    pub fn start(program: &Path, root: PathBuf, flags: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(&root)?;
         let log = std::fs::File::create(root.join("log"))?;
         let at = |name: &str| root.join(name).display().to_string();
@@ -40,7 +41,8 @@ impl Dockerd {
                 "--host",
                 &format!("unix://{}", at("sock")),
             ])
-            .args(["--iptables=false", "--bridge=none"])
+            .arg("--iptables=false")
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -70,46 +72,68 @@ impl Drop for Dockerd {
     }
 }
 
+/// Where a program is, if it is installed.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
+        .iter()
+        .map(|place| Path::new(place).join(name))
+        .find(|path| path.exists())
+}
+
+impl Dockerd {
+    /// Its process; the shell before it became it.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// It does not within a minute, or ended: its log.
+    pub fn api(&mut self) -> Result<Api> {
+        let api = Api {
+            socket: self.root.join("sock"),
+            version: "v1.41",
+        };
+        let began = Instant::now();
+        loop {
+            match api.ask("GET", "/version", b"") {
+                Ok(_) => return Ok(api),
+                Err(error) if began.elapsed() > READY || self.process.try_wait()?.is_some() => {
+                    let mut log = String::new();
+                    std::fs::File::open(self.root.join("log"))?.read_to_string(&mut log)?;
+                    bail!("dockerd does not answer: {error:#}\n{log}");
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+}
+
+/// `dockerd` and its version.
+pub fn name(api: &Api) -> Result<String> {
+    let version = api.ask("GET", "/version", b"")?;
+    Ok(format!(
+        "dockerd {}",
+        version["Version"].as_str().unwrap_or_default()
+    ))
+}
+
 pub fn run(table: &mut Table) -> Result<()> {
-    let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(Path::new);
-    let found = |name: &str| {
-        places
-            .iter()
-            .map(|place| place.join(name))
-            .find(|path| path.exists())
-    };
-    let (Some(program), Some(busybox)) = (found("dockerd"), found("busybox")) else {
+    let (Some(program), Some(busybox)) = (installed("dockerd"), installed("busybox")) else {
         eprintln!(
             "skipped: dockerd's figures: there is no dockerd, or no busybox, on this machine"
         );
         return Ok(());
     };
     let root = std::env::temp_dir().join(format!("skb-dockerd-{}", std::process::id()));
-    let mut dockerd = Dockerd::start(&program, root)?;
-    let api = Api {
-        socket: dockerd.root.join("sock"),
-        version: "v1.41",
-    };
-    let began = Instant::now();
-    let version = loop {
-        match api.ask("GET", "/version", b"") {
-            Ok(version) => break version,
-            Err(error) if began.elapsed() > READY || dockerd.process.try_wait()?.is_some() => {
-                let mut log = String::new();
-                std::fs::File::open(dockerd.root.join("log"))?.read_to_string(&mut log)?;
-                bail!("dockerd does not answer: {error:#}\n{log}");
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
-    let layer = archive(&std::fs::read(busybox)?);
+    let mut dockerd = Dockerd::start(&program, root, &["--bridge=none"])?;
+    let api = dockerd.api()?;
+    let layer = archive(&[("bin/busybox", &std::fs::read(busybox)?)]);
     api.ask("POST", "/images/create?fromSrc=-&repo=bench&tag=1", &layer)?;
     let init = br#"{"ListenAddr":"127.0.0.1:2377","AdvertiseAddr":"127.0.0.1"}"#;
     api.ask("POST", "/swarm/init", init)?;
-    let name = format!(
-        "dockerd {}",
-        version["Version"].as_str().unwrap_or_default()
-    );
+    let name = name(&api)?;
     let subject = Subject {
         name: &name,
         api: &api,
@@ -126,23 +150,27 @@ pub fn run(table: &mut Table) -> Result<()> {
     services::run(table, &subject)
 }
 
-/// A tar archive of one program, as `docker import` takes it (POSIX.1-1988, ustar).
-fn archive(program: &[u8]) -> Vec<u8> {
-    let mut header = [0u8; 512];
-    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
-    put(0, b"bin/busybox");
-    put(100, b"0000755\0");
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    put(124, format!("{:011o}\0", program.len()).as_bytes());
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, b"0");
-    put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut bytes = header.to_vec();
-    bytes.extend_from_slice(program);
-    bytes.resize(bytes.len().next_multiple_of(512) + 1024, 0);
+/// A tar archive of programs, as `docker import` takes it (POSIX.1-1988, ustar).
+pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, contents) in files {
+        let mut header = [0u8; 512];
+        let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+        put(0, name.as_bytes());
+        put(100, b"0000755\0");
+        put(108, b"0000000\0");
+        put(116, b"0000000\0");
+        put(124, format!("{:011o}\0", contents.len()).as_bytes());
+        put(136, b"00000000000\0");
+        put(148, b"        ");
+        put(156, b"0");
+        put(257, b"ustar\x0000");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(contents);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+    }
+    bytes.resize(bytes.len() + 1024, 0);
     bytes
 }

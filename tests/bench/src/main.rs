@@ -3,6 +3,7 @@
 mod api;
 mod cluster;
 mod dockerd;
+mod host;
 mod placements;
 mod requests;
 mod services;
@@ -30,6 +31,9 @@ fn main() -> anyhow::Result<()> {
     if runs("cluster") {
         cluster::run(&mut table)?;
         dockerd::run(&mut table)?;
+    }
+    if runs("host") {
+        host::run(&mut table)?;
     }
     table.print();
     Ok(())
