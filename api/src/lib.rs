@@ -12,6 +12,8 @@ mod containers;
 mod defaults;
 mod exec;
 mod frames;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod hijack;
 mod host;
 mod image_transfer;

@@ -9,6 +9,8 @@ mod error;
 mod events;
 mod extras;
 mod filters;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod image;
 mod names;
 mod network;

@@ -6,6 +6,8 @@ mod directive;
 mod dockerfile;
 mod error;
 mod flags;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod glob;
 mod health;
 mod heredoc;

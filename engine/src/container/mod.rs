@@ -49,6 +49,17 @@ pub(crate) use record::{ContainerRecord, Status};
 pub(crate) use validate::{parse_port, parse_port_range};
 pub use wait::ContainerWaiter;
 
+/// All that is checked of a create request before anything is made.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn check_create(
+    config: &crate::types::ContainerConfig,
+    host: &crate::types::HostConfig,
+) -> crate::error::Result<()> {
+    validate::create(config, host)?;
+    mounts::wanted(config, host, &[])?;
+    Ok(())
+}
+
 use crate::error::{EngineError, Result};
 use crate::extras::InjectedFile;
 use crate::record as file;
