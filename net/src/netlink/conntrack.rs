@@ -56,12 +56,9 @@ pub(crate) fn flows(
     socket: &mut Socket,
     mut keep: impl FnMut(&Flow) -> bool,
 ) -> Result<Vec<Flow>, KernelError> {
-    let mut all = Vec::new();
-    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let request = Message::new(GET, 0, &[family, 0, 0, 0]);
-        all.extend(socket.dump(&request, |payload| flow(payload).filter(&mut keep))?);
-    }
-    Ok(all)
+    // Of all families in one walk through the table.
+    let request = Message::new(GET, 0, &[libc::AF_UNSPEC as u8, 0, 0, 0]);
+    socket.dump(&request, |payload| flow(payload).filter(&mut keep))
 }
 
 /// Forgets flows; the next packet of each is treated as a first one.
