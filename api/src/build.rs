@@ -40,7 +40,7 @@ pub(crate) async fn prune(call: Call) -> Outcome {
     }
     let pruned = call.engine().build_prune(&filters, keep).await?;
     reply::json(&json!({
-        "CachesDeleted": pruned.removed,
+        "CachesDeleted": (!pruned.removed.is_empty()).then_some(pruned.removed),
         "SpaceReclaimed": pruned.space_reclaimed,
     }))
 }

@@ -5,13 +5,15 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use http::HeaderValue;
 use skep_engine::types::PathStat;
-use skep_engine::{AttachOptions, EngineError, LogOptions};
+use skep_engine::{AttachOptions, EngineError, LogOptions, PutArchiveOptions};
 
 use crate::frames;
 use crate::hijack;
 use crate::reply::{self, Reply};
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
+use crate::version::ApiVersion;
+use crate::websocket;
 
 /// `GET /containers/{id}/logs`
 pub(crate) async fn logs(call: Call, name: String) -> Outcome {
@@ -75,6 +77,24 @@ pub(crate) async fn attach(call: Call, name: String) -> Outcome {
     hijack::attached(call, seat, attachment)
 }
 
+/// `GET /containers/{id}/attach/ws`. Before API 1.42 every stream is attached, whatever is asked for.
+pub(crate) async fn attach_websocket(call: Call, name: String) -> Outcome {
+    let query = &call.query;
+    let every = call.version < ApiVersion::new(1, 42);
+    let keys = query.text("detachKeys");
+    let options = AttachOptions {
+        stdin: every || query.flag("stdin"),
+        stdout: every || query.flag("stdout"),
+        stderr: every || query.flag("stderr"),
+        stream: query.flag("stream"),
+        logs: query.flag("logs"),
+        detach_keys: (!keys.is_empty()).then(|| keys.to_owned()),
+    };
+    let handshake = websocket::Handshake::of(&call)?;
+    let attachment = call.engine().container_attach(&name, options).await?;
+    handshake.attached(call, attachment)
+}
+
 /// `GET /containers/{id}/stats`
 pub(crate) async fn stats(call: Call, name: String) -> Outcome {
     if !call.query.flag_or("stream", true) {
@@ -136,9 +156,12 @@ pub(crate) async fn archive_get(call: Call, name: String) -> Outcome {
 /// `PUT /containers/{id}/archive`
 pub(crate) async fn archive_put(mut call: Call, name: String) -> Outcome {
     let body = call.reader();
-    let keep_kind = call.query.flag("noOverwriteDirNonDir");
+    let options = PutArchiveOptions {
+        no_overwrite_dir_non_dir: call.query.flag("noOverwriteDirNonDir"),
+        copy_uid_gid: call.query.flag("copyUIDGID"),
+    };
     call.engine()
-        .container_put_archive(&name, path(&call)?, keep_kind, body)
+        .container_put_archive(&name, path(&call)?, options, body)
         .await?;
     reply::ok()
 }

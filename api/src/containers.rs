@@ -11,7 +11,7 @@ use skep_engine::{
 use crate::networks;
 use crate::platform;
 use crate::reply;
-use crate::state::Call;
+use crate::state::{Call, from_value};
 use crate::status::{ApiError, Outcome};
 
 /// `GET /containers/json`
@@ -30,12 +30,20 @@ pub(crate) async fn list(call: Call) -> Outcome {
 
 /// `POST /containers/create`
 pub(crate) async fn create(mut call: Call) -> Outcome {
-    let config: ContainerConfig = call.json().await?;
-    if config.image.is_empty() {
+    let given: serde_json::Value = call.json().await?;
+    // As for dockerd: a body that says nothing of the container itself is no configuration.
+    let beside = ["HostConfig", "NetworkingConfig"];
+    let is_empty = given.as_object().is_none_or(|fields| {
+        fields
+            .keys()
+            .all(|key| beside.iter().any(|name| name.eq_ignore_ascii_case(key)))
+    });
+    if is_empty && (given.is_object() || given.is_null()) {
         return Err(ApiError::invalid(
             "config cannot be empty in order to create a container",
         ));
     }
+    let config: ContainerConfig = from_value(given)?;
     let wanted = platform::parse(call.query.text("platform"))?;
     if let Some(wanted) = wanted {
         let image = call.engine().image_inspect(&config.image).await?;
@@ -175,11 +183,12 @@ pub(crate) async fn wait(call: Call, name: String) -> Outcome {
 }
 
 /// `DELETE /containers/{id}`
+///
+/// `name` may be that of a link, `container/alias`.
 pub(crate) async fn remove(call: Call, name: String) -> Outcome {
     if call.query.flag("link") {
-        return Err(ApiError::not_implemented(
-            "removing links is not supported: remove the container instead",
-        ));
+        call.engine().container_unlink(&name).await?;
+        return reply::no_content();
     }
     let options = RemoveOptions {
         force: call.query.flag("force"),
@@ -192,7 +201,7 @@ pub(crate) async fn remove(call: Call, name: String) -> Outcome {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ContainersPruned {
-    containers_deleted: Vec<String>,
+    containers_deleted: Option<Vec<String>>,
     space_reclaimed: i64,
 }
 
@@ -200,7 +209,7 @@ struct ContainersPruned {
 pub(crate) async fn prune(call: Call) -> Outcome {
     let pruned = call.engine().container_prune(&call.filters()?).await?;
     reply::json(&ContainersPruned {
-        containers_deleted: pruned.removed,
+        containers_deleted: (!pruned.removed.is_empty()).then_some(pruned.removed),
         space_reclaimed: pruned.space_reclaimed,
     })
 }

@@ -49,7 +49,9 @@ pub(crate) async fn start(mut call: Call, id: String) -> Outcome {
     let seat = hijack::reserve(&call, exec.open_stdin)?;
     let reserved = call.engine().exec_reserve(&id)?;
     let start = reserved.start(options);
-    hijack::started(call, seat, exec.process_config.tty, start).await
+    // As dockerd: whether the output is framed is what this request says of a terminal, whatever the
+    // process has; clients read it that way.
+    hijack::started(call, seat, body.tty, start).await
 }
 
 /// `POST /exec/{id}/resize`

@@ -74,18 +74,19 @@ pub(crate) fn attached(mut call: Call, seat: Seat, attachment: Attachment) -> Ou
 /// anything is started: some clients read that head through a buffer, and would lose output that
 /// came with it.
 ///
-/// What cannot be started says so on the stream; its status is read from the exec afterwards.
-pub(crate) async fn started<F>(mut call: Call, seat: Seat, tty: bool, start: F) -> Outcome
+/// What cannot be started says so on the stream; its status is read from the exec afterwards. `raw`
+/// output is not framed.
+pub(crate) async fn started<F>(mut call: Call, seat: Seat, raw: bool, start: F) -> Outcome
 where
     F: Future<Output = Result<Option<Attachment>, EngineError>> + Send + 'static,
 {
-    let content_type = frames::content_type(call.version, tty);
+    let content_type = frames::content_type(call.version, raw);
     let Some(upgrade) = call.upgrade.take() else {
         return match start.await {
-            Ok(Some(attachment)) => attached(call, seat, attachment),
+            Ok(Some(attachment)) => attached(call, seat, framed(attachment, raw)),
             Ok(None) => reply::ok(),
             Err(error) => {
-                let data = failure(tty, &error);
+                let data = failure(raw, &error);
                 let chunk = futures_util::stream::once(async { Ok::<_, EngineError>(data) });
                 Ok(reply::stream(content_type, chunk))
             }
@@ -94,11 +95,11 @@ where
     call.tasks.spawn(async move {
         match upgrade.await {
             Ok(stream) => match start.await {
-                Ok(Some(attachment)) => pump(stream, attachment).await,
+                Ok(Some(attachment)) => pump(stream, framed(attachment, raw)).await,
                 Ok(None) => (),
                 Err(error) => {
                     let mut stream = TokioIo::new(stream);
-                    let _ = stream.write_all(&failure(tty, &error)).await;
+                    let _ = stream.write_all(&failure(raw, &error)).await;
                     let _ = stream.shutdown().await;
                 }
             },
@@ -109,9 +110,17 @@ where
     Ok(switched(content_type))
 }
 
+/// The same streams, framed or not.
+fn framed(attachment: Attachment, raw: bool) -> Attachment {
+    Attachment {
+        tty: raw,
+        ..attachment
+    }
+}
+
 /// An error as the process's output.
-fn failure(tty: bool, error: &EngineError) -> Bytes {
-    frames::encode(tty, StdStream::Stdout, Bytes::from(format!("{error}\r\n")))
+fn failure(raw: bool, error: &EngineError) -> Bytes {
+    frames::encode(raw, StdStream::Stdout, Bytes::from(format!("{error}\r\n")))
 }
 
 fn switched(content_type: &'static str) -> Reply {

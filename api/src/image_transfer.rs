@@ -5,7 +5,7 @@ use std::future::Future;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use skep_engine::types::ProgressEvent;
-use skep_engine::{ByteStream, EngineError, ImportOptions, Progress, PullOptions};
+use skep_engine::{ByteStream, EngineError, ImportOptions, LoadOptions, Progress, PullOptions};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,6 +14,7 @@ use crate::platform;
 use crate::reply::{self, BodyError};
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
+use crate::version::ApiVersion;
 
 /// `POST /images/create`: a pull, or an import when `fromSrc` is there.
 pub(crate) async fn create(call: Call) -> Outcome {
@@ -64,6 +65,13 @@ pub(crate) async fn push(call: Call, name: String) -> Outcome {
 
 /// `POST /images/load`
 pub(crate) async fn load(mut call: Call) -> Outcome {
+    let options = LoadOptions {
+        platform: match call.version < ApiVersion::new(1, 48) {
+            true => None,
+            false => platform::parse(call.query.text("platform"))?,
+        },
+        layers: !call.query.flag_or("quiet", true),
+    };
     let archive = call.reader();
     let (progress, lines) = Progress::channel();
     let engine = call.engine().clone();
@@ -71,7 +79,7 @@ pub(crate) async fn load(mut call: Call) -> Outcome {
     // in its lines.
     let work = async move {
         let failed = progress.clone();
-        if let Err(error) = engine.image_load(archive, progress).await {
+        if let Err(error) = engine.image_load(archive, options, progress).await {
             failed.send(ProgressEvent::error(error.to_string()));
         }
         Ok(())
@@ -80,29 +88,36 @@ pub(crate) async fn load(mut call: Call) -> Outcome {
 }
 
 async fn import(mut call: Call) -> Outcome {
-    match call.query.text("fromSrc") {
-        "-" => (),
-        "" => {
-            return Err(ApiError::invalid(
-                "either fromImage or fromSrc must be given",
-            ));
-        }
-        _ => {
-            return Err(ApiError::not_implemented(
-                "importing from a URL is not supported: download the archive and import it with '-'",
-            ));
-        }
+    let source = call.query.text("fromSrc").to_owned();
+    if source.is_empty() {
+        return Err(ApiError::invalid(
+            "either fromImage or fromSrc must be given",
+        ));
     }
-    let archive = call.reader();
+    let message = match call.query.text("message") {
+        "" => format!("Imported from {source}"),
+        message => message.to_owned(),
+    };
     let options = ImportOptions {
         repo: call.query.text("repo").to_owned(),
         tag: call.query.text("tag").to_owned(),
-        message: call.query.text("message").to_owned(),
+        message,
         changes: call.query.all("changes"),
         platform: platform::parse(call.query.text("platform"))?,
     };
     let engine = call.engine().clone();
-    let id = engine.image_import(archive, options).await?;
+    if source != "-" {
+        let (progress, lines) = Progress::channel();
+        let work = async move {
+            let id = engine
+                .image_import_url(&source, options, progress.clone())
+                .await?;
+            progress.send(ProgressEvent::status(id));
+            Ok(())
+        };
+        return follow(work, lines).await;
+    }
+    let id = engine.image_import(call.reader(), options).await?;
     let line = progress_line(&ProgressEvent::status(id));
     let lines = futures_util::stream::once(async move { Ok::<_, BodyError>(line) });
     Ok(reply::stream(reply::JSON, lines))

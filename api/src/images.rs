@@ -104,7 +104,7 @@ pub(crate) async fn remove(call: Call, name: String) -> Outcome {
 #[derive(serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ImagesPruned {
-    images_deleted: Vec<DeleteItem>,
+    images_deleted: Option<Vec<DeleteItem>>,
     space_reclaimed: i64,
 }
 
@@ -112,7 +112,7 @@ struct ImagesPruned {
 pub(crate) async fn prune(call: Call) -> Outcome {
     let (images_deleted, space_reclaimed) = call.engine().image_prune(&call.filters()?).await?;
     reply::json(&ImagesPruned {
-        images_deleted,
+        images_deleted: (!images_deleted.is_empty()).then_some(images_deleted),
         space_reclaimed,
     })
 }

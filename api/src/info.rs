@@ -57,7 +57,8 @@ pub(crate) async fn info(call: Call) -> Outcome {
         "" => host.name.as_str(),
         given => given,
     };
-    let runtime = json!({ "skep": { "path": "skep" } });
+    // Under both names: clients ask for `runc`, and inspecting a container shows what they asked for.
+    let runtime = json!({ "runc": { "path": "skep" }, "skep": { "path": "skep" } });
     let mut page = json!({
         "ID": about.daemon_id,
         "Containers": engine.containers,
@@ -115,7 +116,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
         "ExperimentalBuild": false,
         "ServerVersion": about.version,
         "Runtimes": runtime,
-        "DefaultRuntime": "skep",
+        "DefaultRuntime": "runc",
         "Swarm": swarm,
         "LiveRestoreEnabled": true,
         "Isolation": "",

@@ -41,6 +41,7 @@ mod system;
 mod tasks;
 mod version;
 mod volumes;
+mod websocket;
 
 pub use cluster::Cluster;
 pub use server::{Listener, serve};

@@ -293,7 +293,7 @@ pub(crate) async fn prune(call: Call) -> Outcome {
             }
         }
     }
-    reply::json(&json!({ "NetworksDeleted": removed }))
+    reply::json(&json!({ "NetworksDeleted": (!removed.is_empty()).then_some(removed) }))
 }
 
 /// Puts ids in place of names in a service's networks.

@@ -25,7 +25,23 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("GET", ["system", "df"]) => Box::pin(system::disk_usage(call)),
         ("POST", ["auth"]) => Box::pin(images::login(call)),
         ("GET", ["plugins"]) => Box::pin(system::plugins(call)),
-        (_, ["plugins", ..]) => Box::pin(system::unsupported(call, "plugins")),
+        ("GET", ["plugins", "privileges"]) | ("POST", ["plugins", "pull" | "create"]) => {
+            Box::pin(system::unsupported(call, "managing plugins"))
+        }
+        ("GET", ["plugins", name @ .., "json"])
+        | (
+            "POST",
+            [
+                "plugins",
+                name @ ..,
+                "enable" | "disable" | "upgrade" | "push" | "set",
+            ],
+        )
+        | ("DELETE", ["plugins", name @ ..])
+            if !name.is_empty() =>
+        {
+            Box::pin(system::no_plugin(call, name.join("/")))
+        }
         ("POST", ["build"]) => Box::pin(build::build(call)),
         ("POST", ["build", "prune"]) => Box::pin(build::prune(call)),
         ("POST", ["build", "cancel"] | ["session"] | ["grpc"]) => Box::pin(system::buildkit(call)),
@@ -34,7 +50,10 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("POST", ["containers", "create"]) => Box::pin(containers::create(call)),
         ("POST", ["containers", "prune"]) => Box::pin(containers::prune(call)),
         ("POST", ["commit"]) => Box::pin(containers::commit(call)),
-        ("DELETE", ["containers", id]) => Box::pin(containers::remove(call, own(id))),
+        // The name of a link has a slash in it.
+        ("DELETE", ["containers", name @ ..]) if !name.is_empty() => {
+            Box::pin(containers::remove(call, name.join("/")))
+        }
         ("GET", ["containers", id, "json"]) => Box::pin(containers::inspect(call, own(id))),
         ("GET", ["containers", id, "top"]) => Box::pin(containers::top(call, own(id))),
         ("GET", ["containers", id, "changes"]) => Box::pin(containers::changes(call, own(id))),
@@ -50,8 +69,8 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("PUT", ["containers", id, "archive"]) => {
             Box::pin(container_io::archive_put(call, own(id)))
         }
-        ("GET", ["containers", _, "attach", "ws"]) => {
-            Box::pin(system::unsupported(call, "attaching over a websocket"))
+        ("GET", ["containers", id, "attach", "ws"]) => {
+            Box::pin(container_io::attach_websocket(call, own(id)))
         }
         (_, ["containers", _, "checkpoints", ..]) => {
             Box::pin(system::unsupported(call, "checkpointing"))

@@ -174,6 +174,11 @@ pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
             }
             text => ApiError::invalid(format!("invalid JSON: {text}")),
         })?;
+    from_value(value)
+}
+
+/// The same for JSON that was read already.
+pub(crate) fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Outcome<T> {
     serde_path_to_error::deserialize(Loose(value)).map_err(|error| {
         let path = error.path().to_string();
         match path.as_str() {

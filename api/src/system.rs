@@ -125,8 +125,15 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
 }
 
 /// `GET /plugins`: none, ever.
-pub(crate) async fn plugins(_: Call) -> Outcome {
+pub(crate) async fn plugins(call: Call) -> Outcome {
+    let filters = call.filters_of(&["capability", "enabled"])?;
+    filters.flag("enabled")?;
     reply::json(&Value::Array(Vec::new()))
+}
+
+/// Everything about one plugin: there is none of any name.
+pub(crate) async fn no_plugin(_: Call, name: String) -> Outcome {
+    Err(ApiError::not_found(format!("plugin \"{name}\" not found")))
 }
 
 /// `POST /session`, `/grpc`, `/build/cancel`: only BuildKit speaks those.

@@ -22,8 +22,21 @@ impl ApiVersion {
     pub const MAX: Self = Self::new(1, 50);
 
     fn parse(text: &str) -> Option<Self> {
-        let (major, minor) = text.split_once('.')?;
-        Some(Self::new(major.parse().ok()?, minor.parse().ok()?))
+        // As dockerd's router: digits and dots. What is not given is 0.
+        if !text.starts_with(|c: char| c.is_ascii_digit())
+            || !text
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        {
+            return None;
+        }
+        let mut numbers = text.split('.');
+        let mut next = || match numbers.next() {
+            None | Some("") => 0,
+            // Too long a number is newer than anything served.
+            Some(digits) => digits.parse().unwrap_or(u32::MAX),
+        };
+        Some(Self::new(next(), next()))
     }
 }
 
@@ -40,19 +53,19 @@ impl fmt::Display for ApiVersion {
 pub fn split(path: &str) -> Result<(ApiVersion, &str), ApiError> {
     let versioned = path.strip_prefix("/v").and_then(|rest| {
         let (text, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        Some((ApiVersion::parse(text)?, rest))
+        Some((text, ApiVersion::parse(text)?, rest))
     });
     match versioned {
         None => Ok((ApiVersion::MAX, path)),
-        Some((given, _)) if given < ApiVersion::MIN => Err(ApiError::invalid(format!(
-            "client version {given} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
+        Some((text, given, _)) if given < ApiVersion::MIN => Err(ApiError::invalid(format!(
+            "client version {text} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
             ApiVersion::MIN
         ))),
-        Some((given, _)) if given > ApiVersion::MAX => Err(ApiError::invalid(format!(
-            "client version {given} is too new. Maximum supported API version is {}",
+        Some((text, given, _)) if given > ApiVersion::MAX => Err(ApiError::invalid(format!(
+            "client version {text} is too new. Maximum supported API version is {}",
             ApiVersion::MAX
         ))),
-        Some((given, rest)) => Ok((given, rest)),
+        Some((_, given, rest)) => Ok((given, rest)),
     }
 }
 
@@ -84,6 +97,11 @@ mod tests {
             old.message(),
             "client version 1.10 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
         );
+        for text in ["0", "1", "0.9", "1."] {
+            let old = split(&format!("/v{text}/info")).unwrap_err();
+            let want = format!("client version {text} is too old.");
+            assert!(old.message().starts_with(&want), "{}", old.message());
+        }
         let new = split("/v1.99/info").unwrap_err();
         assert_eq!(
             new.message(),

@@ -5,6 +5,7 @@ use skep_engine::types::VolumeCreate;
 use crate::reply;
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
+use crate::version::ApiVersion;
 
 /// `GET /volumes`
 pub(crate) async fn list(call: Call) -> Outcome {
@@ -37,10 +38,13 @@ pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
 
 /// `PUT /volumes/{name}`: only cluster volumes can be changed, and there are none.
 pub(crate) async fn update(call: Call, name: String) -> Outcome {
-    call.engine().volume_inspect(&name).await?;
-    Err(ApiError::not_implemented(
-        "cluster volumes are not supported, and others cannot be updated",
-    ))
+    if !call.cluster().local().is_manager {
+        return Err(ApiError::unavailable(
+            "volume update only valid for cluster volumes, but swarm is unavailable",
+        ));
+    }
+    call.query.version("swarm object")?;
+    Err(ApiError::not_found(format!("volume {name} not found")))
 }
 
 /// `DELETE /volumes/{name}`
@@ -52,7 +56,12 @@ pub(crate) async fn remove(call: Call, name: String) -> Outcome {
 
 /// `POST /volumes/prune`
 pub(crate) async fn prune(call: Call) -> Outcome {
-    let pruned = call.engine().volume_prune(&call.filters()?).await?;
+    let mut filters = call.filters()?;
+    // Until then, a prune took volumes with names too.
+    if call.version < ApiVersion::new(1, 42) {
+        filters = filters.with("all", "true");
+    }
+    let pruned = call.engine().volume_prune(&filters).await?;
     reply::json(&serde_json::json!({
         "VolumesDeleted": pruned.removed,
         "SpaceReclaimed": pruned.space_reclaimed,

@@ -37,8 +37,8 @@ pub use image::parse_platform;
 pub use names::random_name;
 pub use options::{
     AttachOptions, CommitOptions, DiskUsage, EngineInfo, EventQuery, ExecStart, ImageRemoveOptions,
-    ImportOptions, ListOptions, LogOptions, Pruned, PullOptions, RegistryAuth, RemoveOptions,
-    StopOptions, WaitCondition,
+    ImportOptions, ListOptions, LoadOptions, LogOptions, Pruned, PullOptions, PutArchiveOptions,
+    RegistryAuth, RemoveOptions, StopOptions, WaitCondition,
 };
 pub use registry::SearchResult;
 pub use shim_binary::SHIM;

@@ -38,6 +38,25 @@ pub struct RemoveOptions {
     pub volumes: bool,
 }
 
+/// How to load images.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Only images for this platform.
+    pub platform: Option<Platform>,
+    /// Say how far each layer is.
+    pub layers: bool,
+}
+
+/// How to unpack an archive into a container.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PutArchiveOptions {
+    /// A directory and something else never replace one another.
+    pub no_overwrite_dir_non_dir: bool,
+    /// Everything belongs to the container's user, whatever the archive says. Nothing changes where the
+    /// container has none.
+    pub copy_uid_gid: bool,
+}
+
 /// What a wait waits for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WaitCondition {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use common::*;
 use skep_engine::types::{HostConfig, ImageInspect, ProgressEvent};
 use skep_engine::{
-    BuildOptions, Engine, EngineError, Filters, ImageRemoveOptions, ListOptions, Progress,
+    BuildOptions, Engine, EngineError, Filters, ImageRemoveOptions, ListOptions, LoadOptions,
+    Progress,
 };
 
 /// A context: files with their permissions, in this order.
@@ -673,7 +674,11 @@ async fn steps_come_from_an_image_that_is_named_for_it() {
         .await
         .unwrap();
     engine
-        .image_load(Cursor::new(archive), Progress::none())
+        .image_load(
+            Cursor::new(archive),
+            LoadOptions::default(),
+            Progress::none(),
+        )
         .await
         .unwrap();
     let mut from = options();

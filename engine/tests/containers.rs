@@ -5,7 +5,8 @@ mod common;
 use common::*;
 use skep_engine::types::{RestartPolicy, UpdateConfig};
 use skep_engine::{
-    EventQuery, Filters, Kind, ListOptions, RemoveOptions, StopOptions, WaitCondition,
+    EventQuery, Filters, Kind, ListOptions, PutArchiveOptions, RemoveOptions, StopOptions,
+    WaitCondition,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -492,7 +493,7 @@ async fn health_is_watched() {
         .container_put_archive(
             "h1",
             "/tmp",
-            false,
+            PutArchiveOptions::default(),
             std::io::Cursor::new(one_file("ok", b"")),
         )
         .await

@@ -11,8 +11,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use skep_engine::types::{ContainerConfig, ProgressEvent};
 use skep_engine::{
-    ByteStream, CommitOptions, Engine, Filters, ImageRemoveOptions, ImportOptions, Progress,
-    RemoveOptions,
+    ByteStream, CommitOptions, Engine, Filters, ImageRemoveOptions, ImportOptions, LoadOptions,
+    Progress, PutArchiveOptions, RemoveOptions,
 };
 
 fn digest(bytes: &[u8]) -> String {
@@ -105,7 +105,7 @@ fn docker_archive(name: &str, layers: &[Vec<u8>], command: &[&str]) -> Vec<u8> {
 async fn load(engine: &Engine, archive: Vec<u8>) -> Result<String, String> {
     let (progress, mut lines) = Progress::channel();
     engine
-        .image_load(Cursor::new(archive), progress)
+        .image_load(Cursor::new(archive), LoadOptions::default(), progress)
         .await
         .map_err(|error| error.to_string())?;
     let mut text = String::new();
@@ -623,7 +623,12 @@ async fn changes_copies_commit_and_export() {
         .collect();
     assert_eq!(names, ["new/", "new/file"]);
     engine
-        .container_put_archive("worker", "/new", false, Cursor::new(archive))
+        .container_put_archive(
+            "worker",
+            "/new",
+            PutArchiveOptions::default(),
+            Cursor::new(archive),
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -635,7 +640,12 @@ async fn changes_copies_commit_and_export() {
         3
     );
     let file = engine
-        .container_put_archive("worker", "/new/file", false, Cursor::new(Vec::new()))
+        .container_put_archive(
+            "worker",
+            "/new/file",
+            PutArchiveOptions::default(),
+            Cursor::new(Vec::new()),
+        )
         .await
         .unwrap_err();
     assert_eq!(file.to_string(), "extraction point is not a directory");
@@ -703,7 +713,7 @@ async fn changes_copies_commit_and_export() {
         .container_put_archive(
             "live",
             "/mem",
-            false,
+            PutArchiveOptions::default(),
             Cursor::new({
                 let mut builder = tar::Builder::new(Vec::new());
                 add_file(&mut builder, "y", 0o600, b"put");

@@ -49,6 +49,24 @@ impl Build {
     }
 }
 
+impl Build {
+    /// Whether an image made here earlier counts as cache: with `--cache-from` only what the images named
+    /// there are made of.
+    pub(super) fn may_use(&self, image: &Image) -> bool {
+        let Some(among) = &self.cache_among else {
+            return true;
+        };
+        among.iter().any(|source| {
+            let parent = |image: &Arc<Image>| {
+                let parent = image.record.parent.as_ref()?;
+                self.engine.images.get(parent)
+            };
+            std::iter::successors(Some(Arc::clone(source)), parent)
+                .any(|ancestor| ancestor.id() == image.id())
+        })
+    }
+}
+
 fn length(state: &State) -> usize {
     state
         .image

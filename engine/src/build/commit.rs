@@ -66,7 +66,8 @@ impl Build {
         if self.options.no_cache || state.is_new {
             return Ok(false);
         }
-        let found = match self.engine.images.built(state.id(), &made.key) {
+        let own = self.engine.images.built(state.id(), &made.key);
+        let found = match own.filter(|image| self.may_use(image)) {
             Some(image) => Some(image),
             None => self.found_elsewhere(state, made).await?,
         };

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Seek as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use crate::container::mounts::clean;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
 use crate::image::decompress;
+use crate::tree::owner::open_file;
 use crate::tree::unpack::{self, unpack};
 use crate::tree::{Root, confined};
 
@@ -263,18 +263,6 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
         .take(DOCKERFILE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Opens a file of somebody else's; what is a pipe or a device is not waited for.
-pub(super) fn open_file(path: &Path) -> std::io::Result<fs::File> {
-    let file = fs::File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(std::io::Error::from(std::io::ErrorKind::InvalidInput)),
-    }
 }
 
 #[cfg(test)]

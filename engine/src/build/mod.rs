@@ -59,6 +59,9 @@ struct Build {
     images: BTreeMap<String, Arc<Image>>,
     /// Images of `--cache-from` that may still help.
     cache_from: Vec<Arc<Image>>,
+    /// With `--cache-from`, the images that are here of those named: steps that only other images have
+    /// are not taken.
+    cache_among: Option<Vec<Arc<Image>>>,
 }
 
 impl Engine {
@@ -145,11 +148,12 @@ impl Engine {
             build: parts(&host),
             target: parts(&target),
         };
-        let cache_from = options
+        let cache_from: Vec<Arc<Image>> = options
             .cache_from
             .iter()
             .filter_map(|name| engine.images.find(name).ok())
             .collect();
+        let cache_among = (!options.cache_from.is_empty()).then(|| cache_from.clone());
         let build = Build {
             args: BuildArgs::new(options.build_args.clone(), &platforms),
             workspace: Arc::clone(workspace),
@@ -160,6 +164,7 @@ impl Engine {
             finished: Vec::new(),
             images: BTreeMap::new(),
             cache_from,
+            cache_among,
             engine,
         };
         build.run().await

@@ -11,10 +11,11 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Result};
+use crate::options::PutArchiveOptions;
 use crate::streams::{ByteStream, blocking, produce};
 use crate::tree::pack::{self, pack};
 use crate::tree::unpack::{self, unpack};
-use crate::tree::{Root, confined};
+use crate::tree::{Root, confined, owner};
 use crate::types::PathStat;
 
 impl Engine {
@@ -51,14 +52,12 @@ impl Engine {
         Ok((found, stream))
     }
 
-    /// Unpacks an archive into a directory of a container. With
-    /// `no_overwrite_dir_non_dir` a directory and something else never replace
-    /// one another.
+    /// Unpacks an archive into a directory of a container.
     pub async fn container_put_archive<R>(
         &self,
         name: &str,
         path: &str,
-        no_overwrite_dir_non_dir: bool,
+        options: PutArchiveOptions,
         archive: R,
     ) -> Result<()>
     where
@@ -69,8 +68,8 @@ impl Engine {
         let (engine, target) = (self.shared(), Arc::clone(&container));
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
+            let record = target.record();
             let readonly = {
-                let record = target.record();
                 let inside = crate::container::mounts::clean(&path);
                 record.host_config.readonly_rootfs
                     && !record.mounts.iter().any(|mount| {
@@ -82,6 +81,7 @@ impl Engine {
                     "container rootfs is marked read-only",
                 ));
             }
+            let user = record.config.user;
             engine.inside(&target, true, move || {
                 let into = rooted(&path);
                 let found = fs::metadata(&into).map_err(|_| no_such_file(&name, &path))?;
@@ -90,9 +90,14 @@ impl Engine {
                 }
                 let (_, plain) = crate::image::decompress(archive)
                     .during(|| "cannot read the archive".into())?;
+                let own = match options.copy_uid_gid && !user.is_empty() {
+                    true => Some(owner::of_user(&user)?),
+                    false => None,
+                };
                 let options = unpack::Options {
                     into,
-                    keep_kinds: no_overwrite_dir_non_dir,
+                    own,
+                    keep_kinds: options.no_overwrite_dir_non_dir,
                     ..unpack::Options::default()
                 };
                 unpack(plain, options).map(drop).map_err(|error| {

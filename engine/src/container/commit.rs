@@ -6,7 +6,7 @@ use super::record::Status;
 use super::{Container, shim_link};
 use crate::clock;
 use crate::engine::Engine;
-use crate::error::{EngineError, IoContext as _, Result};
+use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::image::assemble::{Parts, assemble};
 use crate::image::changes;
 use crate::image::manifest::{ConfigFile, History, host_platform};
@@ -39,9 +39,15 @@ impl Engine {
         }
         let _activity = self.images.activity();
         let freeze = options.pause && container.status() == Status::Running;
-        if freeze {
-            shim_link::call(container.shim(), |shim| shim.pause()).await?;
-        }
+        let freeze = match freeze {
+            true => match shim_link::call(container.shim(), |shim| shim.pause()).await {
+                Ok(_) => true,
+                // It ended just now, and is as still as can be.
+                Err(error) if error.kind() == Kind::Conflict => false,
+                Err(error) => return Err(error),
+            },
+            false => false,
+        };
         let (engine, source, name) = (self.shared(), Arc::clone(&container), target.clone());
         let made = blocking(move || {
             let image = engine.commit(&source, &options)?;
@@ -52,7 +58,11 @@ impl Engine {
         })
         .await;
         if freeze {
-            shim_link::call(container.shim(), |shim| shim.resume()).await?;
+            match shim_link::call(container.shim(), |shim| shim.resume()).await {
+                // It was killed meanwhile, or somebody else let it go.
+                Err(error) if error.kind() == Kind::Conflict => {}
+                resumed => resumed.map(drop)?,
+            }
         }
         let image = made?;
         let shown = target.map_or_else(String::new, |name| name.familiar());

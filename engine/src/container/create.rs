@@ -14,7 +14,7 @@ use crate::names;
 use crate::network::ops::asked;
 use crate::record as file;
 use crate::streams::blocking;
-use crate::types::{ContainerConfig, ContainerCreated, EndpointSettings, HostConfig};
+use crate::types::{ContainerConfig, ContainerCreated, EndpointSettings, HostConfig, StrSlice};
 
 /// Tries for a generated name that nobody has.
 const NAME_TRIES: usize = 64;
@@ -40,14 +40,22 @@ impl Engine {
     ) -> Result<ContainerCreated> {
         let mut host = config.host_config.take().unwrap_or_default();
         let networking = config.networking_config.take().unwrap_or_default();
+        self.fill(&mut host);
+        // What is wrong in itself is told before an image is missed: clients pull what is missing.
+        validate::create(&config, &host)?;
         if config.image.is_empty() {
-            return Err(EngineError::invalid("no image specified"));
+            let words = |list: &Option<StrSlice>| list.as_ref().map_or(0, |list| list.0.len());
+            return Err(EngineError::invalid(
+                match words(&config.entrypoint) + words(&config.cmd) {
+                    0 => "no command specified",
+                    _ => "no image specified: containers without an image are not supported",
+                },
+            ));
         }
         // No layer may be swept between here and the record.
         let _activity = self.images.activity();
         let image = self.images.find(&config.image)?;
         merge::merge(&mut config, &image.config.config)?;
-        self.fill(&mut host);
         let warnings = validate::create(&config, &host)?;
         if host.network_mode == "container:" {
             return Err(EngineError::invalid(
@@ -151,7 +159,7 @@ impl Engine {
             host.ipc_mode = "private".into();
         }
         if host.cgroupns_mode.is_empty() {
-            host.cgroupns_mode = if host.privileged { "host" } else { "private" }.into();
+            host.cgroupns_mode = if is_unified() { "private" } else { "host" }.into();
         }
         if host.restart_policy.name.is_empty() && host.restart_policy.maximum_retry_count == 0 {
             host.restart_policy.name = "no".into();

@@ -7,9 +7,11 @@ use skep_shim::ExitRecord;
 
 use super::record::Status;
 use super::restart::{self, Backoff, End};
+use super::start::exit_code_of;
 use super::{Container, Inner, Turn};
 use crate::clock;
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::streams::blocking;
 
 impl Engine {
@@ -113,14 +115,14 @@ impl Engine {
             };
             if let Err(error) = engine.start(&container, Vec::new()).await {
                 tracing::warn!(%error, container = container.id, "a restart failed");
-                engine.failed_restart(&container).await;
+                engine.failed_restart(&container, &error).await;
             }
             drop(turn);
         });
     }
 
     /// A restart that failed is an end too, and may be followed by another try.
-    async fn failed_restart(&self, container: &Arc<Container>) {
+    async fn failed_restart(&self, container: &Arc<Container>, why: &EngineError) {
         let note = |inner: &mut Inner| {
             let again = restart::after_exit(
                 &inner.record.host_config.restart_policy,
@@ -142,7 +144,8 @@ impl Engine {
         };
         match container.alter(note).await {
             Ok(Some(backoff)) => self.restart_later(container, backoff),
-            Ok(None) => {}
+            // Who waited for the next start's end waits in vain.
+            Ok(None) => container.tell_exit(exit_code_of(why), why.to_string()),
             Err(error) => tracing::error!(%error, "a failed restart was not noted"),
         }
     }

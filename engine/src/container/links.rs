@@ -1,11 +1,13 @@
 //! Variables that tell a container of the ones it is linked to, as `--link` on the default bridge has
 //! always set them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::record::ContainerRecord;
 use super::validate::parse_port;
 use crate::engine::Engine;
+use crate::error::{EngineError, Result};
 
 /// What a link says of a container.
 struct Linked<'a> {
@@ -52,6 +54,67 @@ impl Engine {
                 }
             })
             .collect()
+    }
+}
+
+impl Engine {
+    /// Takes a link away, which `name` names as `container/alias`. Neither of the two containers goes.
+    pub async fn container_unlink(&self, name: &str) -> Result<()> {
+        let plain = name.trim_start_matches('/');
+        let Some((owner, alias)) = plain.rsplit_once('/') else {
+            // As dockerd: the name of a container is its link to itself.
+            self.containers.find(plain)?;
+            return Err(EngineError::internal(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        let missing = || EngineError::no_such_container(name);
+        let container = self.containers.find(owner).map_err(|_| missing())?;
+        let _turn = container.turn().await;
+        let alias = alias.to_owned();
+        let removed = container
+            .alter(move |inner| {
+                let Some(links) = &mut inner.record.host_config.links else {
+                    return false;
+                };
+                let before = links.len();
+                links.retain(|link| alias_of(link) != alias);
+                links.len() < before
+            })
+            .await?;
+        match removed {
+            true => Ok(()),
+            false => Err(missing()),
+        }
+    }
+
+    /// The names that links give containers, by the id of the container they lead to.
+    pub(super) fn link_names(&self) -> BTreeMap<String, Vec<String>> {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for owner in self.containers.all() {
+            let (name, links) = {
+                let inner = owner.lock();
+                let links = inner.record.host_config.links.clone();
+                (inner.record.name.clone(), links.unwrap_or_default())
+            };
+            for link in links {
+                let target = link.split_once(':').map_or(link.as_str(), |(name, _)| name);
+                if let Ok(target) = self.containers.find(target) {
+                    let names = names.entry(target.id.clone()).or_default();
+                    names.push(format!("/{name}/{}", alias_of(&link)));
+                }
+            }
+        }
+        names
+    }
+}
+
+/// What a link, `target[:alias]`, calls its target.
+fn alias_of(link: &str) -> &str {
+    let (target, alias) = link.split_once(':').unwrap_or((link, link));
+    match alias {
+        "" => target.trim_start_matches('/'),
+        alias => alias.rsplit('/').next().unwrap_or(alias),
     }
 }
 

@@ -62,6 +62,7 @@ impl Engine {
                 .any(|key| options.filters.has(key));
         let mut containers = self.containers.all();
         containers.sort_by_key(|container| std::cmp::Reverse(container.lock().record.created));
+        let links = self.link_names();
         let mut list = Vec::new();
         for container in containers {
             if options.limit > 0 && list.len() == options.limit {
@@ -72,7 +73,10 @@ impl Engine {
                 (wants_all || inner.record.state.status.is_running()) && prepared.passes(&inner)
             };
             if passes {
-                list.push(self.summary(&container, options.size).await?);
+                let mut summary = self.summary(&container, options.size).await?;
+                let linked = links.get(&container.id).into_iter().flatten().cloned();
+                summary.names.extend(linked);
+                list.push(summary);
             }
         }
         Ok(list)

@@ -236,6 +236,15 @@ impl Container {
         });
     }
 
+    /// Notes how a start failed. It is no end, so nobody is woken: who waits for the next exit goes on
+    /// waiting, as with dockerd.
+    pub(crate) fn note_failed_start(&self, exit_code: i64, error: String) {
+        self.pulse.send_modify(|pulse| {
+            pulse.exit_code = exit_code;
+            pulse.error = error;
+        });
+    }
+
     /// Tells waiters that the container is gone.
     pub(crate) fn tell_removed(&self) {
         self.pulse.send_modify(|pulse| pulse.removed = true);

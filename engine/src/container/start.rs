@@ -269,7 +269,7 @@ impl Engine {
         if let Err(error) = noted {
             tracing::error!(%error, container = container.id, "a failed start was not noted");
         }
-        container.tell_exit(exit_code, error.to_string());
+        container.note_failed_start(exit_code, error.to_string());
         if container.lock().record.host_config.auto_remove {
             let (engine, id) = (self.shared(), container.id.clone());
             self.spawn(async move { engine.remove_by_itself(&id).await });
@@ -527,6 +527,6 @@ fn start_error(error: StartError) -> EngineError {
 }
 
 /// The exit code docker notes for a start that failed.
-fn exit_code_of(error: &EngineError) -> i64 {
+pub(super) fn exit_code_of(error: &EngineError) -> i64 {
     error.exit_code().map_or(128, i64::from)
 }

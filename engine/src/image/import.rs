@@ -1,7 +1,13 @@
 //! `docker import`: a root file system archive becomes an image of one layer.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt as _;
+use tokio_util::io::StreamReader;
 
 use super::assemble::{Parts, assemble};
 use super::changes;
@@ -11,9 +17,16 @@ use super::load::layer_descriptor;
 use super::manifest::{ConfigFile, History, RootFs, host_platform};
 use super::store::{Image, ImageStore};
 use crate::clock;
-use crate::error::{IoContext as _, Result};
+use crate::engine::Engine;
+use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::options::ImportOptions;
-use crate::types::ImageConfig;
+use crate::streams::Progress;
+use crate::types::{ImageConfig, ProgressEvent};
+
+/// How long a server may be silent.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes between two lines that say how far a download is.
+const TOLD_BYTES: i64 = 512 << 10;
 
 /// Makes the image; its name is the caller's affair. Call during an activity.
 /// Blocking.
@@ -65,4 +78,62 @@ pub(crate) fn diff_id_of(store: &ImageStore, blob: &Digest) -> Result<Digest> {
     let mut hashing = HashingReader::new(plain);
     std::io::copy(&mut hashing, &mut std::io::sink()).during(what)?;
     Ok(hashing.finish().0)
+}
+
+impl Engine {
+    /// The same for an archive at a URL; without a scheme it is fetched with plain HTTP. How far it is
+    /// goes to `progress`.
+    pub async fn image_import_url(
+        &self,
+        source: &str,
+        options: ImportOptions,
+        progress: Progress,
+    ) -> Result<String> {
+        let url = match source.contains("://") {
+            true => source.to_owned(),
+            false => format!("http://{source}"),
+        };
+        let answer = self.registries.download(&url).await?;
+        let status = answer.status();
+        if !status.is_success() {
+            let kind = match status.as_u16() {
+                400 => Kind::Invalid,
+                401 => Kind::Unauthorized,
+                403 => Kind::Forbidden,
+                404 => Kind::NotFound,
+                _ => Kind::Internal,
+            };
+            return Err(EngineError::new(
+                kind,
+                format!("failed to GET {url} with status {status}"),
+            ));
+        }
+        let total = answer.headers().get(CONTENT_LENGTH);
+        let total = total.and_then(|value| value.to_str().ok()?.parse().ok());
+        let total: i64 = total.unwrap_or(0);
+        progress.send(ProgressEvent::status(format!("Downloading from {url}")));
+        let mut received = 0;
+        let mut told = 0;
+        let pieces = answer.into_body().into_data_stream();
+        let pieces = stream::unfold(pieces, |mut pieces| async move {
+            match tokio::time::timeout(IDLE_TIMEOUT, pieces.next()).await {
+                Ok(piece) => Some((piece?.map_err(io::Error::other), pieces)),
+                Err(_) => Some((Err(io::Error::other("the server is silent")), pieces)),
+            }
+        });
+        let pieces = pieces.map(move |piece| {
+            let piece = piece?;
+            received += i64::try_from(piece.len()).unwrap_or(i64::MAX);
+            if received - told >= TOLD_BYTES || received == total {
+                told = received;
+                progress.send(ProgressEvent {
+                    id: None,
+                    ..ProgressEvent::progress("", "Importing", received, total)
+                });
+            }
+            Ok::<_, io::Error>(piece)
+        });
+        self.image_import(StreamReader::new(Box::pin(pieces)), options)
+            .await
+    }
 }

@@ -17,9 +17,10 @@ use super::manifest::{
 use super::reference::Reference;
 use super::store::{Image, ImageStore};
 use crate::error::{EngineError, IoContext as _, Result};
+use crate::options::LoadOptions;
 use crate::streams::Progress;
 use crate::tree::{guard::HeaderGuard, paths};
-use crate::types::{Descriptor, ProgressEvent};
+use crate::types::{Descriptor, Platform, ProgressEvent};
 
 /// Most files in such an archive.
 const MEMBERS_MAX: usize = 10_000;
@@ -55,18 +56,25 @@ struct Archive<'a> {
 pub(crate) fn load(
     store: &Arc<ImageStore>,
     archive: impl Read + Send,
+    options: &LoadOptions,
     progress: &Progress,
 ) -> Result<Vec<Arc<Image>>> {
     let archive = receive(&store.blobs, archive)?;
     let loaded = if archive.find(Path::new("manifest.json")).is_some() {
-        load_docker(store, &archive)?
+        load_docker(store, &archive, options, progress)?
     } else if archive.find(Path::new("index.json")).is_some() {
-        load_layout(store, &archive)?
+        load_layout(store, &archive, options, progress)?
     } else {
         return Err(EngineError::invalid(
             "invalid archive: it has neither manifest.json nor index.json",
         ));
     };
+    if let (true, Some(wanted)) = (loaded.is_empty(), &options.platform) {
+        return Err(EngineError::not_found(format!(
+            "the archive has no image for the requested platform ({})",
+            platform_text(wanted)
+        )));
+    }
     let mut images = Vec::new();
     for (image, names) in loaded {
         for name in &names {
@@ -168,7 +176,43 @@ impl Archive<'_> {
 /// Each image and the names it is to get.
 type Loaded = Vec<(Arc<Image>, Vec<Reference>)>;
 
-fn load_docker(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded> {
+/// Whether an image is of the platform asked for.
+fn fits(wanted: Option<&Platform>, config: &[u8]) -> Result<bool> {
+    let Some(wanted) = wanted else {
+        return Ok(true);
+    };
+    let config = manifest::ConfigFile::parse(config)?;
+    Ok(config.os == wanted.os
+        && config.architecture == wanted.architecture
+        && (wanted.variant.is_empty() || config.variant == wanted.variant))
+}
+
+/// Says of each layer that it is here, where somebody wants to know.
+fn tell<'a>(
+    options: &LoadOptions,
+    progress: &'a Progress,
+) -> impl FnMut(&Descriptor, Option<u64>) + use<'a> {
+    let is_told = options.layers;
+    move |layer, unpacked| {
+        if let (true, Some(_)) = (is_told, unpacked) {
+            let hex = layer.digest.rsplit(':').next().unwrap_or_default();
+            let id = hex.get(..12).unwrap_or(hex);
+            progress.send(ProgressEvent::progress(
+                id,
+                "Loading layer",
+                layer.size,
+                layer.size,
+            ));
+        }
+    }
+}
+
+fn load_docker(
+    store: &Arc<ImageStore>,
+    archive: &Archive<'_>,
+    options: &LoadOptions,
+    progress: &Progress,
+) -> Result<Loaded> {
     let entries: Vec<DockerEntry> = serde_json::from_slice(&archive.read("manifest.json")?)
         .map_err(|error| EngineError::invalid("invalid manifest.json").because(error))?;
     let mut loaded = Vec::new();
@@ -178,6 +222,10 @@ fn load_docker(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded>
                 "invalid manifest.json: too many layers",
             ));
         }
+        let config = archive.read(&entry.config)?;
+        if !fits(options.platform.as_ref(), &config)? {
+            continue;
+        }
         let mut layers = Vec::new();
         for path in &entry.layers {
             let (digest, size) = archive.expect(path)?;
@@ -186,13 +234,13 @@ fn load_docker(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded>
         let image = assemble(
             store,
             Parts {
-                config: archive.read(&entry.config)?,
+                config,
                 layers,
                 manifest: None,
                 parent: None,
                 step: None,
             },
-            |_, _| {},
+            tell(options, progress),
         )?;
         let names = entry.repo_tags.unwrap_or_default();
         let names: Result<Vec<Reference>> = names
@@ -224,7 +272,13 @@ pub(crate) fn layer_descriptor(
     })
 }
 
-fn load_layout(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded> {
+fn load_layout(
+    store: &Arc<ImageStore>,
+    archive: &Archive<'_>,
+    options: &LoadOptions,
+    progress: &Progress,
+) -> Result<Loaded> {
+    let wanted = options.platform.clone().unwrap_or_else(host_platform);
     let Kind::Index { manifests } = Document::parse(&archive.read("index.json")?)? else {
         return Err(EngineError::invalid("invalid index.json: not an index"));
     };
@@ -243,44 +297,52 @@ fn load_layout(store: &Arc<ImageStore>, archive: &Archive<'_>) -> Result<Loaded>
                     .map(Reference::or_latest),
             );
         }
-        let Some((manifest, config, layers)) = pick(archive, &descriptor, 0)? else {
+        let Some((manifest, config, layers)) = pick(archive, &descriptor, &wanted, 0)? else {
             return Err(EngineError::not_found(format!(
                 "image {} was found but does not provide the platform ({})",
                 descriptor.digest,
-                platform_text()
+                platform_text(&wanted)
             )));
         };
         for layer in &layers {
             blob(archive, layer)?;
         }
+        let config = archive
+            .blobs
+            .read(&blob(archive, &config)?, DOCUMENT_BYTES_MAX)?;
+        if !fits(options.platform.as_ref(), &config)? {
+            continue;
+        }
         let image = assemble(
             store,
             Parts {
-                config: archive
-                    .blobs
-                    .read(&blob(archive, &config)?, DOCUMENT_BYTES_MAX)?,
+                config,
                 layers,
                 manifest: Some(manifest),
                 parent: None,
                 step: None,
             },
-            |_, _| {},
+            tell(options, progress),
         )?;
         loaded.push((image, names));
     }
     Ok(loaded)
 }
 
-fn platform_text() -> String {
-    let platform = host_platform();
+fn platform_text(platform: &Platform) -> String {
     format!("{}/{}", platform.os, platform.architecture)
 }
 
 /// A manifest's bytes, its configuration and its layers.
 type Picked = (Vec<u8>, Descriptor, Vec<Descriptor>);
 
-/// The manifest for this host below a descriptor.
-fn pick(archive: &Archive<'_>, descriptor: &Descriptor, depth: usize) -> Result<Option<Picked>> {
+/// The manifest for a platform below a descriptor.
+fn pick(
+    archive: &Archive<'_>,
+    descriptor: &Descriptor,
+    wanted: &Platform,
+    depth: usize,
+) -> Result<Option<Picked>> {
     if depth > NESTING_MAX {
         return Err(EngineError::invalid(
             "invalid archive: index in index in index",
@@ -291,8 +353,8 @@ fn pick(archive: &Archive<'_>, descriptor: &Descriptor, depth: usize) -> Result<
         .read(&blob(archive, descriptor)?, DOCUMENT_BYTES_MAX)?;
     match Document::parse(&bytes)? {
         Kind::Image { config, layers } => Ok(Some((bytes, *config, layers))),
-        Kind::Index { manifests } => match manifest::select(&manifests, &host_platform()) {
-            Some(chosen) => pick(archive, chosen, depth + 1),
+        Kind::Index { manifests } => match manifest::select(&manifests, wanted) {
+            Some(chosen) => pick(archive, chosen, wanted, depth + 1),
             None => Ok(None),
         },
     }

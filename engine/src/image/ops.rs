@@ -13,7 +13,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::events::event;
-use crate::options::{ImportOptions, PullOptions, RegistryAuth};
+use crate::options::{ImportOptions, LoadOptions, PullOptions, RegistryAuth};
 use crate::registry::{SearchResult, pull, push};
 use crate::streams::{ByteStream, Progress, blocking, produce};
 use crate::types::{DistributionInspect, Platform, ProgressEvent};
@@ -166,14 +166,19 @@ impl Engine {
 
     /// Loads the images of an archive that `docker save` wrote, or of an OCI
     /// layout. `Loaded image: …` lines go to `progress`.
-    pub async fn image_load<R>(&self, archive: R, progress: Progress) -> Result<()>
+    pub async fn image_load<R>(
+        &self,
+        archive: R,
+        options: LoadOptions,
+        progress: Progress,
+    ) -> Result<()>
     where
         R: AsyncRead + Send + Unpin + 'static,
     {
         let activity = self.images.activity();
         let images = Arc::clone(&self.images);
         let archive = SyncIoBridge::new(archive);
-        let loaded = blocking(move || load::load(&images, archive, &progress)).await;
+        let loaded = blocking(move || load::load(&images, archive, &options, &progress)).await;
         drop(activity);
         // Also after a failure: what was stored until then is nobody's.
         self.sweep_images().await?;

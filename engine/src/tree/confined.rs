@@ -85,7 +85,7 @@ fn enter(root: Root) -> Result<()> {
             .during(|| "cannot separate mounts".into())?;
             mount_overlay(&lower, upper.as_ref(), &at)?;
             for (source, inside, readonly) in binds {
-                bind(&source, &at, &inside, readonly)?;
+                bind(&source, &at, &inside, readonly, upper.is_some())?;
             }
             change_root(&at)
         }
@@ -142,16 +142,24 @@ fn mount_overlay(lower: &[PathBuf], upper: Option<&(PathBuf, PathBuf)>, at: &Pat
 }
 
 /// Binds a host path at a path inside `root`, which the container's own links
-/// must not lead elsewhere.
-fn bind(source: &Path, root: &Path, inside: &Path, readonly: bool) -> Result<()> {
+/// must not lead elsewhere. In an overlay that is written to, a place that is not there yet is made.
+fn bind(source: &Path, root: &Path, inside: &Path, readonly: bool, writable: bool) -> Result<()> {
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
     let directory = File::open(root).during(|| format!("cannot open `{}`", root.display()))?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let relative = inside.strip_prefix("/").unwrap_or(inside);
-    // A mount whose place does not exist yet has nothing to show either.
-    let Ok(target) = openat2(&directory, relative, how) else {
+    let opened = match openat2(&directory, relative, how) {
+        Err(nix::errno::Errno::ENOENT) if writable => {
+            // As the start of the container would.
+            make_place(&directory, relative, source.is_dir());
+            openat2(&directory, relative, how)
+        }
+        opened => opened,
+    };
+    // A mount without a place has nothing to show.
+    let Ok(target) = opened else {
         return Ok(());
     };
     let target = format!("/proc/self/fd/{}", target.as_raw_fd());
@@ -176,4 +184,32 @@ fn bind(source: &Path, root: &Path, inside: &Path, readonly: bool) -> Result<()>
         );
     }
     Ok(())
+}
+
+/// Makes a directory or an empty file, and the directories above it, below `root`; links on the way are
+/// followed inside only. What cannot be made stays away.
+fn make_place(root: &File, relative: &Path, is_directory: bool) {
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+    use nix::sys::stat::{Mode, mkdirat};
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let count = relative.components().count();
+    let mut so_far = PathBuf::new();
+    for (number, part) in relative.components().enumerate() {
+        let parent = match so_far.as_os_str().is_empty() {
+            true => openat2(root, ".", how),
+            false => openat2(root, &so_far, how),
+        };
+        let (Ok(parent), std::path::Component::Normal(name)) = (parent, part) else {
+            return;
+        };
+        if number + 1 == count && !is_directory {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+            let _ = openat(&parent, name, flags, Mode::from_bits_truncate(0o644));
+        } else {
+            let _ = mkdirat(&parent, name, Mode::from_bits_truncate(0o755));
+        }
+        so_far.push(part);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod confined;
 pub(crate) mod guard;
+pub(crate) mod owner;
 pub(crate) mod pack;
 pub(crate) mod paths;
 pub(crate) mod unpack;

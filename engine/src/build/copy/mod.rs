@@ -1,7 +1,6 @@
 //! `COPY` and `ADD`: what the sources are, how they hash, where they go.
 
 pub(super) mod hash;
-mod owner;
 pub(super) mod place;
 mod sources;
 

@@ -14,10 +14,11 @@ use std::time::{Duration, SystemTime};
 use skep_dockerfile::Ignore;
 
 use super::sources::Found;
-use super::{Origin, Target, owner};
+use super::{Origin, Target};
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::image::decompress;
 use crate::tree::confined;
+use crate::tree::owner;
 use crate::tree::pack::{self, pack_several};
 use crate::tree::unpack::{self, unpack};
 

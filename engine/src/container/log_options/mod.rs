@@ -151,11 +151,6 @@ pub(crate) fn log_config(
             (copy, kept_here("cache-", Some(20 << 20), 5)?, Some(kept_by))
         }
     };
-    if max_file > 1 && max_size.is_none() && driver == LogDriver::JsonFile {
-        return Err(EngineError::invalid(
-            "max-file cannot be set without max-size",
-        ));
-    }
     let mut attrs = details;
     attrs.extend(tag.map(|tag| ("tag".to_owned(), tag)));
     Ok(ShimLog {
@@ -342,7 +337,8 @@ mod tests {
             "unknown log opt 'colour' for json-file log driver"
         );
         assert!(log("json-file", &[("max-size", "x")]).is_err());
-        assert!(log("json-file", &[("max-file", "2")]).is_err());
+        // Without a size nothing is ever rotated; dockerd takes it all the same.
+        assert!(log("json-file", &[("max-file", "2")]).is_ok());
         assert!(log("gelf", &[]).is_err());
         for wrong in [
             ("mode", "fast"),
