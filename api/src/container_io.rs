@@ -24,7 +24,8 @@ pub(crate) async fn logs(call: Call, name: String) -> Outcome {
         follow: query.flag("follow"),
         since: query.time("since")?,
         until: query.time("until")?,
-        tail: tail(query.text("tail"))?,
+        // What is no number is all, as for dockerd.
+        tail: tail(query.text("tail")).unwrap_or_default(),
     };
     if !(options.stdout || options.stderr) {
         return Err(ApiError::invalid(
@@ -47,7 +48,7 @@ pub(crate) async fn logs(call: Call, name: String) -> Outcome {
     Ok(reply::stream::<_, EngineError>(content_type, chunks))
 }
 
-/// The `tail` parameter: a number, or `all`. As dockerd, a negative number is all.
+/// The `tail` parameter of a service's logs: a number, or `all`. A negative number is all.
 pub(crate) fn tail<T: std::str::FromStr>(text: &str) -> Outcome<Option<T>> {
     if matches!(text, "" | "all") || text.starts_with('-') {
         return Ok(None);

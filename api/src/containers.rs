@@ -13,6 +13,7 @@ use crate::platform;
 use crate::reply;
 use crate::state::{Call, from_value};
 use crate::status::{ApiError, Outcome};
+use crate::version::ApiVersion;
 
 /// `GET /containers/json`
 pub(crate) async fn list(call: Call) -> Outcome {
@@ -44,6 +45,13 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
         ));
     }
     let config: ContainerConfig = from_value(given)?;
+    let networks = config.networking_config.as_ref();
+    let networks = networks.map_or(0, |networking| networking.endpoints_config.len());
+    if call.version < ApiVersion::new(1, 44) && networks > 1 {
+        return Err(ApiError::invalid(
+            "Container cannot be created with multiple network endpoints",
+        ));
+    }
     let wanted = platform::parse(call.query.text("platform"))?;
     if let Some(wanted) = wanted {
         let image = call.engine().image_inspect(&config.image).await?;
@@ -159,8 +167,14 @@ pub(crate) async fn resize(call: Call, name: String) -> Outcome {
 pub(crate) fn window(call: &Call) -> Outcome<(u32, u32)> {
     let side = |key: &str, word: &str| {
         let text = call.query.text(key);
-        text.parse::<u32>()
-            .map_err(|_| ApiError::invalid(format!("invalid resize {word} \"{text}\"")))
+        text.parse::<u32>().map_err(|_| {
+            let is_number = text.parse::<i128>().is_ok();
+            let why = match is_number {
+                true => "value out of range",
+                false => "invalid syntax",
+            };
+            ApiError::invalid(format!("invalid resize {word} \"{text}\": {why}"))
+        })
     };
     Ok((side("h", "height")?, side("w", "width")?))
 }

@@ -26,6 +26,7 @@ mod platform;
 mod query;
 mod redact;
 mod reply;
+mod request_line;
 mod request_body;
 
 mod route;

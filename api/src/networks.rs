@@ -170,7 +170,7 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
     let body: NetworkCreate = call.json().await?;
     if is_predefined(&body.name) {
         return Err(ApiError::forbidden(format!(
-            "{} is a pre-defined network and cannot be created",
+            "operation is not permitted on predefined {} network ",
             body.name
         )));
     }

@@ -14,37 +14,88 @@ pub fn parse(text: &str) -> Outcome<Option<Platform>> {
         return from_json(text.as_bytes()).map(Some);
     }
     let parts: Vec<&str> = text.split('/').collect();
-    let wrong = || {
-        ApiError::invalid(format!(
-            "\"{text}\" is an invalid OS or architecture: want os[/architecture[/variant]]"
-        ))
-    };
-    let sound = parts.iter().all(|part| {
+    let is_sound = |part: &&str| {
         !part.is_empty()
             && part
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
-    });
-    if !sound {
-        return Err(wrong());
+    };
+    for (number, part) in parts.iter().enumerate() {
+        if !is_sound(part) {
+            let what = match number {
+                0 => "OS component",
+                _ => "component",
+            };
+            return Err(ApiError::invalid(format!(
+                "\"{part}\" is an invalid {what} of \"{text}\": want os[/architecture[/variant]]"
+            )));
+        }
     }
     let (os, architecture, variant) = match parts.as_slice() {
         [one] if is_os(one) => (*one, std::env::consts::ARCH, ""),
-        [one] => ("linux", *one, ""),
+        [one] if is_architecture(one) => ("linux", *one, ""),
+        [one] => {
+            return Err(ApiError::invalid(format!(
+                "\"{one}\": unknown operating system or architecture: invalid argument"
+            )));
+        }
         [os, architecture] => (*os, *architecture, ""),
         [os, architecture, variant] => (*os, *architecture, *variant),
-        _ => return Err(wrong()),
+        _ => {
+            return Err(ApiError::invalid(format!(
+                "\"{text}\": cannot parse platform specifier: want os[/architecture[/variant]]"
+            )));
+        }
     };
     Ok(Some(Platform {
         architecture: normal(architecture).to_owned(),
-        os: os.to_ascii_lowercase(),
+        os: match os.to_ascii_lowercase().as_str() {
+            "macos" => "darwin".to_owned(),
+            os => os.to_owned(),
+        },
         variant: variant.to_owned(),
         ..Platform::default()
     }))
 }
 
 fn is_os(word: &str) -> bool {
-    matches!(word, "linux" | "windows" | "darwin" | "freebsd")
+    matches!(
+        word.to_ascii_lowercase().as_str(),
+        "aix"
+            | "android"
+            | "darwin"
+            | "dragonfly"
+            | "freebsd"
+            | "illumos"
+            | "ios"
+            | "linux"
+            | "macos"
+            | "netbsd"
+            | "openbsd"
+            | "plan9"
+            | "solaris"
+            | "windows"
+    )
+}
+
+fn is_architecture(word: &str) -> bool {
+    matches!(
+        normal(word),
+        "386"
+            | "amd64"
+            | "arm"
+            | "arm64"
+            | "loong64"
+            | "mips"
+            | "mips64"
+            | "mips64le"
+            | "mipsle"
+            | "ppc64"
+            | "ppc64le"
+            | "riscv64"
+            | "s390x"
+            | "wasm"
+    )
 }
 
 /// Go's name of an architecture.
@@ -93,6 +144,13 @@ mod tests {
         check("linux/amd64", "linux", "amd64", "");
         check("linux/arm64/v8", "linux", "arm64", "v8");
         check("aarch64", "linux", "arm64", "");
+        check("macos/arm64", "darwin", "arm64", "");
+        let unknown = parse("foobar").unwrap_err();
+        assert!(
+            unknown
+                .message()
+                .contains("unknown operating system or architecture")
+        );
         check(r#"{"os":"linux","architecture":"arm"}"#, "linux", "arm", "");
         assert!(parse("").unwrap().is_none());
         assert!(parse("a/b/c/d").is_err() && parse("linux//x").is_err());

@@ -122,7 +122,7 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("PUT", ["volumes", name]) => Box::pin(volumes::update(call, own(name))),
         ("DELETE", ["volumes", name]) => Box::pin(volumes::remove(call, own(name))),
 
-        ("GET", ["networks"]) => Box::pin(networks::list(call)),
+        ("GET", ["networks"] | ["networks", ""]) => Box::pin(networks::list(call)),
         ("POST", ["networks", "create"]) => Box::pin(networks::create(call)),
         ("POST", ["networks", "prune"]) => Box::pin(networks::prune(call)),
         ("GET", ["networks", id]) => Box::pin(networks::inspect(call, own(id))),

@@ -21,6 +21,7 @@ use tracing::{debug, error, warn};
 use crate::query::{Query, unescape};
 use crate::reply::Reply;
 use crate::request_body::RequestBody;
+use crate::request_line::Escaped;
 use crate::route;
 use crate::state::{ApiState, Call};
 use crate::status::{ApiError, Outcome};
@@ -143,7 +144,9 @@ async fn connection(stream: Box<dyn Stream>, state: Arc<ApiState>, tasks: Tasks)
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        // Scripts search for `Content-Type`, as Go writes it.
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(Escaped::new(stream)), service)
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -69,10 +69,13 @@ impl ApiError {
         Self::new(control_status(error.kind), error.message)
     }
 
-    /// An error of a pull or push: dockerd reports refused credentials as its own failure.
+    /// An error of a pull or push: dockerd reports refused credentials, and a registry that
+    /// does not answer, as its own failure.
     pub fn transfer(error: &EngineError) -> Self {
         let status = match error.kind() {
-            skep_engine::Kind::Unauthorized => StatusCode::INTERNAL_SERVER_ERROR,
+            skep_engine::Kind::Unauthorized | skep_engine::Kind::Unavailable => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             kind => engine_status(kind),
         };
         Self::new(status, error.to_string())

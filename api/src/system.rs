@@ -115,6 +115,11 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
     let usage = call.engine().disk_usage().await?;
     let mut value = serde_json::to_value(&usage)
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    if call.version < ApiVersion::new(1, 44) {
+        for image in value["Images"].as_array_mut().into_iter().flatten() {
+            image["VirtualSize"] = image["Size"].clone();
+        }
+    }
     if let (Some(fields), false) = (value.as_object_mut(), wanted.is_empty()) {
         let keep: Vec<&str> = wanted.iter().filter_map(|kind| known(kind)).collect();
         fields.retain(|field, _| {

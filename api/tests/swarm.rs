@@ -584,7 +584,7 @@ fn cluster_networks_stand_beside_local_ones() {
             .await;
         assert_eq!(
             taken.expect(403).message(),
-            "bridge is a pre-defined network and cannot be created"
+            "operation is not permitted on predefined bridge network "
         );
         let fixed = server.delete("/networks/bridge").await.expect(403);
         assert_eq!(

@@ -174,7 +174,12 @@ fn archive_name(path: &str) -> PathBuf {
 
 fn stat(container: &str, path: &str) -> Result<PathStat> {
     let rooted = rooted(path);
-    let metadata = fs::symlink_metadata(&rooted).map_err(|_| no_such_file(container, path))?;
+    let metadata = fs::symlink_metadata(&rooted).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotADirectory if path.ends_with(['/', '.']) => {
+            EngineError::invalid(format!("{path}: not a directory"))
+        }
+        _ => no_such_file(container, path),
+    })?;
     let link_target = match metadata.is_symlink() {
         // Where the whole chain of links ends, if it ends.
         true => fs::canonicalize(&rooted)

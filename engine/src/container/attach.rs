@@ -75,7 +75,8 @@ impl Engine {
                 Some(Ready::Later(told))
             }
         };
-        if options.logs {
+        // Who wants neither stream gets nothing, and no error.
+        if options.logs && (options.stdout || options.stderr) {
             self.replay(&container, &options, &sender).await?;
         }
         let detached = CancellationToken::new();

@@ -28,7 +28,7 @@ impl Engine {
                     "" => reference.tag.clone().unwrap_or_else(|| "latest".into()),
                     tag => tag.to_owned(),
                 };
-                Some(reference.with_tag(&tag)?)
+                Some(reference.with_tag(&tag)?.unambiguous()?)
             }
         };
         if matches!(container.status(), Status::Dead | Status::Removing) {

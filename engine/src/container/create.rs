@@ -82,6 +82,7 @@ impl Engine {
             Some(_) => extras.networks.clone(),
             None => self.choose_networks(&config, &host, given)?,
         };
+        self.check_links(&host)?;
         let name = self.reserve_name(name, &id)?;
         let record = ContainerRecord {
             id: id.clone(),

@@ -106,10 +106,8 @@ pub(super) fn state(inner: &Inner) -> ContainerState {
 
 /// Health of a container with a check: `starting` until its shim says more.
 pub(super) fn health(inner: &Inner) -> Option<Health> {
-    let check = inner.record.config.healthcheck.as_ref()?;
-    if check.test.is_empty() || matches!(check.test[0].as_str(), "NONE" | "") {
-        return None;
-    }
+    let check = inner.record.config.healthcheck.as_ref();
+    check.filter(|check| super::spec::is_probed(check))?;
     Some(inner.health.clone().unwrap_or_else(|| {
         Health {
             status: match inner.record.state.status.is_live() {

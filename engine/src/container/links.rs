@@ -8,6 +8,7 @@ use super::record::ContainerRecord;
 use super::validate::parse_port;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::types::HostConfig;
 
 /// What a link says of a container.
 struct Linked<'a> {
@@ -58,6 +59,27 @@ impl Engine {
 }
 
 impl Engine {
+    /// Refuses links to containers that are not there. Only the default bridge has such links.
+    pub(super) fn check_links(&self, host: &HostConfig) -> Result<()> {
+        if !matches!(host.network_mode.as_str(), "bridge" | "default" | "host") {
+            return Ok(());
+        }
+        for link in host.links.iter().flatten() {
+            let name = link.split_once(':').map_or(link.as_str(), |(name, _)| name);
+            // Not "not found": a client would look for the image.
+            let target = self.containers.find(name).map_err(|error| {
+                EngineError::invalid(format!("could not get container for {name}: {error}"))
+            })?;
+            let mode = target.lock().record.host_config.network_mode.clone();
+            if mode == "host" || host.network_mode == "host" {
+                return Err(EngineError::invalid(
+                    "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a link away, which `name` names as `container/alias`. Neither of the two containers goes.
     pub async fn container_unlink(&self, name: &str) -> Result<()> {
         let plain = name.trim_start_matches('/');

@@ -188,9 +188,9 @@ fn from_mount(mount: &Mount) -> Result<Wanted> {
     if mount.target.is_empty() {
         return invalid("field Target must not be empty".into());
     }
-    let destination = match check_destination(&mount.target, &mount.target) {
+    let destination = match destination_of(&mount.target) {
         Ok(destination) => destination,
-        Err(error) => return invalid(error.to_string()),
+        Err(why) => return invalid(why),
     };
     match mount.kind {
         MountType::Bind => {
@@ -302,18 +302,28 @@ fn from_mount(mount: &Mount) -> Result<Wanted> {
 
 /// A destination as an absolute path without `.`, `..` and doubled slashes.
 fn check_destination(given: &str, spec: &str) -> Result<String> {
+    destination_of(given).map_err(|why| {
+        let kind = match given.starts_with('/') {
+            true => "",
+            false => "invalid mount config for type \"volume\": ",
+        };
+        EngineError::invalid(format!(
+            "invalid volume specification: '{spec}': {kind}{why}"
+        ))
+    })
+}
+
+/// The same, or what is wrong with it.
+pub(super) fn destination_of(given: &str) -> Result<String, String> {
     if !given.starts_with('/') {
-        return Err(EngineError::invalid(format!(
-            "invalid volume specification: '{spec}': invalid mount config for type \"volume\": invalid mount path: '{given}' mount path must be absolute"
-        )));
+        return Err(format!(
+            "invalid mount path: '{given}' mount path must be absolute"
+        ));
     }
-    let path = clean(given);
-    if path == "/" {
-        return Err(EngineError::invalid(format!(
-            "invalid volume specification: '{spec}': invalid specification: destination can't be '/'"
-        )));
+    match clean(given).as_str() {
+        "/" => Err("invalid specification: destination can't be '/'".to_owned()),
+        path => Ok(path.to_owned()),
     }
-    Ok(path)
 }
 
 /// A path without `.`, `..` and doubled slashes.

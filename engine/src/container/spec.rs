@@ -16,7 +16,7 @@ use super::record::{ContainerRecord, MountRecord};
 use super::root::RootPaths;
 use super::{merge, signal};
 use crate::error::{EngineError, Result};
-use crate::types::{ContainerConfig, HostConfig, Ulimit};
+use crate::types::{ContainerConfig, HealthConfig, HostConfig, Ulimit};
 
 /// What a configuration needs to know besides the record.
 #[derive(Debug)]
@@ -308,11 +308,16 @@ pub(crate) fn limits(host: &HostConfig) -> Limits {
     }
 }
 
+/// Whether a health check says how to look. dockerd takes other words than these, and never looks.
+pub(super) fn is_probed(check: &HealthConfig) -> bool {
+    matches!(
+        check.test.first().map(String::as_str),
+        Some("CMD" | "CMD-SHELL")
+    )
+}
+
 fn health(config: &ContainerConfig) -> Option<HealthCheck> {
-    let check = config.healthcheck.as_ref()?;
-    if check.test.is_empty() || matches!(check.test[0].as_str(), "NONE" | "") {
-        return None;
-    }
+    let check = config.healthcheck.as_ref().filter(|check| is_probed(check))?;
     let nanos = |value: skep_model::Nanos| u64::try_from(value.0).unwrap_or(0);
     Some(HealthCheck {
         test: check.test.clone(),

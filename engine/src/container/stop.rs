@@ -201,7 +201,8 @@ impl Engine {
         let container = self.containers.find(name)?;
         let _turn = container.turn().await;
         if container.status() != Status::Paused {
-            return Err(EngineError::conflict(format!(
+            // No conflict for dockerd, but a failure.
+            return Err(EngineError::internal(format!(
                 "Container {} is not paused",
                 container.id
             )));

@@ -64,7 +64,7 @@ impl Engine {
         {
             validate::restart_policy(policy)?;
             if host.auto_remove && policy.name != "no" {
-                return Err(EngineError::invalid(
+                return Err(EngineError::conflict(
                     "Restart policy cannot be updated because AutoRemove is enabled for the container",
                 ));
             }

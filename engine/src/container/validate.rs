@@ -43,14 +43,6 @@ pub(crate) fn create(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<
                 "Retries in Healthcheck cannot be negative",
             ));
         }
-        match health.test.first().map(String::as_str) {
-            None | Some("NONE" | "CMD" | "CMD-SHELL" | "") => {}
-            Some(other) => {
-                return Err(EngineError::invalid(format!(
-                    "Unknown healthcheck type: {other}"
-                )));
-            }
-        }
     }
     restart_policy(&host.restart_policy)?;
     if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
@@ -91,21 +83,14 @@ pub(crate) fn create(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<
             }
         }
     }
-    for mode in [
-        &host.pid_mode,
-        &host.ipc_mode,
-        &host.uts_mode,
-        &host.cgroupns_mode,
-    ] {
-        let known = matches!(
-            mode.as_str(),
-            "" | "host" | "private" | "shareable" | "none"
-        ) || mode
-            .strip_prefix("container:")
-            .is_some_and(|name| !name.is_empty());
-        if !known {
-            return Err(EngineError::invalid(format!("invalid mode: {mode}")));
-        }
+    modes(host)?;
+    for path in host.tmpfs.keys() {
+        super::mounts::destination_of(path).map_err(EngineError::invalid)?;
+    }
+    if host.annotations.contains_key("") {
+        return Err(EngineError::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
     }
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return Err(EngineError::invalid(format!(
@@ -184,6 +169,34 @@ pub(crate) fn restart_policy(policy: &RestartPolicy) -> Result<()> {
             "unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         )),
     }
+}
+
+/// Checks whose namespaces the container is to have.
+fn modes(host: &HostConfig) -> Result<()> {
+    for (what, mode, words, joins) in [
+        (
+            "IPC",
+            &host.ipc_mode,
+            &["", "host", "none", "private", "shareable"][..],
+            true,
+        ),
+        ("PID", &host.pid_mode, &["", "host"], true),
+        ("UTS", &host.uts_mode, &["", "host"], false),
+        (
+            "cgroup namespace",
+            &host.cgroupns_mode,
+            &["", "host", "private"],
+            false,
+        ),
+    ] {
+        let other = mode.strip_prefix("container:");
+        let is_known = words.contains(&mode.as_str())
+            || (joins && other.is_some_and(|name| !name.is_empty()));
+        if !is_known {
+            return Err(EngineError::invalid(format!("invalid {what} mode: {mode}")));
+        }
+    }
+    Ok(())
 }
 
 /// Checks limits; shared by create and update.

@@ -235,9 +235,16 @@ impl Engine {
                 if !options.tag.is_empty() {
                     reference = reference.with_tag(&options.tag)?;
                 }
-                Some(reference.or_latest())
+                Some(reference.or_latest().unambiguous()?)
             }
         };
+        if options
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os != "linux")
+        {
+            return Err(EngineError::invalid("operating system is not supported"));
+        }
         let activity = self.images.activity();
         let images = Arc::clone(&self.images);
         let archive = SyncIoBridge::new(archive);
@@ -269,7 +276,7 @@ impl Engine {
                 "refusing to create a tag with a digest reference",
             ));
         }
-        let target = target.or_latest();
+        let target = target.or_latest().unambiguous()?;
         let (images, id, name) = (Arc::clone(&self.images), image.id().clone(), target.clone());
         blocking(move || images.name(&name, &id, clock::now()).map(|_| ())).await?;
         self.image_event("tag", image.id().as_str(), &image, &target.familiar());

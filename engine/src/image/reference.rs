@@ -40,6 +40,16 @@ impl Reference {
     }
 
     /// The same repository with this tag and no digest.
+    /// The same, as a name to give an image: what reads like a digest is none.
+    pub(crate) fn unambiguous(self) -> Result<Self> {
+        match self.familiar_name().as_str() {
+            "sha256" => Err(EngineError::invalid(
+                "refusing to create an ambiguous tag using digest algorithm as name",
+            )),
+            _ => Ok(self),
+        }
+    }
+
     pub(crate) fn with_tag(&self, tag: &str) -> Result<Self> {
         if !is_tag(tag) {
             return Err(invalid());

@@ -76,7 +76,7 @@ pub fn networks(c: &Cluster) {
             ),
             (
                 "network create -d overlay bridge",
-                "bridge is a pre-defined network and cannot be created",
+                "operation is not permitted on predefined bridge network",
             ),
             (
                 "network create -d overlay --subnet 300.0.0.0/24 odd",
