@@ -38,6 +38,11 @@ pub(crate) async fn prune(call: Call) -> Outcome {
     for name in ["keep-storage", "reserved-space", "max-used-space"] {
         keep = call.query.number::<i64>(name)?.unwrap_or(keep);
     }
+    if call.query.number::<i64>("min-free-space")?.unwrap_or(0) > 0 {
+        return Err(ApiError::not_implemented(
+            "min-free-space is not supported by this daemon: say how much to keep with max-used-space",
+        ));
+    }
     let pruned = call.engine().build_prune(&filters, keep).await?;
     reply::json(&json!({
         "CachesDeleted": (!pruned.removed.is_empty()).then_some(pruned.removed),

@@ -55,7 +55,7 @@ async fn pull(call: Call) -> Outcome {
 /// `POST /images/{name}/push`
 pub(crate) async fn push(call: Call, name: String) -> Outcome {
     let image = reference(&name, call.query.text("tag"))?;
-    fits(&call, std::slice::from_ref(&image)).await?;
+    fits(&call, ApiVersion::new(1, 46), std::slice::from_ref(&image)).await?;
     let auth = call.registry_auth()?;
     let (progress, lines) = Progress::channel();
     let engine = call.engine().clone();
@@ -132,7 +132,7 @@ pub(crate) async fn save(call: Call, name: Option<String>) -> Outcome {
     if names.is_empty() {
         return Err(ApiError::invalid("no image was named to save"));
     }
-    fits(&call, &names).await?;
+    fits(&call, ApiVersion::new(1, 48), &names).await?;
     let archive: ByteStream = call.engine().image_save(&names).await?;
     Ok(reply::stream("application/x-tar", archive))
 }

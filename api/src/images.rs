@@ -46,7 +46,13 @@ pub(crate) async fn list(call: Call) -> Outcome {
 
 /// `GET /images/{name}/json`
 pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
-    fits(&call, std::slice::from_ref(&name)).await?;
+    let is_new = call.version >= ApiVersion::new(1, 49);
+    if is_new && call.query.flag("manifests") && !call.query.text("platform").is_empty() {
+        return Err(ApiError::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    fits(&call, ApiVersion::new(1, 49), std::slice::from_ref(&name)).await?;
     let mut page = json!(call.engine().image_inspect(&name).await?);
     if call.version < ApiVersion::new(1, 44) {
         page["VirtualSize"] = page["Size"].clone();
@@ -61,12 +67,16 @@ pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
 
 /// `GET /images/{name}/history`
 pub(crate) async fn history(call: Call, name: String) -> Outcome {
-    fits(&call, std::slice::from_ref(&name)).await?;
+    fits(&call, ApiVersion::new(1, 48), std::slice::from_ref(&name)).await?;
     reply::json(&call.engine().image_history(&name).await?)
 }
 
-/// Refuses names of images that are here for another platform than the `platform` parameter says.
-pub(crate) async fn fits(call: &Call, names: &[String]) -> Outcome<()> {
+/// Refuses names of images that are here for another platform than the `platform` parameter says. Older
+/// versions than `since` have no such parameter, and clients of theirs may send it all the same.
+pub(crate) async fn fits(call: &Call, since: ApiVersion, names: &[String]) -> Outcome<()> {
+    if call.version < since {
+        return Ok(());
+    }
     if let Some(wanted) = platform::parse(call.query.text("platform"))? {
         for name in names {
             platform::check(name, &wanted, &call.engine().image_inspect(name).await?)?;
@@ -94,6 +104,17 @@ pub(crate) fn reference(repo: &str, tag: &str) -> Outcome<String> {
 
 /// `DELETE /images/{name}`
 pub(crate) async fn remove(call: Call, name: String) -> Outcome {
+    if call.version >= ApiVersion::new(1, 50) {
+        let mut platforms = Vec::new();
+        for given in call.query.all("platforms") {
+            platforms.extend(platform::parse_several(&given)?);
+        }
+        match &platforms[..] {
+            [] => (),
+            [wanted] => platform::check(&name, wanted, &call.engine().image_inspect(&name).await?)?,
+            _ => return Err(ApiError::invalid("multiple platforms are not supported")),
+        }
+    }
     let options = ImageRemoveOptions {
         force: call.query.flag("force"),
         no_prune: call.query.flag("noprune"),

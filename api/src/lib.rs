@@ -26,8 +26,8 @@ mod platform;
 mod query;
 mod redact;
 mod reply;
-mod request_line;
 mod request_body;
+mod request_line;
 
 mod route;
 mod secrets;

@@ -58,6 +58,22 @@ pub fn parse(text: &str) -> Outcome<Option<Platform>> {
     }))
 }
 
+/// Reads one of the `platforms` parameters: a platform as JSON, or a list of such.
+pub fn parse_several(text: &str) -> Outcome<Vec<Platform>> {
+    match text.trim_start().starts_with('[') {
+        true => {
+            let texts: Vec<serde_json::Value> = from_json(text.as_bytes())?;
+            let several = texts.into_iter().map(|one| match one {
+                // A list of texts that are JSON themselves, or of objects.
+                serde_json::Value::String(one) => parse(&one).map(Option::unwrap_or_default),
+                one => from_json(one.to_string().as_bytes()),
+            });
+            several.collect()
+        }
+        false => Ok(parse(text)?.into_iter().collect()),
+    }
+}
+
 fn is_os(word: &str) -> bool {
     matches!(
         word.to_ascii_lowercase().as_str(),

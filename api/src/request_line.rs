@@ -160,8 +160,17 @@ mod tests {
         };
         let rest = b"Host: \"x\"\r\n\r\n\"body\"\n";
         check(
-            &[b"GET /a?f={\"b\":", b"[\"c d\"]}&g=%22 HTTP/1.1\r", b"\n", rest],
-            &[&b"GET /a?f={%22b%22:[%22c%20d%22]}&g=%22 HTTP/1.1\r\n"[..], rest].concat(),
+            &[
+                b"GET /a?f={\"b\":",
+                b"[\"c d\"]}&g=%22 HTTP/1.1\r",
+                b"\n",
+                rest,
+            ],
+            &[
+                &b"GET /a?f={%22b%22:[%22c%20d%22]}&g=%22 HTTP/1.1\r\n"[..],
+                rest,
+            ]
+            .concat(),
         )
         .await;
         check(&[b"GET / HTTP/1.1\r\n\r\n"], b"GET / HTTP/1.1\r\n\r\n").await;

@@ -5,45 +5,9 @@
 mod common;
 
 use common::cluster::FakeCluster;
-use common::docker::{Ran, docker, docker_is_here, docker_with, prints};
+use common::docker::{Ran, can_run, docker, docker_with, import, prints};
 use common::{Server, filters, with_server};
 use serde_json::{Value, json};
-
-const BUSYBOX: &str = "/bin/busybox";
-
-fn can_run() -> bool {
-    let here = std::path::Path::new(BUSYBOX).exists();
-    if !here {
-        eprintln!("skipped: no busybox at {BUSYBOX}");
-    }
-    here && docker_is_here()
-}
-
-/// Imports an image `bb:1` with a shell in it.
-async fn import(server: &Server) {
-    let root = server.socket.with_extension("image");
-    std::fs::create_dir_all(root.join("bin")).unwrap();
-    std::fs::create_dir_all(root.join("tmp")).unwrap();
-    std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
-    for tool in ["sh", "cat", "echo", "sleep", "ls", "true", "head", "tr"] {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
-    }
-    let archive = server.socket.with_extension("tar");
-    let made = tokio::process::Command::new("tar")
-        .args([
-            "-C",
-            root.to_str().unwrap(),
-            "-cf",
-            archive.to_str().unwrap(),
-            ".",
-        ])
-        .status()
-        .await
-        .unwrap();
-    assert!(made.success());
-    let archive = archive.display().to_string();
-    prints(server, &format!("import {archive} bb:1")).await;
-}
 
 async fn shell(server: &Server, before: &[&str], script: &str, input: &[u8]) -> Ran {
     let mut words = before.to_vec();

@@ -118,7 +118,6 @@ fn wrong_requests_are_told_what_is_wrong() {
                 .message()
                 .contains("Cannot locate specified Dockerfile")
         );
-        server.get("/containers/none/attach/ws").await.expect(501);
         let answer = server.get("/containers/none/logs").await.expect(400);
         assert_eq!(
             answer.message(),

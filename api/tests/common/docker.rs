@@ -8,6 +8,7 @@ use tokio::process::Command;
 use super::Server;
 
 const DOCKER: &str = "/usr/local/bin/docker";
+const BUSYBOX: &str = "/bin/busybox";
 
 /// Whether the CLI is here; says so if it is not.
 pub fn docker_is_here() -> bool {
@@ -59,4 +60,39 @@ pub async fn prints(server: &Server, line: &str) -> String {
     let ran = docker(server, line).await;
     assert!(ran.ok, "docker {line}: {}{}", ran.out, ran.err);
     ran.out
+}
+
+/// Whether the CLI and a busybox to make images of are here; says so if they are not.
+pub fn can_run() -> bool {
+    let here = std::path::Path::new(BUSYBOX).exists();
+    if !here {
+        eprintln!("skipped: no busybox at {BUSYBOX}");
+    }
+    here && docker_is_here()
+}
+
+/// Imports an image `bb:1` with a shell in it.
+pub async fn import(server: &Server) {
+    let root = server.socket.with_extension("image");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::create_dir_all(root.join("tmp")).unwrap();
+    std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+    for tool in ["sh", "cat", "echo", "sleep", "ls", "true", "head", "tr"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
+    }
+    let archive = server.socket.with_extension("tar");
+    let made = tokio::process::Command::new("tar")
+        .args([
+            "-C",
+            root.to_str().unwrap(),
+            "-cf",
+            archive.to_str().unwrap(),
+            ".",
+        ])
+        .status()
+        .await
+        .unwrap();
+    assert!(made.success());
+    let archive = archive.display().to_string();
+    prints(server, &format!("import {archive} bb:1")).await;
 }

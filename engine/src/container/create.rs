@@ -40,6 +40,7 @@ impl Engine {
     ) -> Result<ContainerCreated> {
         let mut host = config.host_config.take().unwrap_or_default();
         let networking = config.networking_config.take().unwrap_or_default();
+        let mut discarded = discard(&mut host);
         self.fill(&mut host);
         // What is wrong in itself is told before an image is missed: clients pull what is missing.
         validate::create(&config, &host)?;
@@ -56,7 +57,7 @@ impl Engine {
         let _activity = self.images.activity();
         let image = self.images.find(&config.image)?;
         merge::merge(&mut config, &image.config.config)?;
-        let warnings = validate::create(&config, &host)?;
+        let mut warnings = validate::create(&config, &host)?;
         if host.network_mode == "container:" {
             return Err(EngineError::invalid(
                 "invalid network mode: invalid container format container:<name|id>",
@@ -115,6 +116,7 @@ impl Engine {
         }
         let container = made?;
         self.container_event(&container, "create", &[]);
+        warnings.append(&mut discarded);
         Ok(ContainerCreated { id, warnings })
     }
 
@@ -295,4 +297,21 @@ impl Engine {
             attributes,
         ));
     }
+}
+
+/// Takes out limits that are not set here, with a warning for each as dockerd has for kernels without them.
+fn discard(host: &mut HostConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !std::mem::take(&mut host.blkio_weight_device).is_empty() {
+        warnings.push(
+            "Your kernel does not support Block I/O weight_device or the device is not mounted. Weight-device discarded."
+                .to_owned(),
+        );
+    }
+    if std::mem::take(&mut host.kernel_memory_tcp) > 0 {
+        warnings.push(
+            "Limits of kernel memory for TCP are not supported. Limitation discarded.".to_owned(),
+        );
+    }
+    warnings
 }

@@ -42,7 +42,11 @@ pub(crate) fn wanted(
         Ok(())
     };
     for bind in host.binds.iter().flatten() {
-        add(parse_bind(bind)?)?;
+        let mount = parse_bind(bind)?;
+        if mount.record.point.kind == "volume" {
+            driver_of(host)?;
+        }
+        add(mount)?;
     }
     for mount in &host.mounts {
         add(from_mount(mount)?)?;
@@ -55,6 +59,7 @@ pub(crate) fn wanted(
                 .iter()
                 .any(|other| other.record.point.destination == destination);
         if !taken {
+            driver_of(host)?;
             all.push(volume(
                 String::new(),
                 destination,
@@ -65,6 +70,16 @@ pub(crate) fn wanted(
         }
     }
     Ok(all)
+}
+
+/// `--volume-driver` is for volumes that name no driver themselves.
+fn driver_of(host: &HostConfig) -> Result<()> {
+    match host.volume_driver.as_str() {
+        "" | "local" => Ok(()),
+        other => Err(EngineError::not_found(format!(
+            "error looking up volume plugin {other}: plugin \"{other}\" not found"
+        ))),
+    }
 }
 
 /// Reads `[source:]destination[:mode]`.

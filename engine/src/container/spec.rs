@@ -317,7 +317,10 @@ pub(super) fn is_probed(check: &HealthConfig) -> bool {
 }
 
 fn health(config: &ContainerConfig) -> Option<HealthCheck> {
-    let check = config.healthcheck.as_ref().filter(|check| is_probed(check))?;
+    let check = config
+        .healthcheck
+        .as_ref()
+        .filter(|check| is_probed(check))?;
     let nanos = |value: skep_model::Nanos| u64::try_from(value.0).unwrap_or(0);
     Some(HealthCheck {
         test: check.test.clone(),

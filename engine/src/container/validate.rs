@@ -190,8 +190,8 @@ fn modes(host: &HostConfig) -> Result<()> {
         ),
     ] {
         let other = mode.strip_prefix("container:");
-        let is_known = words.contains(&mode.as_str())
-            || (joins && other.is_some_and(|name| !name.is_empty()));
+        let is_known =
+            words.contains(&mode.as_str()) || (joins && other.is_some_and(|name| !name.is_empty()));
         if !is_known {
             return Err(EngineError::invalid(format!("invalid {what} mode: {mode}")));
         }

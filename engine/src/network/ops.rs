@@ -60,9 +60,9 @@ impl Engine {
                 "ingress network must be of swarm scope",
             ));
         }
-        if request.config_only {
+        if request.config_only || !request.config_from.network.is_empty() {
             return Err(EngineError::not_implemented(
-                "config-only networks are not supported",
+                "config-only networks, and networks configured from one, are not supported by this daemon",
             ));
         }
         if driver != "bridge" && !request.options.contains_key("parent") {

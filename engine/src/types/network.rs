@@ -81,6 +81,7 @@ docker_json! {
         pub attachable: bool,
         pub ingress: bool,
         pub config_only: bool,
+        pub config_from: ConfigReference,
         #[serde(rename = "IPAM")]
         pub ipam: Option<Ipam>,
         #[serde(rename = "EnableIPv4")]
