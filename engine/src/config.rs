@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use skep_shim::userns::IdMap;
 
 use crate::types::{LogConfig, Ulimit};
 
@@ -39,6 +40,9 @@ pub struct EngineConfig {
     pub default_shm_bytes: i64,
     /// Runs an init process in containers that do not say.
     pub init: bool,
+    /// Ids of the host that containers' users are, unless a container says otherwise;
+    /// see [`crate::userns::remap`].
+    pub userns_remap: Option<IdMap>,
     /// What a registry and `hello` are told we are.
     pub version: String,
 }
@@ -97,6 +101,7 @@ impl EngineConfig {
             default_ulimits: Vec::new(),
             default_shm_bytes: 64 << 20,
             init: false,
+            userns_remap: None,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

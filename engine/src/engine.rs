@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -47,6 +47,8 @@ pub struct Engine {
     pub(crate) net: Arc<Host>,
     pub(crate) events: EventBus,
     pub(crate) launcher: Launcher,
+    /// Held while a container with ids of its own is made.
+    pub(crate) private_ids: Mutex<()>,
     pub(crate) closing: CancellationToken,
     pub(crate) tasks: TaskTracker,
     /// Held as long as the engine is open: one engine per data root.
@@ -118,6 +120,7 @@ impl Engine {
             net,
             events: EventBus::default(),
             launcher,
+            private_ids: Mutex::new(()),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _lock: lock,
@@ -218,7 +221,10 @@ impl Engine {
             network_drivers: words(&["bridge", "host", "ipvlan", "macvlan", "null", "overlay"]),
             cgroup_version: if is_unified() { "2" } else { "1" }.into(),
             cgroup_driver: "cgroupfs".into(),
-            security_options: words(&["name=seccomp,profile=builtin"]),
+            security_options: match self.config.userns_remap {
+                Some(_) => words(&["name=seccomp,profile=builtin", "name=userns"]),
+                None => words(&["name=seccomp,profile=builtin"]),
+            },
             labels: self.config.labels.clone(),
             data_root: self.config.data_root.display().to_string(),
             events_listeners: self.events.listeners(),

@@ -22,6 +22,7 @@ mod streams;
 mod tree;
 mod turns;
 pub mod types;
+pub mod userns;
 mod volume;
 
 pub use build::BuildOptions;

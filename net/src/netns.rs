@@ -73,6 +73,31 @@ impl Namespaces {
         }
     }
 
+    /// Pins a namespace that is there, such as `/proc/PID/ns/net`, loopback up. A pin of
+    /// this name that exists is replaced.
+    pub fn pin(&self, name: &str, from: &Path) -> Result<Netns, NetError> {
+        check_name(name)?;
+        let path = self.path(name);
+        let failed = |source| io_error("create", name, source);
+        self.delete(name)?;
+        fs::create_dir_all(&self.dir).map_err(failed)?;
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(failed)?;
+        let pinned = bind_mount(from, &path).map_err(failed).and_then(|()| {
+            let netns = self.open(name)?;
+            netns.run(crate::netlink::loopback_up)?.map_err(failed)?;
+            Ok(netns)
+        });
+        if pinned.is_err() {
+            // A half-made pin would be adopted as a broken namespace later.
+            let _ = self.delete(name);
+        }
+        pinned
+    }
+
     /// Opens a pinned namespace.
     pub fn open(&self, name: &str) -> Result<Netns, NetError> {
         check_name(name)?;

@@ -115,6 +115,9 @@ pub struct DaemonArgs {
     /// Size of /dev/shm of containers
     #[arg(long)]
     pub default_shm_size: Option<String>,
+    /// Users that containers' users are on this host: default, or USER|UID[:GROUP|GID] with ranges in /etc/subuid and /etc/subgid
+    #[arg(long)]
+    pub userns_remap: Option<String>,
     /// Run an init in every container
     #[arg(long)]
     pub init: bool,
@@ -173,6 +176,7 @@ const FILE_KEYS: &[(&str, &str)] = &[
     ("default-ulimits", "default-ulimit"),
     ("default-shm-size", "default-shm-size"),
     ("init", "init"),
+    ("userns-remap", "userns-remap"),
     ("node-name", "node-name"),
     ("live-restore", "live-restore"),
     ("userland-proxy", "userland-proxy"),
@@ -355,6 +359,14 @@ impl DaemonArgs {
                 .ok_or_else(|| wrong("default-shm-size", size, "want a size such as 64m"))?;
         }
         config.init = self.init;
+        if let Some(spec) = self.userns_remap.as_deref().filter(|spec| !spec.is_empty()) {
+            let remap = skep_engine::userns::remap(spec)
+                .map_err(|error| wrong("userns-remap", spec, error))?;
+            if let Some(note) = &remap.note {
+                tracing::warn!("user namespaces: {note}");
+            }
+            config.userns_remap = remap.map;
+        }
         Ok(config)
     }
 }

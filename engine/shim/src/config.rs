@@ -16,6 +16,7 @@ use skep_dns::DnsConfig;
 use crate::cgroup::Limits;
 pub use crate::log::{Address, RemoteConfig, SyslogFormat};
 use crate::profile;
+use crate::userns::UserNamespace;
 
 /// Largest configuration file a shim reads.
 pub const CONFIG_BYTES_MAX: u64 = 8 << 20;
@@ -48,6 +49,10 @@ pub struct ShimConfig {
     /// Namespaces; the mount namespace is always new.
     #[serde(default)]
     pub namespaces: Namespaces,
+    /// A user namespace of its own; the host's if absent. The root file system and
+    /// mounts with `idmapped` keep the container's ids on the disk.
+    #[serde(default)]
+    pub user_namespace: Option<UserNamespace>,
     /// Where the cgroup is and what it is limited to.
     #[serde(default)]
     pub cgroup: CgroupConfig,
@@ -234,6 +239,11 @@ pub enum MountKind {
         /// has at the target, ownership included (a new named volume).
         #[serde(default)]
         copy_up: bool,
+        /// In a user namespace: files keep the container's ids on the disk (volumes).
+        /// Without it they belong to the host's users, of which the container knows
+        /// those in its map only.
+        #[serde(default)]
+        idmapped: bool,
     },
     /// Memory. `options` is what follows the colon in `--tmpfs /x:size=64m,mode=1777`;
     /// docker's `noexec,nosuid,nodev` come first.
@@ -434,6 +444,7 @@ impl ShimConfig {
             mounts: Vec::new(),
             shm: Shm::default(),
             namespaces: Namespaces::default(),
+            user_namespace: None,
             cgroup: CgroupConfig::default(),
             seccomp: Seccomp::Default,
             masked_paths: profile::masked_paths(),

@@ -89,6 +89,10 @@ fn become_program(args: &[CString], mask: &SigSet) -> ! {
     let own = nix::unistd::getpid();
     // Neither can fail in a way the program would mind.
     let _ = nix::unistd::setpgid(own, own);
+    // Whoever steps in front of a terminal from behind is stopped, unless deaf to that.
+    let mut stopping = SigSet::empty();
+    stopping.add(Signal::SIGTTOU);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stopping), None);
     let _ = nix::unistd::tcsetpgrp(io::stdin(), own);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
     let Err(error) = nix::unistd::execvp(&args[0], args);

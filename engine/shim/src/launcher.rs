@@ -16,12 +16,12 @@
 //! ```
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::config::{INJECTED_BYTES_MAX, INJECTED_FILES_MAX, ShimConfig};
@@ -29,6 +29,7 @@ use crate::protocol::{
     Prepared as PreparedInfo, StartAnswer, StartCommand, StartFailure, Started, read_frame,
     write_frame,
 };
+use crate::userns::IdMap;
 
 /// How long a shim may take to say it is prepared.
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -163,6 +164,70 @@ impl Launcher {
             StartAnswer::Failed(failure) => Err(failure.into()),
             StartAnswer::Started(_) => Err(prepared.broken("preparing", "started unasked")),
         }
+    }
+}
+
+impl Launcher {
+    /// Makes a network namespace that belongs to a new user namespace of this map. It
+    /// exists as long as the result is held, or somebody else holds it.
+    ///
+    /// # Errors
+    /// The kernel makes no user namespaces, or not of this map.
+    pub fn network_namespace(&self, map: &IdMap) -> io::Result<HeldNamespace> {
+        let mut holder = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
+            .arg0("skep-shim")
+            .arg("namespaces")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(|child| HeldNamespace {
+                child,
+                path: PathBuf::new(),
+            })?;
+        let mut asked = serde_json::to_vec(map).map_err(io::Error::other)?;
+        asked.push(b'\n');
+        let mut answer = String::new();
+        if let (Some(stdin), Some(stdout)) = (&mut holder.child.stdin, &mut holder.child.stdout) {
+            stdin.write_all(&asked)?;
+            io::BufReader::new(stdout).read_line(&mut answer)?;
+        }
+        match answer.trim_end() {
+            "" => Err(io::Error::other(
+                "making namespaces: the shim ended without a word",
+            )),
+            text => match text.strip_prefix('!') {
+                Some(why) => Err(io::Error::other(format!("making a user namespace: {why}"))),
+                None => {
+                    holder.path = text.into();
+                    Ok(holder)
+                }
+            },
+        }
+    }
+}
+
+/// A namespace that is held by a process of its own.
+#[derive(Debug)]
+pub struct HeldNamespace {
+    child: Child,
+    path: PathBuf,
+}
+
+impl HeldNamespace {
+    /// Where it can be opened, or bound from, while this is held.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for HeldNamespace {
+    fn drop(&mut self) {
+        // It ends when its standard input does.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
     }
 }
 

@@ -25,9 +25,10 @@ mod supervisor;
 mod sweep;
 mod sys;
 mod time;
+pub mod userns;
 
 pub use client::{ClientError, ExecStream, ShimClient, Subscription};
 pub use config::ShimConfig;
 pub use exit::ExitRecord;
-pub use launcher::{InjectedBytes, Launcher, Prepared, StartError};
+pub use launcher::{HeldNamespace, InjectedBytes, Launcher, Prepared, StartError};
 pub use sweep::sweep;

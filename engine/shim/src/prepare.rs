@@ -19,6 +19,7 @@ use crate::failure::{Context as _, failure};
 use crate::protocol::{Prepared, StartAnswer, StartFailure, write_frame};
 use crate::supervisor::{Parts, Supervisor};
 use crate::sys;
+use crate::userns::{self, UserNamespace};
 
 /// Where the shim stands when memory ends: it is small, and without it its
 /// container is lost.
@@ -102,6 +103,7 @@ fn prepare(config: &Path, channel: &UnixStream) -> Result<Parts, StartFailure> {
         config,
         own_program,
         netns: network.netns,
+        user: network.user,
         group,
         signals,
         listener,
@@ -201,6 +203,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 /// The container's network namespace and what listens in it.
 struct Network {
     netns: Option<OwnedFd>,
+    /// The user namespace of the container, if not the host's.
+    user: Option<OwnedFd>,
     dns: Option<dns::Server>,
 }
 
@@ -213,6 +217,7 @@ impl Network {
             return match config.dns {
                 None => Ok(Self {
                     netns: None,
+                    user: user_namespace(config, None)?,
                     dns: None,
                 }),
                 Some(_) => Err(failure(
@@ -222,17 +227,24 @@ impl Network {
         }
         let doing = || "preparing the network namespace";
         let host = sys::open("/proc/self/ns/net", libc::O_RDONLY).context(doing)?;
-        let netns = match wanted {
-            Namespace::Join(path) => {
+        let (netns, user) = match (wanted, &config.user_namespace) {
+            (Namespace::Join(path), _) => {
                 let netns = sys::open(path, libc::O_RDONLY)
                     .context(|| format!("lstat {}", path.display()))?;
                 sys::setns(netns.as_fd(), libc::CLONE_NEWNET)
                     .context(|| format!("joining the network namespace {}", path.display()))?;
-                netns
+                let user = user_namespace(config, Some(&netns))?;
+                (netns, user)
+            }
+            (_, Some(UserNamespace { map, join: None })) => {
+                let made = userns::make(map).context(|| "making a user namespace")?;
+                sys::setns(made.net.as_fd(), libc::CLONE_NEWNET).context(doing)?;
+                (made.net, Some(made.user))
             }
             _ => {
                 sys::unshare(libc::CLONE_NEWNET).context(doing)?;
-                sys::open("/proc/self/ns/net", libc::O_RDONLY).context(doing)?
+                let netns = sys::open("/proc/self/ns/net", libc::O_RDONLY).context(doing)?;
+                (netns, user_namespace(config, None)?)
             }
         };
         let dns = loopback_up()
@@ -247,8 +259,35 @@ impl Network {
         sys::setns(host.as_fd(), libc::CLONE_NEWNET).context(doing)?;
         Ok(Self {
             netns: Some(netns),
+            user,
             dns: dns?,
         })
+    }
+}
+
+/// The container's user namespace: one that is there, that of its network, or a new one.
+fn user_namespace(
+    config: &ShimConfig,
+    netns: Option<&OwnedFd>,
+) -> Result<Option<OwnedFd>, StartFailure> {
+    let Some(wanted) = &config.user_namespace else {
+        return Ok(None);
+    };
+    if let Some(path) = &wanted.join {
+        return sys::open(path, libc::O_RDONLY)
+            .map(Some)
+            .context(|| format!("lstat {}", path.display()));
+    }
+    let doing = || "making a user namespace";
+    let owner = match netns {
+        Some(netns) => userns::owner(netns.as_fd()).context(doing)?,
+        None => None,
+    };
+    match owner {
+        Some(owner) => Ok(Some(owner)),
+        None => userns::make(&wanted.map)
+            .map(|made| Some(made.user))
+            .context(doing),
     }
 }
 

@@ -212,6 +212,7 @@ fn bind(source: &std::path::Path, target: &str, readonly: bool) -> skep_shim::co
             propagation: Default::default(),
             non_recursive: false,
             copy_up: false,
+            idmapped: false,
         },
         readonly,
     }
@@ -557,6 +558,17 @@ fn init_reaps_and_passes_signals_on() {
     assert!(!output.contains("pid 1\n"), "{output}");
     container.client().signal(libc::SIGTERM, false).unwrap();
     assert_eq!(container.wait().exit_code, 5);
+}
+
+#[test]
+fn a_program_under_init_is_in_front_of_the_terminal() {
+    if cannot_run() {
+        return;
+    }
+    let mut container = Container::new(&["tty"]);
+    container.config.init = true;
+    container.config.process.terminal = true;
+    assert_eq!(container.run(), (0, "/dev/pts/0\r\n".into()));
 }
 
 #[test]

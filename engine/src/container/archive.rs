@@ -36,12 +36,14 @@ impl Engine {
         let container = self.containers.find(name)?;
         let root = self.root_of(&container, false)?;
         let (path, name) = (rooted(path), archive_name(path));
+        let ids = root.ids();
         let stream = produce(move |output| {
             // The archive is made by the confined thread and written by this one.
             let mut output = std::mem::replace(output, output.again());
             confined(root, move || {
                 let options = pack::Options {
                     name: Some(name),
+                    ids,
                     ..pack::Options::default()
                 };
                 pack(&path, &mut output, options)
@@ -82,7 +84,9 @@ impl Engine {
                 ));
             }
             let user = record.config.user;
-            engine.inside(&target, true, move || {
+            let root = engine.root_of(&target, true)?;
+            let ids = root.ids();
+            confined(root, move || {
                 let into = rooted(&path);
                 let found = fs::metadata(&into).map_err(|_| no_such_file(&name, &path))?;
                 if !found.is_dir() {
@@ -98,6 +102,7 @@ impl Engine {
                     into,
                     own,
                     keep_kinds: options.no_overwrite_dir_non_dir,
+                    ids,
                     ..unpack::Options::default()
                 };
                 unpack(plain, options).map(drop).map_err(|error| {

@@ -1,7 +1,7 @@
 //! `docker create`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::record::{ContainerRecord, State};
 use super::{Container, merge, validate};
@@ -58,6 +58,13 @@ impl Engine {
         let image = self.images.find(&config.image)?;
         merge::merge(&mut config, &image.config.config)?;
         let mut warnings = validate::create(&config, &host)?;
+        // Until the record is in the index, nobody else may choose the same ids.
+        let _choosing = (host.userns_mode == "private").then(|| {
+            self.private_ids
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        });
+        let ids = self.ids_for(&host)?;
         if host.network_mode == "container:" {
             return Err(EngineError::invalid(
                 "invalid network mode: invalid container format container:<name|id>",
@@ -101,6 +108,7 @@ impl Engine {
             state: State::default(),
             restart_count: 0,
             stopped_by_hand: false,
+            ids,
             has_injected: false,
             removes_volumes: false,
             config,

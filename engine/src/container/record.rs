@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use skep_model::Timestamp;
+use skep_shim::userns::IdMap;
 
 use crate::extras::CreateExtras;
 use crate::image::Digest;
@@ -39,6 +40,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) restart_count: i64,
     /// Stopped by somebody, so `unless-stopped` does not start it again.
     pub(crate) stopped_by_hand: bool,
+    /// Ids of the host that its users are; `None` without a user namespace.
+    #[serde(default)]
+    pub(crate) ids: Option<IdMap>,
     /// The present run was given files from memory, so only whoever has them can
     /// start it again.
     #[serde(default)]

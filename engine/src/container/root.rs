@@ -91,7 +91,10 @@ impl Engine {
                 .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
                 .open(format!("/proc/{pid}/root"));
             if let Ok(root) = opened {
-                return Ok(Root::Open(root.into()));
+                return Ok(match self.effective_ids(&record)?.0 {
+                    Some(ids) => Root::Mapped(root.into(), ids),
+                    None => Root::Open(root.into()),
+                });
             }
             // It ended just now.
         }

@@ -11,6 +11,8 @@ use skep_shim::config::{
     Namespaces, Paths, Process, Propagation, Rlimit, RootSource, Rootfs, Seccomp, ShimConfig, Shm,
 };
 
+use skep_shim::userns::{IdMap, UserNamespace};
+
 use super::log_options::{ask_resolver, log_config, log_tag};
 use super::record::{ContainerRecord, MountRecord};
 use super::root::RootPaths;
@@ -37,6 +39,12 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) default_ulimits: &'a [Ulimit],
     pub(crate) default_shm_bytes: i64,
     pub(crate) default_init: bool,
+    /// Ids of the host that the container's users are, and the process whose user
+    /// namespace is joined.
+    pub(crate) ids: Option<IdMap>,
+    pub(crate) user_of: Option<i64>,
+    /// Directories of the engine's own, where files have the container's ids.
+    pub(crate) own_directories: &'a [PathBuf],
 }
 
 /// The shim's configuration.
@@ -60,7 +68,7 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
         shim.hostname.clone_from(&config.hostname);
         shim.domainname.clone_from(&config.domainname);
     }
-    shim.mounts = mounts(record, &around.files)?;
+    shim.mounts = mounts(record, &around.files, around.own_directories)?;
     let joined = |mode: &str| -> Result<Option<i64>> {
         match mode.strip_prefix("container:") {
             None => Ok(None),
@@ -85,6 +93,12 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
         uts: namespace(&host.uts_mode, "uts")?,
         cgroup: namespace(&host.cgroupns_mode, "cgroup")?,
     };
+    shim.user_namespace = around.ids.map(|map| UserNamespace {
+        map,
+        join: around
+            .user_of
+            .map(|pid| format!("/proc/{pid}/ns/user").into()),
+    });
     shim.shm = match (host.ipc_mode.as_str(), joined(&host.ipc_mode)?) {
         ("host", _) => Shm::Path {
             path: "/dev/shm".into(),
@@ -119,6 +133,9 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
         shim.readonly_paths.clear();
     }
     shim.sysctls.clone_from(&host.sysctls);
+    if owns_network(record) {
+        add_network_defaults(&mut shim.sysctls);
+    }
     shim.devices = host
         .devices
         .iter()
@@ -146,6 +163,27 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
         name => signal::parse(name)?,
     };
     Ok(shim)
+}
+
+/// Whether the container's network is its own, be it made by the caller.
+fn owns_network(record: &ContainerRecord) -> bool {
+    let mode = record.host_config.network_mode.as_str();
+    record.extras.netns.is_some() || !(mode == "host" || mode.starts_with("container:"))
+}
+
+/// What docker allows in a network of the container's own: ICMP echo without a raw socket,
+/// and all ports to everybody. A kernel without such a parameter is left alone.
+fn add_network_defaults(sysctls: &mut BTreeMap<String, String>) {
+    for (name, value) in [
+        ("net.ipv4.ping_group_range", "0 2147483647"),
+        ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ] {
+        if Path::new("/proc/sys").join(name.replace('.', "/")).exists() {
+            sysctls
+                .entry(name.to_owned())
+                .or_insert_with(|| value.to_owned());
+        }
+    }
 }
 
 fn process(
@@ -199,7 +237,11 @@ pub(crate) fn console_size(height: u32, width: u32) -> Option<ConsoleSize> {
     }
 }
 
-fn mounts(record: &ContainerRecord, files: &[(PathBuf, &'static str)]) -> Result<Vec<Mount>> {
+fn mounts(
+    record: &ContainerRecord,
+    files: &[(PathBuf, &'static str)],
+    own: &[PathBuf],
+) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
     // Files of ours come first, so that a user's own mount at the same place wins.
     for (source, target) in files {
@@ -215,6 +257,7 @@ fn mounts(record: &ContainerRecord, files: &[(PathBuf, &'static str)]) -> Result
                     propagation: Propagation::Rprivate,
                     non_recursive: false,
                     copy_up: false,
+                    idmapped: true,
                 },
                 readonly: record.host_config.readonly_rootfs,
             });
@@ -230,14 +273,14 @@ fn mounts(record: &ContainerRecord, files: &[(PathBuf, &'static str)]) -> Result
         });
     }
     for mount in &record.mounts {
-        mounts.push(one_mount(mount)?);
+        mounts.push(one_mount(mount, own)?);
     }
     // A mount below another's place must come after it.
     mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
     Ok(mounts)
 }
 
-fn one_mount(mount: &MountRecord) -> Result<Mount> {
+fn one_mount(mount: &MountRecord, own: &[PathBuf]) -> Result<Mount> {
     let point = &mount.point;
     let kind = match &mount.tmpfs {
         Some(options) => MountKind::Tmpfs {
@@ -260,6 +303,10 @@ fn one_mount(mount: &MountRecord) -> Result<Mount> {
             },
             non_recursive: mount.non_recursive,
             copy_up: mount.copy_up,
+            idmapped: point.kind == "volume"
+                || own
+                    .iter()
+                    .any(|directory| mount.source.starts_with(directory)),
         },
     };
     Ok(Mount {

@@ -148,6 +148,9 @@ impl Engine {
     ) -> Result<extras::Prepared> {
         let record = container.record();
         self.write_files(container, &record, attached)?;
+        let (ids, user_of) = self.effective_ids(&record)?;
+        let own_directories =
+            ["builds", "build-cache"].map(|name| self.config.data_root.join(name));
         let config = spec::build(
             &record,
             Surroundings {
@@ -179,6 +182,9 @@ impl Engine {
                 default_ulimits: &self.config.default_ulimits,
                 default_shm_bytes: self.config.default_shm_bytes,
                 default_init: self.config.init,
+                ids,
+                user_of,
+                own_directories: &own_directories,
             },
         )?;
         let path = container.runtime.join("config.json");

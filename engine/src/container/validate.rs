@@ -92,7 +92,7 @@ pub(crate) fn create(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<
             "invalid Annotations: the empty string is not permitted as an annotation key",
         ));
     }
-    if !matches!(host.userns_mode.as_str(), "" | "host") {
+    if !matches!(host.userns_mode.as_str(), "" | "host" | "private") {
         return Err(EngineError::invalid(format!(
             "invalid user namespace mode: {}",
             host.userns_mode

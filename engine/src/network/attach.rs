@@ -96,7 +96,17 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner);
         let name = skep_net::names::container_netns(&record.id);
         let netns = self.net.namespaces().path(&name);
-        self.net.namespaces().create(&name).map_err(net_error)?;
+        match &record.ids {
+            None => self.net.namespaces().create(&name),
+            // Only a network of its own user namespace can the container configure.
+            Some(ids) => {
+                let held = self.launcher.network_namespace(ids).map_err(|error| {
+                    EngineError::internal("cannot make a user namespace").because(error)
+                })?;
+                self.net.namespaces().pin(&name, held.path())
+            }
+        }
+        .map_err(net_error)?;
         match self.attach_all(container, &record, &netns) {
             Ok(attached) => Ok(attached),
             Err(error) => {

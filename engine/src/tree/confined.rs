@@ -7,11 +7,13 @@
 //! recursive walk.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use skep_shim::userns::IdMap;
 
 use crate::error::{EngineError, IoContext as _, Result};
 
@@ -22,6 +24,9 @@ pub(crate) enum Root {
     Directory(PathBuf),
     /// An open directory (of another mount namespace, perhaps).
     Open(OwnedFd),
+    /// The open root of a container whose users are these ids of the host: what is made
+    /// there belongs to its root.
+    Mapped(OwnedFd, IdMap),
     /// An overlay and binds mounted for this purpose, in a mount namespace of the
     /// thread's own. Nothing of it is seen elsewhere or left behind.
     Mounted {
@@ -34,6 +39,16 @@ pub(crate) enum Root {
         /// Host path, path inside, read-only.
         binds: Vec<(PathBuf, PathBuf, bool)>,
     },
+}
+
+impl Root {
+    /// The ids that files show there, if not their own.
+    pub(crate) fn ids(&self) -> Option<IdMap> {
+        match self {
+            Self::Mapped(_, ids) => Some(ids.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// Runs `work` with the current directory and root at `root`, and waits for it.
@@ -67,6 +82,10 @@ fn enter(root: Root) -> Result<()> {
             nix::unistd::fchdir(&fd).during(|| "cannot enter the container's files".into())?;
             change_root(Path::new("."))
         }
+        Root::Mapped(fd, ids) => {
+            enter(Root::Open(fd))?;
+            become_root_of(&ids).during(|| "cannot act as the container's root".into())
+        }
         Root::Mounted {
             lower,
             upper,
@@ -90,6 +109,26 @@ fn enter(root: Root) -> Result<()> {
             change_root(&at)
         }
     }
+}
+
+/// Makes files as root of a container, with all capabilities on the host. For this thread
+/// alone, and for the rest of its life: libc's own calls would change all threads.
+fn become_root_of(ids: &IdMap) -> io::Result<()> {
+    /// Keeps capabilities when ids change.
+    const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    let (uid, gid) = ids.root()?;
+    // SAFETY: the three calls take integers only and change the calling thread, which
+    // does nothing else afterwards.
+    let kept = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) };
+    if kept != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+    }
+    Ok(())
 }
 
 fn change_root(path: &Path) -> Result<()> {

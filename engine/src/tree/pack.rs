@@ -7,10 +7,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use skep_shim::userns::IdMap;
 use tar::{Builder, EntryType, Header};
 
 use super::unpack::is_whiteout;
 use super::xattrs;
+
+/// What the kernel shows for ids that a user namespace has not.
+const NOBODY: u32 = 65_534;
 
 /// How to pack.
 #[derive(Debug, Default)]
@@ -23,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) one_file_system: bool,
     /// Of a directory only what is in it, not itself.
     pub(crate) contents: bool,
+    /// Ids that files show instead of those they have: a running container's, on the host.
+    pub(crate) ids: Option<IdMap>,
     /// Permissions of all files and directories, instead of their own.
     pub(crate) mode: Option<u32>,
     /// What to leave out, by path below the root.
@@ -69,6 +75,23 @@ struct Packer<W: Write> {
 }
 
 impl<W: Write> Packer<W> {
+    fn header_of(&self, metadata: &fs::Metadata, kind: EntryType) -> Header {
+        let (mut uid, mut gid) = (metadata.uid(), metadata.gid());
+        if let Some(ids) = &self.options.ids {
+            // What the container knows no owner of belongs to nobody there too.
+            uid = ids.uid_inside(uid).unwrap_or(NOBODY);
+            gid = ids.gid_inside(gid).unwrap_or(NOBODY);
+        }
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(metadata.mode() & 0o7777);
+        header.set_uid(uid.into());
+        header.set_gid(gid.into());
+        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+        header.set_size(0);
+        header
+    }
+
     fn add(&mut self, path: &Path, name: &Path) -> io::Result<()> {
         let metadata = match fs::symlink_metadata(path) {
             Ok(metadata) => metadata,
@@ -100,20 +123,20 @@ impl<W: Write> Packer<W> {
         if metadata.nlink() > 1 && !kind.is_symlink() {
             let key = (metadata.dev(), metadata.ino());
             if let Some(first) = self.links.get(&key) {
-                let mut header = header_of(&metadata, EntryType::Link);
+                let mut header = self.header_of(&metadata, EntryType::Link);
                 return self.builder.append_link(&mut header, name, first);
             }
             self.links.insert(key, name.to_owned());
         }
         self.add_attributes(path)?;
         if kind.is_symlink() {
-            let mut header = header_of(&metadata, EntryType::Symlink);
+            let mut header = self.header_of(&metadata, EntryType::Symlink);
             let target = fs::read_link(path)?;
             return self.builder.append_link(&mut header, name, target);
         }
         if kind.is_file() {
             let file = File::open(path)?;
-            let mut header = header_of(&metadata, EntryType::Regular);
+            let mut header = self.header_of(&metadata, EntryType::Regular);
             self.options.mode.inspect(|mode| header.set_mode(*mode));
             header.set_size(metadata.len());
             // A file that grows or shrinks while we read must not break the
@@ -131,7 +154,7 @@ impl<W: Write> Packer<W> {
         } else {
             EntryType::Fifo
         };
-        let mut header = header_of(&metadata, entry_type);
+        let mut header = self.header_of(&metadata, entry_type);
         if entry_type != EntryType::Fifo {
             header.set_device_major(libc::major(metadata.rdev()))?;
             header.set_device_minor(libc::minor(metadata.rdev()))?;
@@ -148,7 +171,7 @@ impl<W: Write> Packer<W> {
         let left_out = self.options.contents && path == self.root;
         if !name.as_os_str().is_empty() && !left_out {
             self.add_attributes(path)?;
-            let mut header = header_of(metadata, EntryType::Directory);
+            let mut header = self.header_of(metadata, EntryType::Directory);
             self.options.mode.inspect(|mode| header.set_mode(*mode));
             let mut directory = name.as_os_str().to_owned();
             directory.push("/");
@@ -205,17 +228,6 @@ impl<W: Write> Packer<W> {
                 .map(|(key, value)| (key.as_str(), &value[..])),
         )
     }
-}
-
-fn header_of(metadata: &fs::Metadata, kind: EntryType) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(metadata.mode() & 0o7777);
-    header.set_uid(metadata.uid().into());
-    header.set_gid(metadata.gid().into());
-    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
-    header.set_size(0);
-    header
 }
 
 fn whiteout_name(name: &Path) -> PathBuf {

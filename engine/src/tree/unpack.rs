@@ -16,6 +16,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{FchownatFlags, Gid, Uid};
+use skep_shim::userns::IdMap;
 use tar::EntryType;
 
 use super::guard::HeaderGuard;
@@ -42,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) keep_kinds: bool,
     /// Ignore the archive's owners: everything belongs to the caller.
     pub(crate) own: Option<(u32, u32)>,
+    /// Ids of the host that the archive's owners are: a running container's.
+    pub(crate) ids: Option<IdMap>,
 }
 
 /// What was unpacked.
@@ -368,11 +371,20 @@ impl Unpacker {
         attributes: &[(OsString, Vec<u8>)],
         link: bool,
     ) -> io::Result<()> {
+        let (uid, gid) = match &self.options.ids {
+            None => (looks.uid, looks.gid),
+            Some(ids) => ids.uid(looks.uid).zip(ids.gid(looks.gid)).ok_or_else(|| {
+                invalid(format!(
+                    "owner {}:{} is not in the container's user namespace",
+                    looks.uid, looks.gid
+                ))
+            })?,
+        };
         nix::unistd::fchownat(
             AT_FDCWD,
             path,
-            Some(Uid::from_raw(looks.uid)),
-            Some(Gid::from_raw(looks.gid)),
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
             FchownatFlags::AT_SYMLINK_NOFOLLOW,
         )?;
         if !link {

@@ -101,6 +101,11 @@ impl Bench {
         self.engine = Some(Engine::open(self.config()).await.unwrap());
     }
 
+    /// Opens the engine with this configuration.
+    pub async fn open_as(&mut self, config: EngineConfig) {
+        self.engine = Some(Engine::open(config).await.unwrap());
+    }
+
     /// Ends the engine as a crash would, as far as one process can.
     pub async fn close(&mut self) {
         let engine = self.engine.take().unwrap();

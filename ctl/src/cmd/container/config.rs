@@ -99,7 +99,7 @@ fn check_modes(args: &Args) -> Outcome {
     if !shared("uts") {
         return wrong("--uts: invalid UTS mode");
     }
-    if !shared("userns") {
+    if !shared("userns") && args.text("userns") != "private" {
         return wrong("--userns: invalid USER mode");
     }
     if !shared("cgroupns") && args.text("cgroupns") != "private" {

@@ -3,9 +3,9 @@
 //! can stay behind.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use super::{MainPlan, send_terminal};
+use super::{MainPlan, Mapping, send_terminal};
 use crate::config::{Namespace, ShimConfig};
 use crate::container::process::{self, Program, Stdio};
 use crate::container::{devices, injected, kernel_fs, mounts, place, privileges, rootfs};
@@ -13,17 +13,69 @@ use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
 use crate::sys;
 
+/// What is mounted or opened with the host's powers.
+pub struct Gathered<'a> {
+    mounts: Vec<mounts::Pending<'a>>,
+    files: injected::Files<'a>,
+    /// The mounted root.
+    root: OwnedFd,
+    /// Only in a user namespace, whose root may not mount these.
+    kernel: Option<kernel_fs::Gathered>,
+    cgroups: Option<kernel_fs::Cgroups>,
+    devices: Option<devices::Gathered>,
+}
+
 /// Builds the container around this process and becomes its program.
 pub fn run(plan: MainPlan<'_>, channel: BorrowedFd<'_>) -> Result<Infallible, StartFailure> {
-    let config = plan.config;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     join_namespaces(&plan)?;
-    new_session_keyring();
     if let Some(score) = plan.oom_score_adj {
         set_oom_score(score)?;
     }
+    let gathered = gather(&plan, None)?;
+    assemble(plan, gathered, channel)
+}
+
+/// Takes what needs the host's powers. In a mount namespace of this process's own, and
+/// the network namespace of the container.
+pub fn gather<'a>(
+    plan: &MainPlan<'a>,
+    mapping: Option<&Mapping<'_>>,
+) -> Result<Gathered<'a>, StartFailure> {
+    let config = plan.config;
+    let mounts = mounts::collect(&config.mounts, mapping)?;
+    rootfs::part_from_host()?;
+    let map = mapping.map(|mapping| mapping.map);
+    let files = injected::write(&config.injected, plan.secrets, &config.rootfs.merged, map)?;
+    let (mut kernel, mut cgroups, mut nodes) = (None, None, None);
+    if mapping.is_some() {
+        kernel = Some(kernel_fs::gather(config)?);
+        cgroups = kernel_fs::gather_cgroups(config, &plan.group.view())?;
+        nodes = Some(devices::gather(config)?);
+        kernel_fs::write_net_sysctls(config)?;
+    }
+    let root = rootfs::mount(&config.rootfs, mapping)?;
+    Ok(Gathered {
+        mounts,
+        files,
+        root,
+        kernel,
+        cgroups,
+        devices: nodes,
+    })
+}
+
+/// Puts the container together and becomes its program.
+pub fn assemble(
+    plan: MainPlan<'_>,
+    gathered: Gathered<'_>,
+    channel: BorrowedFd<'_>,
+) -> Result<Infallible, StartFailure> {
+    let config = plan.config;
+    new_cgroup_namespace(config)?;
+    new_session_keyring();
     name_host(config)?;
-    build_root(&plan)?;
+    build_root(&plan, gathered)?;
 
     let root = sys::open("/", libc::O_PATH | libc::O_DIRECTORY).context(|| "open /")?;
     let terminal = match &plan.stdio {
@@ -63,7 +115,8 @@ pub fn run(plan: MainPlan<'_>, channel: BorrowedFd<'_>) -> Result<Infallible, St
     })
 }
 
-fn join_namespaces(plan: &MainPlan<'_>) -> Result<(), StartFailure> {
+/// Enters those namespaces that exist.
+pub fn join_namespaces(plan: &MainPlan<'_>) -> Result<(), StartFailure> {
     let namespaces = &plan.config.namespaces;
     // The network first: what sysfs shows is decided when it is mounted.
     if let Some(netns) = plan.netns {
@@ -81,14 +134,20 @@ fn join_namespaces(plan: &MainPlan<'_>) -> Result<(), StartFailure> {
         }
     }
     match &namespaces.cgroup {
-        // The process is in its cgroup by now, which becomes the root it sees.
-        Namespace::New => {
-            sys::unshare(libc::CLONE_NEWCGROUP).context(|| "making a cgroup namespace")
-        }
         Namespace::Join(path) => sys::open(path, libc::O_RDONLY)
             .and_then(|opened| sys::setns(opened.as_fd(), libc::CLONE_NEWCGROUP))
             .context(|| format!("joining namespace {}", path.display())),
-        Namespace::Host => Ok(()),
+        Namespace::New | Namespace::Host => Ok(()),
+    }
+}
+
+/// The process is in its cgroup by now, which becomes the root it sees.
+fn new_cgroup_namespace(config: &ShimConfig) -> Result<(), StartFailure> {
+    match config.namespaces.cgroup {
+        Namespace::New => {
+            sys::unshare(libc::CLONE_NEWCGROUP).context(|| "making a cgroup namespace")
+        }
+        Namespace::Join(_) | Namespace::Host => Ok(()),
     }
 }
 
@@ -108,7 +167,7 @@ fn new_session_keyring() {
 
 /// A lower score needs a capability not every host gives; without it the container
 /// still runs.
-fn set_oom_score(score: i32) -> Result<(), StartFailure> {
+pub fn set_oom_score(score: i32) -> Result<(), StartFailure> {
     match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
         Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
             Err(error).context(|| "write /proc/self/oom_score_adj")
@@ -135,19 +194,23 @@ fn name_host(config: &ShimConfig) -> Result<(), StartFailure> {
     Ok(())
 }
 
-fn build_root(plan: &MainPlan<'_>) -> Result<(), StartFailure> {
+fn build_root(plan: &MainPlan<'_>, gathered: Gathered<'_>) -> Result<(), StartFailure> {
     let config = plan.config;
-    let pending = mounts::collect(&config.mounts)?;
-    rootfs::part_from_host()?;
-    let files = injected::write(&config.injected, plan.secrets, &config.rootfs.merged)?;
-    let root = rootfs::mount(&config.rootfs)?;
+    let root = match plan.user {
+        Some(_) => rootfs::take_over()?,
+        None => gathered.root,
+    };
     let at = root.as_fd();
 
-    kernel_fs::mount_all(at, config)?;
-    kernel_fs::mount_cgroups(at, config, &plan.group.view())?;
-    devices::make_all(at, config)?;
-    mounts::attach_all(at, pending)?;
-    files.attach_all(at)?;
+    kernel_fs::mount_all(at, config, gathered.kernel)?;
+    let cgroups = match gathered.cgroups {
+        Some(cgroups) => Some(cgroups),
+        None => kernel_fs::gather_cgroups(config, &plan.group.view())?,
+    };
+    kernel_fs::mount_cgroups(at, config, cgroups)?;
+    devices::make_all(at, config, gathered.devices)?;
+    mounts::attach_all(at, gathered.mounts)?;
+    gathered.files.attach_all(at)?;
     let cwd = config.process.cwd.as_str();
     if !cwd.is_empty() {
         if !cwd.starts_with('/') {

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Device, ShimConfig};
-use crate::container::place;
+use crate::container::place::{self, Kind};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
+use crate::sys;
 
 /// Nodes every container has: name, major and minor number.
 const NODES: [(&str, u32, u32); 6] = [
@@ -54,6 +55,9 @@ const NODES_MAX: usize = 4096;
 
 /// A node to be made.
 struct Node {
+    /// On the host.
+    host: PathBuf,
+    /// In the container.
     path: PathBuf,
     block: bool,
     number: u64,
@@ -62,12 +66,66 @@ struct Node {
     gid: u32,
 }
 
-/// Makes the nodes and links below the container's `/dev`.
-pub fn make_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartFailure> {
+/// The host's nodes, to be shown in a container that may not make any.
+pub struct Gathered {
+    nodes: Vec<(PathBuf, OwnedFd)>,
+}
+
+/// Takes the host's nodes, each looked at after it was opened.
+pub fn gather(config: &ShimConfig) -> Result<Gathered, StartFailure> {
+    let mut nodes = Vec::new();
+    let mut take = |host: &Path, inside: PathBuf, number: Option<u64>| {
+        let doing = || format!("showing device {}", host.display());
+        let node = sys::open(host, libc::O_PATH | libc::O_NOFOLLOW).context(doing)?;
+        let status = sys::fstat(node.as_fd()).context(doing)?;
+        let kind = status.st_mode & libc::S_IFMT;
+        let is_device = matches!(kind, libc::S_IFCHR | libc::S_IFBLK);
+        if !is_device || number.is_some_and(|number| number != status.st_rdev) {
+            return Err(failure(format!("{}: it is not that device", doing())));
+        }
+        let tree = sys::clone_tree(node.as_fd(), false).context(doing)?;
+        sys::set_mount(tree.as_fd(), 0, 0, libc::MS_PRIVATE, false).context(doing)?;
+        nodes.push((inside, tree));
+        Ok(())
+    };
+    for (name, major, minor) in NODES {
+        let path = Path::new("/dev").join(name);
+        take(&path, path.clone(), Some(libc::makedev(major, minor)))?;
+    }
+    for device in &config.devices {
+        for node in nodes_of(device)? {
+            take(&node.host, node.path, Some(node.number))?;
+        }
+    }
+    Ok(Gathered { nodes })
+}
+
+/// Makes the nodes and links below the container's `/dev`, or shows the host's.
+pub fn make_all(
+    root: BorrowedFd<'_>,
+    config: &ShimConfig,
+    gathered: Option<Gathered>,
+) -> Result<(), StartFailure> {
+    let dev = place::open(root, "/dev").context(|| "open /dev")?;
+    for (target, name) in LINKS {
+        nix::unistd::symlinkat(target, dev.as_fd(), name)
+            .context(|| format!("creating link /dev/{name}"))?;
+    }
+    let Some(gathered) = gathered else {
+        return make_nodes(root, config);
+    };
+    for (path, tree) in gathered.nodes {
+        place::attach(root, tree.as_fd(), &path.to_string_lossy(), Kind::File)?;
+    }
+    Ok(())
+}
+
+fn make_nodes(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartFailure> {
     for (name, major, minor) in NODES {
         make_node(
             root,
             &Node {
+                host: PathBuf::new(),
                 path: Path::new("/dev").join(name),
                 block: false,
                 number: libc::makedev(major, minor),
@@ -76,11 +134,6 @@ pub fn make_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartFa
                 gid: 0,
             },
         )?;
-    }
-    let dev = place::open(root, "/dev").context(|| "open /dev")?;
-    for (target, name) in LINKS {
-        nix::unistd::symlinkat(target, dev.as_fd(), name)
-            .context(|| format!("creating link /dev/{name}"))?;
     }
     let mut nodes = Vec::new();
     if config.privileged {
@@ -159,7 +212,7 @@ fn nodes_of(device: &Device) -> Result<Vec<Node>, StartFailure> {
     let mut nodes = Vec::new();
     if status.is_dir() {
         collect(host, &inside, &mut nodes).context(missing)?;
-    } else if let Some(node) = node(&status, inside) {
+    } else if let Some(node) = node(&status, fs::canonicalize(host).context(missing)?, inside) {
         nodes.push(node);
     }
     if nodes.is_empty() {
@@ -168,10 +221,11 @@ fn nodes_of(device: &Device) -> Result<Vec<Node>, StartFailure> {
     Ok(nodes)
 }
 
-fn node(status: &fs::Metadata, path: PathBuf) -> Option<Node> {
+fn node(status: &fs::Metadata, host: PathBuf, path: PathBuf) -> Option<Node> {
     let kind = status.file_type();
     let block = kind.is_block_device();
     (block || kind.is_char_device()).then(|| Node {
+        host,
         path,
         block,
         number: status.rdev(),
@@ -195,7 +249,7 @@ fn collect(host: &Path, inside: &Path, nodes: &mut Vec<Node>) -> io::Result<()> 
                 collect(&entry.path(), &inside.join(&name), nodes)?;
             }
         } else if name != "console"
-            && let Some(node) = node(&status, inside.join(&name))
+            && let Some(node) = node(&status, entry.path(), inside.join(&name))
         {
             nodes.push(node);
         }

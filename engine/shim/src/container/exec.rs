@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use super::send_terminal;
+use crate::container::mapped::{self, Mapping};
 use crate::container::privileges;
 use crate::container::process::{self, Program, Stdio};
 use crate::failure::Context as _;
@@ -15,6 +16,8 @@ use crate::sys;
 pub struct ExecPlan<'a> {
     /// The main process, whose namespaces are entered.
     pub container: BorrowedFd<'a>,
+    /// Its user namespace, if it has one.
+    pub user: Option<Mapping<'a>>,
     pub stdio: Stdio,
     pub program: Program<'a>,
     /// The limit of open files to give to the program, if not the shim's.
@@ -29,15 +32,21 @@ pub fn run(plan: ExecPlan<'_>, channel: BorrowedFd<'_>) -> Result<Infallible, St
         let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
     }
     // The pid namespace was entered by being born into it.
-    sys::setns(
-        plan.container,
-        libc::CLONE_NEWNS
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWCGROUP,
-    )
-    .context(|| "joining the container's namespaces")?;
+    let kinds = libc::CLONE_NEWNS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    match &plan.user {
+        None => {
+            sys::setns(plan.container, kinds).context(|| "joining the container's namespaces")?
+        }
+        Some(mapping) => {
+            mapping.give_streams(&plan.stdio);
+            mapped::raise_hard_limits(plan.program.rlimits, plan.open_files)?;
+            mapped::enter(mapping, kinds | libc::CLONE_NEWUSER, plan.container)?;
+        }
+    }
     std::env::set_current_dir("/").context(|| "chdir /")?;
     let root = sys::open("/", libc::O_PATH | libc::O_DIRECTORY).context(|| "open /")?;
     let terminal = match &plan.stdio {

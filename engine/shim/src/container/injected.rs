@@ -8,6 +8,7 @@ use crate::container::place::{self, Kind};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
 use crate::sys::{self, FsContext};
+use crate::userns::IdMap;
 
 /// The bytes of one file, wiped when dropped. No `Debug`.
 pub struct Secret {
@@ -31,11 +32,12 @@ pub struct Files<'a> {
 }
 
 /// Writes the files to memory of their own. `scratch` is an empty directory where
-/// nothing may be mounted before or after.
+/// nothing may be mounted before or after. `map` says which ids of the host the owners are.
 pub fn write<'a>(
     files: &'a [InjectedFile],
     secrets: &[Secret],
     scratch: &Path,
+    map: Option<&IdMap>,
 ) -> Result<Files<'a>, StartFailure> {
     if files.is_empty() {
         return Ok(Files { mounts: Vec::new() });
@@ -51,7 +53,7 @@ pub fn write<'a>(
             .iter()
             .find(|secret| secret.name == file.name)
             .ok_or_else(|| failure(format!("the bytes of `{}` were not sent", file.name)))?;
-        let written = write_one(memory.as_fd(), number, file, secret);
+        let written = write_one(memory.as_fd(), number, file, secret, map);
         let written = written.context(|| format!("writing `{}` to memory", file.name))?;
         let mount = sys::clone_tree(written.as_fd(), false).context(doing)?;
         sys::set_mount(
@@ -101,7 +103,15 @@ fn write_one(
     number: usize,
     file: &InjectedFile,
     secret: &Secret,
+    map: Option<&IdMap>,
 ) -> std::io::Result<OwnedFd> {
+    let (uid, gid) = match map {
+        None => (file.uid, file.gid),
+        Some(map) => map
+            .uid(file.uid)
+            .zip(map.gid(file.gid))
+            .ok_or_else(|| std::io::Error::other("its owner is not in the container's id map"))?,
+    };
     let name = number.to_string();
     let opened = sys::open_in_root(
         memory,
@@ -114,7 +124,7 @@ fn write_one(
         let count = sys::write(opened.as_fd(), rest)?;
         rest = &rest[count..];
     }
-    nix::unistd::fchown(&opened, Some(file.uid.into()), Some(file.gid.into()))?;
+    nix::unistd::fchown(&opened, Some(uid.into()), Some(gid.into()))?;
     let mode = nix::sys::stat::Mode::from_bits_truncate(file.mode & 0o7777);
     nix::sys::stat::fchmod(&opened, mode)?;
     drop(opened);

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::cgroup::View;
-use crate::config::{ShimConfig, Shm};
+use crate::config::{Namespace, ShimConfig, Shm};
 use crate::container::place::{self, Kind};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
@@ -19,8 +19,49 @@ const LOCKED_DOWN: u64 = NOSUID | NODEV | NOEXEC;
 /// Group that owns terminals in every distribution's `/etc/group`.
 const TTY_GROUP: &str = "5";
 
+/// What root of a user namespace may not mount, or not reach.
+pub struct Gathered {
+    sys: OwnedFd,
+    shm: Option<OwnedFd>,
+}
+
+/// Mounts with the host's powers, in the network namespace of the container, what needs
+/// them. Nothing is attached yet.
+pub fn gather(config: &ShimConfig) -> Result<Gathered, StartFailure> {
+    Ok(Gathered {
+        sys: make_sys(config)?,
+        shm: shared_shm(config)?,
+    })
+}
+
+fn make_sys(config: &ShimConfig) -> Result<OwnedFd, StartFailure> {
+    let readonly = if config.privileged { 0 } else { RDONLY };
+    make(c"sysfs", &[], LOCKED_DOWN | readonly, "/sys")
+}
+
+/// Shared memory of the host or of another container.
+fn shared_shm(config: &ShimConfig) -> Result<Option<OwnedFd>, StartFailure> {
+    match &config.shm {
+        Shm::None | Shm::Private { .. } => Ok(None),
+        Shm::Path { path } => {
+            let doing = || format!("sharing {}", path.display());
+            let source = sys::open(path, libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
+            let tree = sys::clone_tree(source.as_fd(), false).context(doing)?;
+            sys::set_mount(tree.as_fd(), LOCKED_DOWN, 0, libc::MS_PRIVATE, false).context(doing)?;
+            Ok(Some(tree))
+        }
+        Shm::OfProcess { pid } => shm_of(*pid)
+            .map(Some)
+            .context(|| format!("sharing /dev/shm of process {pid}")),
+    }
+}
+
 /// Mounts all of them but the control groups.
-pub fn mount_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartFailure> {
+pub fn mount_all(
+    root: BorrowedFd<'_>,
+    config: &ShimConfig,
+    gathered: Option<Gathered>,
+) -> Result<(), StartFailure> {
     let attach = |kind, options: &[(&str, &str)], attributes, path: &str| {
         let mount = make(kind, options, attributes, path)?;
         place::attach(root, mount.as_fd(), path, Kind::Directory)
@@ -39,12 +80,15 @@ pub fn mount_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartF
         NOSUID | NOEXEC,
         "/dev/pts",
     )?;
-    let readonly = if config.privileged { 0 } else { RDONLY };
-    attach(c"sysfs", &[], LOCKED_DOWN | readonly, "/sys")?;
+    let Gathered { sys, shm } = match gathered {
+        Some(gathered) => gathered,
+        None => gather(config)?,
+    };
+    place::attach(root, sys.as_fd(), "/sys", Kind::Directory)?;
     attach(c"mqueue", &[], LOCKED_DOWN, "/dev/mqueue")?;
-    let shm = match &config.shm {
-        Shm::None => return Ok(()),
-        Shm::Private { bytes } => make(
+    let shm = match (shm, &config.shm) {
+        (Some(shared), _) => shared,
+        (None, Shm::Private { bytes }) => make(
             c"tmpfs",
             &[
                 ("source", "shm"),
@@ -54,16 +98,7 @@ pub fn mount_all(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartF
             LOCKED_DOWN,
             "/dev/shm",
         )?,
-        Shm::Path { path } => {
-            let doing = || format!("sharing {}", path.display());
-            let source = sys::open(path, libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
-            let tree = sys::clone_tree(source.as_fd(), false).context(doing)?;
-            sys::set_mount(tree.as_fd(), LOCKED_DOWN, 0, libc::MS_PRIVATE, false).context(doing)?;
-            tree
-        }
-        Shm::OfProcess { pid } => {
-            shm_of(*pid).context(|| format!("sharing /dev/shm of process {pid}"))?
-        }
+        (None, _) => return Ok(()),
     };
     place::attach(root, shm.as_fd(), "/dev/shm", Kind::Directory)
 }
@@ -106,25 +141,32 @@ fn shm_of(pid: i32) -> std::io::Result<OwnedFd> {
     copied
 }
 
-/// Mounts what the container may see of its control groups.
-pub fn mount_cgroups(
-    root: BorrowedFd<'_>,
-    config: &ShimConfig,
-    view: &View,
-) -> Result<(), StartFailure> {
-    const AT: &str = "/sys/fs/cgroup";
-    let doing = || format!("error mounting \"cgroup\" to rootfs at \"{AT}\"");
+/// Control groups as they are shown, attached nowhere yet.
+pub enum Cgroups {
+    /// The one tree.
+    Unified(OwnedFd),
+    /// A mount for each name, and links from names to names.
+    Hierarchies {
+        mounts: Vec<(String, OwnedFd)>,
+        links: Vec<(String, String)>,
+    },
+}
+
+/// Where control groups are shown.
+const CGROUP: &str = "/sys/fs/cgroup";
+
+/// Takes what the container may see of its control groups. Before this process is in
+/// its cgroup namespace there may be nothing to take yet.
+pub fn gather_cgroups(config: &ShimConfig, view: &View) -> Result<Option<Cgroups>, StartFailure> {
+    let doing = || format!("error mounting \"cgroup\" to rootfs at \"{CGROUP}\"");
     let readonly = if config.privileged { 0 } else { RDONLY };
-    let place = place::open(root, AT).context(doing)?;
     match view {
-        View::Unified { .. } => {
-            // In a namespace of its own the container's group is the root.
-            let mount = make(c"cgroup2", &[], LOCKED_DOWN | readonly, AT)?;
-            sys::attach_mount(mount.as_fd(), place.as_fd()).context(doing)
-        }
+        // In a namespace of its own the container's group is the root; only who is in
+        // that namespace can mount it.
+        View::Unified { .. } if config.namespaces.cgroup == Namespace::New => Ok(None),
+        View::Unified { .. } => Ok(Some(Cgroups::Unified(make_unified(config)?))),
         View::Hierarchies { directories, links } => {
-            let parent = make(c"tmpfs", &[("mode", "755")], LOCKED_DOWN, AT)?;
-            sys::attach_mount(parent.as_fd(), place.as_fd()).context(doing)?;
+            let mut mounts = Vec::new();
             for (name, directory) in directories {
                 let source =
                     sys::open(directory, libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
@@ -137,6 +179,40 @@ pub fn mount_cgroups(
                     false,
                 )
                 .context(doing)?;
+                mounts.push((name.clone(), tree));
+            }
+            Ok(Some(Cgroups::Hierarchies {
+                mounts,
+                links: links.clone(),
+            }))
+        }
+    }
+}
+
+fn make_unified(config: &ShimConfig) -> Result<OwnedFd, StartFailure> {
+    let readonly = if config.privileged { 0 } else { RDONLY };
+    make(c"cgroup2", &[], LOCKED_DOWN | readonly, CGROUP)
+}
+
+/// Shows the container its control groups; without any the unified tree is mounted.
+pub fn mount_cgroups(
+    root: BorrowedFd<'_>,
+    config: &ShimConfig,
+    gathered: Option<Cgroups>,
+) -> Result<(), StartFailure> {
+    let doing = || format!("error mounting \"cgroup\" to rootfs at \"{CGROUP}\"");
+    let place = place::open(root, CGROUP).context(doing)?;
+    let gathered = match gathered {
+        Some(gathered) => gathered,
+        None => Cgroups::Unified(make_unified(config)?),
+    };
+    match gathered {
+        Cgroups::Unified(mount) => sys::attach_mount(mount.as_fd(), place.as_fd()).context(doing),
+        Cgroups::Hierarchies { mounts, links } => {
+            let readonly = if config.privileged { 0 } else { RDONLY };
+            let parent = make(c"tmpfs", &[("mode", "755")], LOCKED_DOWN, CGROUP)?;
+            sys::attach_mount(parent.as_fd(), place.as_fd()).context(doing)?;
+            for (name, tree) in mounts {
                 place::attach(
                     parent.as_fd(),
                     tree.as_fd(),
@@ -153,9 +229,29 @@ pub fn mount_cgroups(
     }
 }
 
+/// Writes the kernel parameters of the container's network through the host's `/proc`, as
+/// only the host may write them all. This process is in that network.
+pub fn write_net_sysctls(config: &ShimConfig) -> Result<(), StartFailure> {
+    let root = sys::open("/", libc::O_PATH | libc::O_DIRECTORY).context(|| "open /")?;
+    write_those(root.as_fd(), config, is_net)
+}
+
 /// Writes the container's kernel parameters.
 pub fn write_sysctls(root: BorrowedFd<'_>, config: &ShimConfig) -> Result<(), StartFailure> {
-    for (name, value) in &config.sysctls {
+    let written_before = config.user_namespace.is_some();
+    write_those(root, config, |name| !(written_before && is_net(name)))
+}
+
+fn is_net(name: &str) -> bool {
+    name.starts_with("net.") || name.starts_with("net/")
+}
+
+fn write_those(
+    root: BorrowedFd<'_>,
+    config: &ShimConfig,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(), StartFailure> {
+    for (name, value) in config.sysctls.iter().filter(|(name, _)| wanted(name)) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         if path.split('/').any(|part| part == "..") {
             return Err(failure(format!("invalid sysctl `{name}`")));

@@ -12,6 +12,7 @@ mod exec;
 mod injected;
 mod kernel_fs;
 mod lookup;
+mod mapped;
 mod mounts;
 mod place;
 pub mod privileges;
@@ -24,19 +25,22 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::cgroup::Group;
-use crate::config::{Namespace, ShimConfig};
+use crate::config::{Namespace, Namespaces, ShimConfig};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
 use crate::sys::{self, Forked};
 
 pub use exec::ExecPlan;
 pub use injected::Secret;
+pub use mapped::Mapping;
 pub use process::{Program, Stdio};
 
 /// First byte of a message with a terminal.
 const TERMINAL: u8 = b'T';
 /// First byte of a message with a failure, in JSON.
 const FAILURE: u8 = b'F';
+/// First byte of a message with a process: its id and a descriptor of it.
+const PROCESS: u8 = b'P';
 /// What is being done when a cgroup cannot be entered, in docker's words.
 const CGROUP: &str = "unable to apply cgroup configuration";
 /// Longest message.
@@ -63,6 +67,23 @@ pub enum Word {
 }
 
 impl Channel {
+    /// The process that goes on in the place of the one that was started; blocks.
+    fn receive_process(&self) -> Result<(i32, OwnedFd), StartFailure> {
+        let doing = || "waiting for the container's process";
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        let (length, descriptor) =
+            sys::receive_message(self.0.as_fd(), &mut buffer).context(doing)?;
+        match (&buffer[..length], descriptor) {
+            ([PROCESS, pid @ ..], Some(pidfd)) => match pid.try_into() {
+                Ok(pid) => Ok((i32::from_ne_bytes(pid), pidfd)),
+                Err(_) => Err(failure("a child said something unknown")),
+            },
+            ([FAILURE, json @ ..], _) => Err(serde_json::from_slice(json)
+                .unwrap_or_else(|error| failure(format!("listening to the child: {error}")))),
+            _ => Err(failure("the container's process ended without a word")),
+        }
+    }
+
     /// The next word; blocks unless the channel is readable.
     pub fn receive(&self) -> io::Result<Word> {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
@@ -89,6 +110,8 @@ pub struct MainPlan<'a> {
     pub config: &'a ShimConfig,
     /// The network namespace to enter; the host's without.
     pub netns: Option<BorrowedFd<'a>>,
+    /// The user namespace to enter; the host's without.
+    pub user: Option<Mapping<'a>>,
     pub group: &'a dyn Group,
     pub stdio: Stdio,
     pub secrets: &'a [Secret],
@@ -105,15 +128,11 @@ pub struct MainPlan<'a> {
 /// # Errors
 /// The kernel refused; nothing runs then. Later failures come over the channel.
 pub fn launch_main(plan: MainPlan<'_>) -> Result<Launched, StartFailure> {
+    if let Some(mapping) = plan.user {
+        return mapped::launch(plan, mapping);
+    }
     let namespaces = &plan.config.namespaces;
-    let new = |namespace: &Namespace, flag| match namespace {
-        Namespace::New => flag,
-        Namespace::Host | Namespace::Join(_) => 0,
-    };
-    let flags = libc::CLONE_NEWNS
-        | new(&namespaces.pid, libc::CLONE_NEWPID)
-        | new(&namespaces.ipc, libc::CLONE_NEWIPC)
-        | new(&namespaces.uts, libc::CLONE_NEWUTS);
+    let flags = new_namespaces(namespaces);
     let joined = match &namespaces.pid {
         Namespace::Join(path) => {
             Some(sys::open(path, libc::O_RDONLY).context(|| format!("lstat {}", path.display()))?)
@@ -127,6 +146,18 @@ pub fn launch_main(plan: MainPlan<'_>) -> Result<Launched, StartFailure> {
         flags as u64,
         move |channel| child::run(plan, channel),
     )
+}
+
+/// The namespaces that are made with the main process.
+fn new_namespaces(namespaces: &Namespaces) -> libc::c_int {
+    let new = |namespace: &Namespace, flag| match namespace {
+        Namespace::New => flag,
+        Namespace::Host | Namespace::Join(_) => 0,
+    };
+    libc::CLONE_NEWNS
+        | new(&namespaces.pid, libc::CLONE_NEWPID)
+        | new(&namespaces.ipc, libc::CLONE_NEWIPC)
+        | new(&namespaces.uts, libc::CLONE_NEWUTS)
 }
 
 /// Starts one more process in a running container.
@@ -210,6 +241,13 @@ fn reset_signals() -> Result<(), StartFailure> {
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .context(|| "unblocking signals")
+}
+
+/// Tells the shim which process goes on.
+fn send_process(channel: BorrowedFd<'_>, pid: i32, pidfd: &OwnedFd) -> Result<(), StartFailure> {
+    let mut message = vec![PROCESS];
+    message.extend(pid.to_ne_bytes());
+    sys::send_message(channel, &message, Some(pidfd.as_fd())).context(|| "handing over the process")
 }
 
 /// Tells the shim about the terminal.

@@ -1,10 +1,11 @@
 //! Binds, volumes and tmpfs a container asked for.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::config::{Mount, MountKind, Propagation};
 use crate::container::copy_up;
+use crate::container::mapped::Mapping;
 use crate::container::place::{self, Kind};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
@@ -16,33 +17,67 @@ const TMPFS_DEFAULTS: &str = "noexec,nosuid,nodev";
 /// A mount whose source is at hand, waiting for its place.
 pub struct Pending<'a> {
     mount: &'a Mount,
-    /// The tree, when it had to be taken before the namespace parted from the host.
+    /// The tree, when it had to be taken early.
     tree: Option<OwnedFd>,
+    /// Whether the container has a user namespace of its own.
+    mapped: bool,
 }
 
 /// Takes what must be taken while this namespace still is the host's peer: trees
-/// that go on sharing mounts with the host.
-pub fn collect(mounts: &[Mount]) -> Result<Vec<Pending<'_>>, StartFailure> {
+/// that go on sharing mounts with the host. In a user namespace all are taken, as only
+/// the host may open their sources and map their ids.
+pub fn collect<'a>(
+    mounts: &'a [Mount],
+    mapping: Option<&Mapping<'_>>,
+) -> Result<Vec<Pending<'a>>, StartFailure> {
     mounts
         .iter()
         .map(|mount| {
-            let tree = match &mount.kind {
-                MountKind::Bind {
-                    propagation: Propagation::Shared | Propagation::Rshared,
-                    ..
-                } => Some(bind_tree(mount)?),
+            let tree = match (&mount.kind, mapping) {
+                (MountKind::Bind { .. }, Some(mapping)) => Some(mapped_tree(mount, mapping)?),
+                (
+                    MountKind::Bind {
+                        propagation: Propagation::Shared | Propagation::Rshared,
+                        ..
+                    },
+                    None,
+                ) => Some(bind_tree(mount)?),
                 _ => None,
             };
-            Ok(Pending { mount, tree })
+            Ok(Pending {
+                mount,
+                tree,
+                mapped: mapping.is_some(),
+            })
         })
         .collect()
 }
 
+fn mapped_tree(mount: &Mount, mapping: &Mapping<'_>) -> Result<OwnedFd, StartFailure> {
+    let tree = bind_tree(mount)?;
+    if let MountKind::Bind {
+        source,
+        non_recursive,
+        idmapped: true,
+        ..
+    } = &mount.kind
+    {
+        sys::map_ids(tree.as_fd(), mapping.namespace, !non_recursive)
+            .context(|| format!("mapping the ids of {}", source.display()))?;
+    }
+    Ok(tree)
+}
+
 /// Puts all mounts in their places below the root.
 pub fn attach_all(root: BorrowedFd<'_>, pending: Vec<Pending<'_>>) -> Result<(), StartFailure> {
-    for Pending { mount, tree } in pending {
+    for Pending {
+        mount,
+        tree,
+        mapped,
+    } in pending
+    {
         match &mount.kind {
-            MountKind::Bind { .. } => attach_bind(root, mount, tree)?,
+            MountKind::Bind { .. } => attach_bind(root, mount, tree, mapped)?,
             MountKind::Tmpfs { options } => attach_tmpfs(root, mount, options)?,
         }
     }
@@ -53,12 +88,14 @@ fn attach_bind(
     root: BorrowedFd<'_>,
     mount: &Mount,
     tree: Option<OwnedFd>,
+    mapped: bool,
 ) -> Result<(), StartFailure> {
     let MountKind::Bind {
         source,
         propagation,
         non_recursive,
         copy_up,
+        idmapped: _,
     } = &mount.kind
     else {
         return Err(failure("not a bind"));
@@ -71,7 +108,12 @@ fn attach_bind(
         )
     };
     if *copy_up {
-        copy_up::fill(root, &mount.target, source).context(|| {
+        // Through the mount where there is one, as it maps ids.
+        let volume = match &tree {
+            Some(tree) => format!("/proc/self/fd/{}", tree.as_raw_fd()).into(),
+            None => source.clone(),
+        };
+        copy_up::fill(root, &mount.target, &volume).context(|| {
             format!(
                 "failed to populate volume {} from {}",
                 source.display(),
@@ -90,6 +132,10 @@ fn attach_bind(
         Kind::File
     };
     let (flag, recursive) = propagation_flag(*propagation);
+    if mapped && flag == libc::MS_SHARED {
+        // What is mounted in a user namespace must not reach the host.
+        sys::set_mount(tree.as_fd(), 0, 0, libc::MS_SLAVE, recursive).context(doing)?;
+    }
     sys::set_mount(tree.as_fd(), 0, 0, flag, recursive).context(doing)?;
     if mount.readonly {
         sys::set_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, !non_recursive)
@@ -152,11 +198,7 @@ fn attach_tmpfs(root: BorrowedFd<'_>, mount: &Mount, options: &str) -> Result<()
         .map_err(|option| failure(format!("invalid tmpfs option [\"{option}\"]")))?;
     let flags = parsed.flags | if mount.readonly { libc::MS_RDONLY } else { 0 };
     let data = CString::new(parsed.data).map_err(|_| failure("zero byte in tmpfs options"))?;
-    let at = sys::c_path(format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&place)
-    ))
-    .context(doing)?;
+    let at = sys::c_path(format!("/proc/self/fd/{}", place.as_raw_fd())).context(doing)?;
     sys::mount(c"tmpfs", &at, c"tmpfs", flags, &data).context(doing)
 }
 

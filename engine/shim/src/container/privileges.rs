@@ -172,7 +172,8 @@ pub fn set_rlimit(resource: i32, limit: &libc::rlimit64) -> io::Result<()> {
     Ok(())
 }
 
-fn resource(name: &str) -> Option<i32> {
+/// The number of a limit, by docker's name.
+pub fn resource(name: &str) -> Option<i32> {
     let resource = match name.to_ascii_lowercase().trim_start_matches("rlimit_") {
         "core" => libc::RLIMIT_CORE,
         "cpu" => libc::RLIMIT_CPU,

@@ -233,15 +233,20 @@ fn give_streams_to(user: &user::User) {
     for stream in 0..3 {
         // SAFETY: the three standard streams are open in every child.
         let stream = unsafe { BorrowedFd::borrow_raw(stream) };
-        let Ok(status) = sys::fstat(stream) else {
-            continue;
-        };
-        let is_null =
-            status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3);
-        if !is_null && status.st_uid != user.uid {
-            // A stream that cannot be given away still works for who has it.
-            let _ = nix::unistd::fchown(stream, Some(user.uid.into()), None);
-        }
+        give_to(stream, user.uid, None);
+    }
+}
+
+/// Gives a pipe or a terminal to somebody; never the null device.
+pub fn give_to(stream: BorrowedFd<'_>, uid: u32, gid: Option<u32>) {
+    let Ok(status) = sys::fstat(stream) else {
+        return;
+    };
+    let is_null =
+        status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == libc::makedev(1, 3);
+    if !is_null && (status.st_uid != uid || gid.is_some_and(|gid| gid != status.st_gid)) {
+        // A stream that cannot be given away still works for who has it.
+        let _ = nix::unistd::fchown(stream, Some(uid.into()), gid.map(Into::into));
     }
 }
 

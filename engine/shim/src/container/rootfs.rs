@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::config::{RootSource, Rootfs};
+use crate::container::mapped::{self, Mapping};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
 use crate::sys::{self, FsContext};
@@ -17,32 +18,56 @@ const LAYERS_MAX: usize = 500;
 /// difference: no index, no redirects, no metadata-only copies.
 const PLAIN: &str = ",index=off,redirect_dir=off,metacopy=off";
 
-/// Mounts the root at its place and opens it.
-pub fn mount(rootfs: &Rootfs) -> Result<OwnedFd, StartFailure> {
+/// Mounts the root at its place and opens it. With a user namespace, the ids of its files
+/// are mapped and it becomes the working directory, see [`take_over`].
+pub fn mount(rootfs: &Rootfs, mapping: Option<&Mapping<'_>>) -> Result<OwnedFd, StartFailure> {
     match &rootfs.source {
         RootSource::Overlay { lower, upper, work } => {
-            mount_overlay(lower, upper, work, &rootfs.merged).context(|| {
-                format!(
-                    "error creating overlay mount to {}",
-                    rootfs.merged.display()
-                )
-            })?;
+            check_layers(lower, upper, work)
+                .and_then(|()| match mapping {
+                    Some(mapping) => mount_mapped(lower, upper, work, &rootfs.merged, mapping),
+                    None => mount_overlay(lower, upper, work, &rootfs.merged),
+                })
+                .context(|| {
+                    format!(
+                        "error creating overlay mount to {}",
+                        rootfs.merged.display()
+                    )
+                })?;
         }
         RootSource::Directory { path } => {
             let doing = || format!("error mounting root {}", path.display());
             let source = sys::open(path, libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
             let tree = sys::clone_tree(source.as_fd(), true).context(doing)?;
             sys::set_mount(tree.as_fd(), 0, 0, libc::MS_PRIVATE, true).context(doing)?;
+            if let Some(mapping) = mapping {
+                sys::map_ids(tree.as_fd(), mapping.namespace, true).context(doing)?;
+            }
             let place =
                 sys::open(&rootfs.merged, libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
             sys::attach_mount(tree.as_fd(), place.as_fd()).context(doing)?;
         }
     }
-    sys::open(&rootfs.merged, libc::O_PATH | libc::O_DIRECTORY)
-        .context(|| format!("open {}", rootfs.merged.display()))
+    let doing = || format!("open {}", rootfs.merged.display());
+    let root = sys::open(&rootfs.merged, libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
+    if mapping.is_some() {
+        change_directory(&root).context(doing)?;
+    }
+    Ok(root)
 }
 
-fn mount_overlay(lower: &[PathBuf], upper: &Path, work: &Path, merged: &Path) -> io::Result<()> {
+/// Opens the mounted root, which is the working directory, from inside a new user and
+/// mount namespace. Mounts that came along from a more powerful namespace cannot become
+/// `/` there: a copy can.
+pub fn take_over() -> Result<OwnedFd, StartFailure> {
+    let doing = || "taking over the root";
+    let place = sys::open(".", libc::O_PATH | libc::O_DIRECTORY).context(doing)?;
+    let tree = sys::clone_tree(place.as_fd(), true).context(doing)?;
+    sys::attach_mount(tree.as_fd(), place.as_fd()).context(doing)?;
+    Ok(tree)
+}
+
+fn check_layers(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<()> {
     if lower.is_empty() || lower.len() > LAYERS_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -58,6 +83,10 @@ fn mount_overlay(lower: &[PathBuf], upper: &Path, work: &Path, merged: &Path) ->
             ));
         }
     }
+    Ok(())
+}
+
+fn mount_overlay(lower: &[PathBuf], upper: &Path, work: &Path, merged: &Path) -> io::Result<()> {
     let options = options(lower, upper, work);
     if options.len() + PLAIN.len() <= OPTIONS_BYTES_MAX {
         return mount_with(&options, merged);
@@ -70,6 +99,59 @@ fn mount_overlay(lower: &[PathBuf], upper: &Path, work: &Path, merged: &Path) ->
     let mounted = mount_with(&options, merged);
     change_directory(&before)?;
     mounted
+}
+
+/// Mounts layers with mapped ids one by one, and over them the overlay, which itself
+/// knows nothing of maps.
+fn mount_mapped(
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    merged: &Path,
+    mapping: &Mapping<'_>,
+) -> io::Result<()> {
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+    // The kernel wants both on one mount.
+    let writable = upper
+        .parent()
+        .filter(|parent| work.parent() == Some(parent))
+        .ok_or_else(|| invalid("upper and work directory are not in one directory"))?;
+    let name = |path: &Path| {
+        path.file_name()
+            .map(|name| Path::new("c").join(name))
+            .ok_or_else(|| invalid("a directory without a name"))
+    };
+    let place = sys::open(merged, libc::O_PATH | libc::O_DIRECTORY)?;
+    // Overlayfs takes attached mounts only: for a moment they are here.
+    let scratch = FsContext::new(c"tmpfs")?.mount(0)?;
+    sys::attach_mount(scratch.as_fd(), place.as_fd())?;
+    let show = |directory: &Path, name: &str| {
+        let source = sys::open(directory, libc::O_PATH | libc::O_DIRECTORY)?;
+        let tree = sys::clone_tree(source.as_fd(), false)?;
+        sys::set_mount(tree.as_fd(), 0, 0, libc::MS_PRIVATE, false)?;
+        sys::map_ids(tree.as_fd(), mapping.namespace, false)?;
+        sys::mkdirat(scratch.as_fd(), Path::new(name), 0o700)?;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let place = sys::open_in_root(scratch.as_fd(), Path::new(name), flags, 0)?;
+        sys::attach_mount(tree.as_fd(), place.as_fd())
+    };
+    for (number, layer) in lower.iter().enumerate() {
+        show(layer, &number.to_string())?;
+    }
+    show(writable, "c")?;
+    sys::mkdirat(scratch.as_fd(), Path::new("m"), 0o700)?;
+    let before = sys::open(".", libc::O_PATH | libc::O_DIRECTORY)?;
+    change_directory(&scratch)?;
+    let short: Vec<PathBuf> = (0..lower.len()).map(|n| n.to_string().into()).collect();
+    let options = options(&short, &name(upper)?, &name(work)?);
+    // Who mounts it makes files in the work directory, which only ids of the map can.
+    let mounted = mapped::as_root_of(mapping, || mount_with(&options, Path::new("m")))
+        .and_then(|()| sys::open("m", libc::O_PATH | libc::O_DIRECTORY))
+        .and_then(|root| sys::clone_tree(root.as_fd(), false));
+    change_directory(&before)?;
+    let mounted = mounted?;
+    sys::detach_mount(&sys::c_path(merged)?)?;
+    sys::attach_mount(mounted.as_fd(), place.as_fd())
 }
 
 fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> String {

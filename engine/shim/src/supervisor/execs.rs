@@ -175,6 +175,7 @@ impl Supervisor {
             .ok_or_else(|| failure("the container is not running"))?;
         Ok(ExecPlan {
             container: main.process.pidfd.as_fd(),
+            user: self.mapping()?,
             stdio,
             program,
             open_files: self.open_files,

@@ -76,6 +76,8 @@ pub struct Supervisor {
     own_program: OwnedFd,
     /// The container's network namespace, unless it is the host's.
     netns: Option<OwnedFd>,
+    /// The container's user namespace, unless it is the host's.
+    user: Option<OwnedFd>,
     group: Box<dyn Group>,
     signals: SignalFd,
     listener: Option<UnixListener>,
@@ -107,6 +109,7 @@ pub struct Parts {
     pub config: ShimConfig,
     pub own_program: OwnedFd,
     pub netns: Option<OwnedFd>,
+    pub user: Option<OwnedFd>,
     pub group: Box<dyn Group>,
     pub signals: SignalFd,
     pub listener: UnixListener,
@@ -125,6 +128,7 @@ impl Supervisor {
             config: parts.config,
             own_program: parts.own_program,
             netns: parts.netns,
+            user: parts.user,
             group: parts.group,
             signals: parts.signals,
             listener: Some(parts.listener),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::processes::{Main, Process};
 use super::{Supervisor, ending::Ending};
 use crate::config::{INJECTED_BYTES_MAX, INJECTED_FILES_MAX};
-use crate::container::{self, MainPlan, Secret, devices};
+use crate::container::{self, MainPlan, Mapping, Secret, devices};
 use crate::failure::{Context as _, failure};
 use crate::prepare;
 use crate::protocol::{StartAnswer, StartCommand, StartFailure, Started, read_frame, write_frame};
@@ -107,6 +107,7 @@ impl Supervisor {
         let launched = container::launch_main(MainPlan {
             config: &self.config,
             netns: self.netns.as_ref().map(|netns| netns.as_fd()),
+            user: self.mapping()?,
             group: self.group.as_ref(),
             stdio,
             secrets,
@@ -121,6 +122,16 @@ impl Supervisor {
             finished_at: String::new(),
         });
         Ok(())
+    }
+
+    /// The user namespace and what it means on the host.
+    pub(super) fn mapping(&self) -> Result<Option<Mapping<'_>>, StartFailure> {
+        let (Some(user), Some(wanted)) = (&self.user, &self.config.user_namespace) else {
+            return Ok(None);
+        };
+        Mapping::new(user.as_fd(), &wanted.map)
+            .map(Some)
+            .context(|| "reading the id map")
     }
 
     /// The main process became its program.

@@ -16,7 +16,7 @@ use std::ptr;
 
 use libc::{c_int, c_long, c_uint};
 
-pub use mounts::{FsContext, attach_mount, clone_tree, detach_mount, mount, set_mount};
+pub use mounts::{FsContext, attach_mount, clone_tree, detach_mount, map_ids, mount, set_mount};
 pub use sockets::{begin_connect, is_stream, local_time, send, socket_error, wait_writable};
 
 /// Turns a raw result into an error when negative.
@@ -63,7 +63,8 @@ pub enum Forked {
 }
 
 /// Forks with the given `CLONE_NEW*` flags and a process descriptor, into the
-/// version 2 cgroup behind `cgroup` if given.
+/// version 2 cgroup behind `cgroup` if given. With `CLONE_PARENT` the child is a
+/// sibling, whose parent hears of its end.
 ///
 /// # Safety
 /// The process must have one thread, so that the child may go on with any code.
@@ -74,7 +75,9 @@ pub unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<F
     let mut args: libc::clone_args = unsafe { mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    if flags & libc::CLONE_PARENT as u64 == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -243,6 +246,16 @@ pub fn prctl(option: c_int, a: u64, b: u64) -> io::Result<c_int> {
     // SAFETY: only options that take integers are passed.
     let result = check(unsafe { libc::prctl(option, a, b, 0, 0) }.into())?;
     Ok(result as c_int)
+}
+
+/// Sets the user and group that files are made and looked at as. The call tells of no
+/// failure, and there is none for who has the capabilities.
+pub fn set_fs_ids(uid: u32, gid: u32) {
+    // SAFETY: no pointers.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+    }
 }
 
 /// Makes `descriptor` also the descriptor with number `target`, open across exec.

@@ -69,6 +69,39 @@ pub fn set_mount(
     Ok(())
 }
 
+/// Shows a mount, attached nowhere yet, with the ids of a user namespace: what belongs to
+/// an id of that namespace on the disk belongs to the id of the host it is mapped to.
+pub fn map_ids(mount: BorrowedFd<'_>, user: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    // SAFETY: all zero is a valid mount_attr.
+    let mut attributes: libc::mount_attr = unsafe { mem::zeroed() };
+    attributes.attr_set = MOUNT_ATTR_IDMAP;
+    attributes.userns_fd = user.as_raw_fd() as u64;
+    let mut flags = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: path and attributes outlive the call; the size is that of the struct.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            mem::size_of::<libc::mount_attr>(),
+        )
+    })
+    .map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "its file system cannot be mounted with mapped ids (idmapped mounts): put it on ext4, xfs, btrfs or tmpfs of a newer kernel, or run the container with --userns=host",
+        ),
+        _ => error,
+    })?;
+    Ok(())
+}
+
 /// A file system being configured.
 pub struct FsContext {
     fd: OwnedFd,
