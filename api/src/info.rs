@@ -59,6 +59,11 @@ pub(crate) async fn info(call: Call) -> Outcome {
     };
     // Under both names: clients ask for `runc`, and inspecting a container shows what they asked for.
     let runtime = json!({ "runc": { "path": "skep" }, "skep": { "path": "skep" } });
+    let devices: Vec<Value> = engine
+        .cdi_devices
+        .iter()
+        .map(|id| json!({ "Source": "cdi", "ID": id }))
+        .collect();
     let mut page = json!({
         "ID": about.daemon_id,
         "Containers": engine.containers,
@@ -126,7 +131,8 @@ pub(crate) async fn info(call: Call) -> Outcome {
         "InitCommit": { "ID": "" },
         "SecurityOptions": engine.security_options,
         "FirewallBackend": { "Driver": "nftables" },
-        "CDISpecDirs": [],
+        "CDISpecDirs": engine.cdi_spec_dirs,
+        "DiscoveredDevices": devices,
         "Warnings": warnings,
     });
     if let (Some(page), Value::Object(rest)) = (page.as_object_mut(), rest) {

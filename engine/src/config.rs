@@ -43,6 +43,8 @@ pub struct EngineConfig {
     /// Ids of the host that containers' users are, unless a container says otherwise;
     /// see [`crate::userns::remap`].
     pub userns_remap: Option<IdMap>,
+    /// Where vendors describe devices; a later directory overrides an earlier one.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// What a registry and `hello` are told we are.
     pub version: String,
 }
@@ -102,6 +104,7 @@ impl EngineConfig {
             default_shm_bytes: 64 << 20,
             init: false,
             userns_remap: None,
+            cdi_spec_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

@@ -200,6 +200,7 @@ impl Engine {
         let running = count(|status| matches!(status, Status::Running | Status::Restarting));
         let paused = count(|status| status == Status::Paused);
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let devices = crate::cdi::Devices::read(&self.config.cdi_spec_dirs);
         let row = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         EngineInfo {
             containers: containers.len(),
@@ -225,12 +226,23 @@ impl Engine {
                 Some(_) => words(&["name=seccomp,profile=builtin", "name=userns"]),
                 None => words(&["name=seccomp,profile=builtin"]),
             },
+            cdi_spec_dirs: self
+                .config
+                .cdi_spec_dirs
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
+            cdi_devices: devices.names(),
             labels: self.config.labels.clone(),
             data_root: self.config.data_root.display().to_string(),
             events_listeners: self.events.listeners(),
             mirrors: self.config.registries.mirrors.clone(),
             insecure_registries: self.config.registries.insecure.clone(),
-            warnings: Vec::new(),
+            warnings: devices
+                .complaints
+                .iter()
+                .map(|complaint| format!("CDI: Error associated with spec file {complaint}"))
+                .collect(),
             extra: BTreeMap::new(),
         }
     }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod build;
+mod cdi;
 mod clock;
 mod config;
 mod container;

@@ -237,6 +237,10 @@ pub struct EngineInfo {
     pub cgroup_driver: String,
     /// `name=seccomp,profile=builtin` and so on.
     pub security_options: Vec<String>,
+    /// Where vendors describe devices.
+    pub cdi_spec_dirs: Vec<String>,
+    /// Qualified names of the devices that are described there.
+    pub cdi_devices: Vec<String>,
     pub labels: Vec<String>,
     pub data_root: String,
     pub events_listeners: usize,

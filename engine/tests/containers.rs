@@ -551,3 +551,76 @@ pub fn one_file(name: &str, contents: &[u8]) -> Vec<u8> {
     add_file(&mut builder, name, 0o644, contents);
     builder.into_inner().unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_vendors_come_with_what_they_need() {
+    let Some(mut bench) = bench().await else {
+        return;
+    };
+    let directory = bench.path().join("cdi");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(
+        directory.join("vendor.yaml"),
+        format!(
+            "cdiVersion: \"0.6.0\"\nkind: vendor.com/class\ncontainerEdits:\n  env: [SHARED=yes]\ndevices:\n\
+             - name: one\n  containerEdits:\n    env: [DEVICE=one]\n    additionalGids: [44]\n    deviceNodes:\n    - path: /dev/one\n      hostPath: /dev/null\n      fileMode: 0600\n\
+             \x20   mounts:\n    - hostPath: {}\n      containerPath: /vendor\n      options: [ro, nosuid, nodev, rbind]\n\
+             - name: hooked\n  containerEdits:\n    hooks:\n    - hookName: createContainer\n      path: /bin/true\n",
+            directory.display()
+        ),
+    )
+    .unwrap();
+    bench.close().await;
+    bench
+        .open_as(skep_engine::EngineConfig {
+            cdi_spec_dirs: vec![directory],
+            ..bench.config()
+        })
+        .await;
+    let engine = bench.engine();
+    let info = engine.info();
+    assert_eq!(
+        info.cdi_devices,
+        ["vendor.com/class=hooked", "vendor.com/class=one"]
+    );
+    let asking = |driver: &str, names: &[&str]| {
+        let request = skep_engine::types::DeviceRequest {
+            driver: driver.into(),
+            device_ids: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        };
+        with_host(
+            shell(
+                "echo $SHARED $DEVICE; id -G; echo > /dev/one && stat -c %a /dev/one; ls /vendor; touch /vendor/x 2>&1",
+            ),
+            |host| host.device_requests = Some(vec![request]),
+        )
+    };
+    let (_, text) = run_to_end(engine, "one", asking("cdi", &["vendor.com/class=one"])).await;
+    assert_eq!(
+        text,
+        "yes one\n0 44\n600\nvendor.yaml\ntouch: /vendor/x: Read-only file system\n"
+    );
+    for (name, config, why) in [
+        (
+            "missing",
+            asking("cdi", &["vendor.com/class=two", "nonsense"]),
+            "CDI device injection failed: unresolvable CDI devices vendor.com/class=two, nonsense",
+        ),
+        (
+            "hooked",
+            asking("cdi", &["vendor.com/class=hooked"]),
+            "the createContainer hook /bin/true",
+        ),
+        (
+            "other",
+            asking("gpus", &[]),
+            "could not select device driver \"gpus\" with capabilities: []",
+        ),
+    ] {
+        create(engine, name, config).await;
+        let error = start(engine, name).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    bench.finish().await;
+}

@@ -118,6 +118,9 @@ pub struct DaemonArgs {
     /// Users that containers' users are on this host: default, or USER|UID[:GROUP|GID] with ranges in /etc/subuid and /etc/subgid
     #[arg(long)]
     pub userns_remap: Option<String>,
+    /// Directory where vendors describe devices (default /etc/cdi and /var/run/cdi; empty for none); repeatable
+    #[arg(long = "cdi-spec-dir")]
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Run an init in every container
     #[arg(long)]
     pub init: bool,
@@ -176,6 +179,7 @@ const FILE_KEYS: &[(&str, &str)] = &[
     ("default-ulimits", "default-ulimit"),
     ("default-shm-size", "default-shm-size"),
     ("init", "init"),
+    ("cdi-spec-dirs", "cdi-spec-dir"),
     ("userns-remap", "userns-remap"),
     ("node-name", "node-name"),
     ("live-restore", "live-restore"),
@@ -359,6 +363,12 @@ impl DaemonArgs {
                 .ok_or_else(|| wrong("default-shm-size", size, "want a size such as 64m"))?;
         }
         config.init = self.init;
+        if !self.cdi_spec_dirs.is_empty() {
+            config.cdi_spec_dirs.clone_from(&self.cdi_spec_dirs);
+            config
+                .cdi_spec_dirs
+                .retain(|directory| !directory.as_os_str().is_empty());
+        }
         if let Some(spec) = self.userns_remap.as_deref().filter(|spec| !spec.is_empty()) {
             let remap = skep_engine::userns::remap(spec)
                 .map_err(|error| wrong("userns-remap", spec, error))?;

@@ -244,6 +244,9 @@ pub enum MountKind {
         /// those in its map only.
         #[serde(default)]
         idmapped: bool,
+        /// What else it may not.
+        #[serde(default)]
+        flags: BindFlags,
     },
     /// Memory. `options` is what follows the colon in `--tmpfs /x:size=64m,mode=1777`;
     /// docker's `noexec,nosuid,nodev` come first.
@@ -251,6 +254,15 @@ pub enum MountKind {
         #[serde(default)]
         options: String,
     },
+}
+
+/// What a bind forbids besides writing, recursively.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BindFlags {
+    pub nosuid: bool,
+    pub nodev: bool,
+    pub noexec: bool,
 }
 
 /// How mounts travel between host and container.
@@ -335,7 +347,7 @@ pub enum Seccomp {
 }
 
 /// A device of the host given to the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// On the host; a directory gives all devices below it.
     pub path_on_host: PathBuf,
@@ -345,6 +357,25 @@ pub struct Device {
     /// Some of `r`, `w`, `m`; all when empty.
     #[serde(default)]
     pub permissions: String,
+    /// Kind and numbers, instead of those of the host's node, which then need not exist.
+    #[serde(default)]
+    pub number: Option<NodeNumber>,
+    /// Permission bits, instead of those of the host's node.
+    #[serde(default)]
+    pub mode: Option<u32>,
+    /// Owner in the container, instead of that of the host's node.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    #[serde(default)]
+    pub gid: Option<u32>,
+}
+
+/// What the kernel knows a device by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeNumber {
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
 }
 
 /// Where output goes.

@@ -213,6 +213,7 @@ fn bind(source: &std::path::Path, target: &str, readonly: bool) -> skep_shim::co
             non_recursive: false,
             copy_up: false,
             idmapped: false,
+            flags: Default::default(),
         },
         readonly,
     }

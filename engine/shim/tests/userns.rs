@@ -58,6 +58,7 @@ fn bind(source: &Path, target: &str, idmapped: bool) -> Mount {
             non_recursive: false,
             copy_up: false,
             idmapped,
+            flags: Default::default(),
         },
         readonly: false,
     }
@@ -314,6 +315,7 @@ fn tmpfs_secrets_and_devices_belong_to_the_container() {
         path_on_host: "/dev/null".into(),
         path_in_container: "/dev/gift".into(),
         permissions: "rw".into(),
+        ..Device::default()
     }];
     container.config.injected = [("one", 0, 0o400), ("two", 1000, 0o440)]
         .map(|(name, uid, mode)| InjectedFile {

@@ -143,6 +143,7 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
             path_on_host: device.path_on_host.clone().into(),
             path_in_container: device.path_in_container.clone(),
             permissions: device.cgroup_permissions.clone(),
+            ..Device::default()
         })
         .collect();
     shim.device_cgroup_rules = host.device_cgroup_rules.clone().unwrap_or_default();
@@ -258,6 +259,7 @@ fn mounts(
                     non_recursive: false,
                     copy_up: false,
                     idmapped: true,
+                    flags: Default::default(),
                 },
                 readonly: record.host_config.readonly_rootfs,
             });
@@ -307,6 +309,7 @@ fn one_mount(mount: &MountRecord, own: &[PathBuf]) -> Result<Mount> {
                 || own
                     .iter()
                     .any(|directory| mount.source.starts_with(directory)),
+            flags: Default::default(),
         },
     };
     Ok(Mount {

@@ -11,6 +11,7 @@ use skep_shim::{InjectedBytes, StartError};
 use super::record::{ContainerRecord, Status};
 use super::spec::{self, Surroundings};
 use super::{Container, Prepared, files, monitor, validate};
+use crate::cdi;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
 use crate::extras::{self, DnsPorts, HostsEntry, InjectedFile, StartExtras};
@@ -151,7 +152,7 @@ impl Engine {
         let (ids, user_of) = self.effective_ids(&record)?;
         let own_directories =
             ["builds", "build-cache"].map(|name| self.config.data_root.join(name));
-        let config = spec::build(
+        let mut config = spec::build(
             &record,
             Surroundings {
                 root: self.root_paths(&container.directory, &record),
@@ -186,6 +187,15 @@ impl Engine {
                 user_of,
                 own_directories: &own_directories,
             },
+        )?;
+        cdi::inject(
+            &mut config,
+            record
+                .host_config
+                .device_requests
+                .as_deref()
+                .unwrap_or_default(),
+            &self.config.cdi_spec_dirs,
         )?;
         let path = container.runtime.join("config.json");
         config

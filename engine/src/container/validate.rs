@@ -121,15 +121,6 @@ pub(crate) fn create(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
         ));
     }
-    if host
-        .device_requests
-        .as_ref()
-        .is_some_and(|requests| !requests.is_empty())
-    {
-        return Err(EngineError::invalid(
-            "could not select device driver \"\" with capabilities: [[gpu]]",
-        ));
-    }
     super::log_options::log_config(
         &host.log_config,
         config,

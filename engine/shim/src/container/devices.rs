@@ -208,6 +208,17 @@ fn nodes_of(device: &Device) -> Result<Vec<Node>, StartFailure> {
             host.display()
         )
     };
+    if let Some(number) = device.number {
+        return Ok(vec![Node {
+            host: host.clone(),
+            path: inside,
+            block: number.block,
+            number: libc::makedev(number.major, number.minor),
+            mode: device.mode.unwrap_or(0o666),
+            uid: device.uid.unwrap_or(0),
+            gid: device.gid.unwrap_or(0),
+        }]);
+    }
     let status = fs::metadata(host).context(missing)?;
     let mut nodes = Vec::new();
     if status.is_dir() {
@@ -217,6 +228,11 @@ fn nodes_of(device: &Device) -> Result<Vec<Node>, StartFailure> {
     }
     if nodes.is_empty() {
         return Err(failure(format!("{}: not a device node", missing())));
+    }
+    for node in &mut nodes {
+        node.mode = device.mode.unwrap_or(node.mode);
+        node.uid = device.uid.unwrap_or(node.uid);
+        node.gid = device.gid.unwrap_or(node.gid);
     }
     Ok(nodes)
 }

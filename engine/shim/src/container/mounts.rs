@@ -96,6 +96,7 @@ fn attach_bind(
         non_recursive,
         copy_up,
         idmapped: _,
+        flags,
     } = &mount.kind
     else {
         return Err(failure("not a bind"));
@@ -137,9 +138,17 @@ fn attach_bind(
         sys::set_mount(tree.as_fd(), 0, 0, libc::MS_SLAVE, recursive).context(doing)?;
     }
     sys::set_mount(tree.as_fd(), 0, 0, flag, recursive).context(doing)?;
-    if mount.readonly {
-        sys::set_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, !non_recursive)
-            .context(doing)?;
+    let attributes = [
+        (mount.readonly, libc::MOUNT_ATTR_RDONLY),
+        (flags.nosuid, libc::MOUNT_ATTR_NOSUID),
+        (flags.nodev, libc::MOUNT_ATTR_NODEV),
+        (flags.noexec, libc::MOUNT_ATTR_NOEXEC),
+    ]
+    .into_iter()
+    .filter(|(wanted, _)| *wanted)
+    .fold(0, |all, (_, attribute)| all | attribute);
+    if attributes != 0 {
+        sys::set_mount(tree.as_fd(), attributes, 0, 0, !non_recursive).context(doing)?;
     }
     let place = place::make(root, &mount.target, kind)?;
     if self::is_directory(place.as_fd()).context(doing)? != is_directory {
