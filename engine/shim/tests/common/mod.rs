@@ -288,7 +288,7 @@ fn make_root(root: &Path) {
         "sh", "cat", "echo", "true", "false", "id", "env", "pwd", "hostname", "ls", "sleep", "dd",
         "head", "seq", "grep", "stat", "touch", "mkdir", "tty", "stty", "mount", "kill", "tail",
         "wc", "yes", "ps", "test", "rm", "ip", "nslookup", "ulimit", "sysctl", "readlink", "tr",
-        "printf",
+        "printf", "awk", "sort", "cut", "sed", "df",
     ] {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
