@@ -624,3 +624,48 @@ async fn devices_of_vendors_come_with_what_they_need() {
     }
     bench.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_do_not_follow_links_to_processes() {
+    let Some(bench) = bench().await else { return };
+    let engine = bench.engine();
+    // In the host's pid namespace, process 1 is the host's, and its root the host's root.
+    let config = with_host(
+        shell(
+            "ln -s /proc/1/root /tmp/out; mkdir /tmp/views; mount --bind /proc /tmp/views; ln -s /tmp/views/1/root /tmp/other; touch /tmp/ready; sleep 100",
+        ),
+        |host| {
+            host.pid_mode = "host".into();
+            host.cap_add = Some(vec!["SYS_ADMIN".into()]);
+            host.security_opt = Some(vec!["seccomp=unconfined".into()]);
+        },
+    );
+    run(engine, "one", config).await;
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while engine
+        .container_path_stat("one", "/tmp/ready")
+        .await
+        .is_err()
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the links are not made"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let file = bench.path().join("secret");
+    std::fs::write(&file, "of the host").unwrap();
+    for link in ["/tmp/out", "/tmp/other", "/proc/1/root", "/proc/self/root"] {
+        let path = format!("{link}{}", file.display());
+        let error = engine.container_path_stat("one", &path).await.unwrap_err();
+        assert_eq!(error.kind(), skep_engine::Kind::NotFound, "{path}: {error}");
+        let archive = std::io::Cursor::new(busybox_archive());
+        let into = format!("{link}{}", bench.path().display());
+        engine
+            .container_put_archive("one", &into, Default::default(), archive)
+            .await
+            .unwrap_err();
+    }
+    assert!(!bench.path().join("bin").exists());
+    bench.finish().await;
+}

@@ -252,3 +252,54 @@ async fn a_volume_with_a_device_is_mounted_while_used() {
     assert_eq!(usage.volumes[0].usage_data.as_ref().unwrap().ref_count, 1);
     bench.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subpath_does_not_lead_out_of_its_volume() {
+    let Some(bench) = bench().await else { return };
+    let engine = bench.engine();
+    let host = bench.path().join("host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("secret"), "of the host").unwrap();
+    let with_subpath = |script: &str, subpath: &str| {
+        with_host(shell(script), |part| {
+            part.mounts = vec![Mount {
+                kind: MountType::Volume,
+                source: "data".into(),
+                target: "/x".into(),
+                volume_options: Some(skep_model::mount::VolumeOptions {
+                    subpath: subpath.into(),
+                    ..Default::default()
+                }),
+                ..Mount::default()
+            }];
+        })
+    };
+    let script = format!(
+        "mkdir -p /x/sub; echo inside > /x/sub/file; ln -s {} /x/out; ln -s sub /x/link; ln -s ../.. /x/sub/up",
+        host.display()
+    );
+    run_to_end(engine, "first", with_subpath(&script, "")).await;
+    for subpath in ["sub", "link"] {
+        let (_, text) = run_to_end(engine, subpath, with_subpath("cat /x/file", subpath)).await;
+        assert_eq!(text, "inside\n");
+    }
+    for (name, subpath) in [("aa", "out"), ("bb", "sub/up"), ("cc", "missing")] {
+        create(engine, name, with_subpath("ls /x", subpath)).await;
+        let error = start(engine, name).await.unwrap_err().to_string();
+        assert!(error.contains("cannot access path"), "{error}");
+        // Nor is it shown to who copies.
+        engine
+            .container_path_stat(name, "/x/secret")
+            .await
+            .unwrap_err();
+    }
+    let error = engine
+        .container_create(None, with_subpath("true", "../x"), Default::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string().rsplit(": ").next().unwrap(),
+        "subpath must be a relative path within the volume"
+    );
+    bench.finish().await;
+}

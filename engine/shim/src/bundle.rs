@@ -211,6 +211,7 @@ fn convert(spec: Spec, bundle: &Path, id: &str, state: &Path) -> Result<ShimConf
         max_size: None,
         max_file: 1,
         attrs: BTreeMap::new(),
+        remote: None,
     };
     Ok(config)
 }

@@ -230,6 +230,10 @@ pub enum MountKind {
     /// A path of the host, which must exist. A volume is one of these too.
     Bind {
         source: PathBuf,
+        /// What of `source` is mounted, if not all: a relative path that may not lead out
+        /// of it, whatever links are there.
+        #[serde(default)]
+        subpath: PathBuf,
         #[serde(default)]
         propagation: Propagation,
         /// Leave out the mounts below `source`.

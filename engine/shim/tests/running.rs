@@ -209,6 +209,7 @@ fn bind(source: &std::path::Path, target: &str, readonly: bool) -> skep_shim::co
         target: target.into(),
         kind: skep_shim::config::MountKind::Bind {
             source: source.into(),
+            subpath: Default::default(),
             propagation: Default::default(),
             non_recursive: false,
             copy_up: false,
@@ -310,6 +311,36 @@ fn a_missing_bind_source_is_an_error() {
         error,
         "invalid mount config for type \"bind\": bind source path does not exist: /no/such/dir"
     );
+}
+
+#[test]
+fn nothing_is_mounted_over_what_the_kernel_shows_of_processes() {
+    if cannot_run() {
+        return;
+    }
+    for place in ["/proc", "/proc/sys", "/proc/1", "/link/fs"] {
+        let mut container = Container::new(&["true"]);
+        std::os::unix::fs::symlink("/proc", container.path("root/link")).unwrap();
+        let source = container.path("source");
+        std::fs::create_dir(&source).unwrap();
+        container.config.mounts = vec![bind(&source, place, false)];
+        let error = container.try_start(&[]).unwrap_err().to_string();
+        assert!(error.contains("it is inside /proc"), "{place}: {error}");
+        container.config.mounts[0].kind = skep_shim::config::MountKind::Tmpfs {
+            options: String::new(),
+        };
+        let error = container.try_start(&[]).unwrap_err().to_string();
+        assert!(error.contains("it is inside /proc"), "{place}: {error}");
+    }
+    // What programs like to see made up can be, and the host's processes can be shown.
+    let mut container = Container::shell("cat /proc/uptime");
+    let source = container.path("uptime");
+    std::fs::write(&source, "1.0 2.0\n").unwrap();
+    container.config.mounts = vec![bind(&source, "/proc/uptime", false)];
+    assert_eq!(container.run().1, "1.0 2.0\n");
+    let mut container = Container::shell(&format!("head -n1 /proc/{}/status", std::process::id()));
+    container.config.mounts = vec![bind(std::path::Path::new("/proc"), "/proc", true)];
+    assert_eq!(container.run().0, 0);
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn bind(source: &Path, target: &str, idmapped: bool) -> Mount {
         target: target.into(),
         kind: MountKind::Bind {
             source: source.into(),
+            subpath: Default::default(),
             propagation: Default::default(),
             non_recursive: false,
             copy_up: false,

@@ -175,6 +175,7 @@ fn mount(mount: &Mount) -> Result<config::Mount, String> {
         target: mount.container_path.clone(),
         kind: MountKind::Bind {
             source: mount.host_path.clone().into(),
+            subpath: Default::default(),
             propagation,
             non_recursive,
             copy_up: false,

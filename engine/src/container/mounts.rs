@@ -262,18 +262,20 @@ fn from_mount(mount: &Mount) -> Result<Wanted> {
                     driver.name
                 )));
             }
-            if !options.subpath.is_empty() && !is_below(Path::new(&options.subpath)) {
-                return invalid(format!("invalid subpath: {}", options.subpath));
+            if !options.subpath.is_empty() && mount.source.is_empty() {
+                return invalid("must not set Subpath when using anonymous volumes".into());
+            }
+            if !is_below(Path::new(&options.subpath)) {
+                return invalid("subpath must be a relative path within the volume".into());
             }
             let mut wanted = volume(
                 mount.source.clone(),
                 destination,
                 "z".into(),
                 !mount.read_only,
-                !options.no_copy,
+                !options.no_copy && options.subpath.is_empty(),
             );
-            // Until the volume is known, the subpath stands in for the source.
-            wanted.record.source = options.subpath.into();
+            wanted.record.subpath = options.subpath.into();
             wanted.volume = Some((options.labels, driver.options));
             Ok(wanted)
         }
@@ -431,7 +433,7 @@ impl Engine {
                     let volume = self.ensure_volume(volume)?;
                     let data = self.volumes.data(&volume.name);
                     record.point.source = data.display().to_string();
-                    record.source = data.join(&record.source);
+                    record.source = data;
                 }
                 Ok(record)
             })

@@ -57,8 +57,11 @@ pub(crate) struct ContainerRecord {
 #[serde(default)]
 pub(crate) struct MountRecord {
     pub(crate) point: MountPoint,
-    /// Where it comes from on the host, a subpath included.
+    /// Where it comes from on the host.
     pub(crate) source: PathBuf,
+    /// What of it is mounted, if not all. Links there are the container's, and must not
+    /// lead out of it.
+    pub(crate) subpath: PathBuf,
     /// Made by a `VOLUME` or a mount without a name: goes with the container.
     pub(crate) anonymous: bool,
     /// An empty volume is filled with what the image has there.

@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::error::{IoContext as _, Result};
 use crate::record;
 use crate::tree::unpack::open_lower;
-use crate::tree::{self, Root};
+use crate::tree::{self, Live, Root};
 
 /// Places that must exist in every container, so that mounting over them does
 /// not show up as a change of the container's.
@@ -86,15 +86,9 @@ impl Engine {
             (inner.record.clone(), live.then_some(inner.record.state.pid))
         };
         if let Some(pid) = pid {
-            let opened = fs::File::options()
-                .read(true)
-                .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
-                .open(format!("/proc/{pid}/root"));
-            if let Ok(root) = opened {
-                return Ok(match self.effective_ids(&record)?.0 {
-                    Some(ids) => Root::Mapped(root.into(), ids),
-                    None => Root::Open(root.into()),
-                });
+            let ids = self.effective_ids(&record)?.0;
+            if let Ok(live) = Live::open(pid, ids) {
+                return Ok(Root::Live(live));
             }
             // It ended just now.
         }
@@ -103,12 +97,11 @@ impl Engine {
             .mounts
             .iter()
             .filter(|mount| mount.tmpfs.is_none() && mount.source.exists())
-            .map(|mount| {
-                (
-                    mount.source.clone(),
-                    PathBuf::from(&mount.point.destination),
-                    !mount.point.rw,
-                )
+            .map(|mount| tree::Bind {
+                source: mount.source.clone(),
+                subpath: mount.subpath.clone(),
+                inside: PathBuf::from(&mount.point.destination),
+                readonly: !mount.point.rw,
             })
             .collect();
         let (mut lower, mut upper) = (paths.lower, Some((paths.upper, paths.work)));

@@ -255,6 +255,7 @@ fn mounts(
                 target: (*target).into(),
                 kind: MountKind::Bind {
                     source: source.clone(),
+                    subpath: Default::default(),
                     propagation: Propagation::Rprivate,
                     non_recursive: false,
                     copy_up: false,
@@ -290,6 +291,7 @@ fn one_mount(mount: &MountRecord, own: &[PathBuf]) -> Result<Mount> {
         },
         None => MountKind::Bind {
             source: mount.source.clone(),
+            subpath: mount.subpath.clone(),
             propagation: match point.propagation.as_str() {
                 "" | "rprivate" => Propagation::Rprivate,
                 "private" => Propagation::Private,

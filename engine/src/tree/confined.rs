@@ -8,11 +8,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 use skep_shim::userns::IdMap;
 
 use crate::error::{EngineError, IoContext as _, Result};
@@ -22,11 +25,8 @@ use crate::error::{EngineError, IoContext as _, Result};
 pub(crate) enum Root {
     /// A directory of the host.
     Directory(PathBuf),
-    /// An open directory (of another mount namespace, perhaps).
-    Open(OwnedFd),
-    /// The open root of a container whose users are these ids of the host: what is made
-    /// there belongs to its root.
-    Mapped(OwnedFd, IdMap),
+    /// What a running container sees.
+    Live(Live),
     /// An overlay and binds mounted for this purpose, in a mount namespace of the
     /// thread's own. Nothing of it is seen elsewhere or left behind.
     Mounted {
@@ -36,16 +36,119 @@ pub(crate) enum Root {
         upper: Option<(PathBuf, PathBuf)>,
         /// An existing empty directory.
         at: PathBuf,
-        /// Host path, path inside, read-only.
-        binds: Vec<(PathBuf, PathBuf, bool)>,
+        binds: Vec<Bind>,
     },
+}
+
+/// A directory or file of the host that is seen inside.
+#[derive(Debug)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    /// What of it, if not all; links may not lead out of it.
+    pub(crate) subpath: PathBuf,
+    /// Where it is seen.
+    pub(crate) inside: PathBuf,
+    pub(crate) readonly: bool,
+}
+
+/// A running container from inside, but for its views of processes: links in there could
+/// lead anywhere a process of another container or of the host is.
+#[derive(Debug)]
+pub(crate) struct Live {
+    namespace: File,
+    /// Ids of the host that its users are: what is made belongs to its root.
+    ids: Option<IdMap>,
+}
+
+impl Live {
+    /// The container that this process is in.
+    pub(crate) fn open(pid: i64, ids: Option<IdMap>) -> io::Result<Self> {
+        let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;
+        Ok(Self { namespace, ids })
+    }
+
+    fn enter(self) -> Result<()> {
+        let what = || "cannot enter the container's files".to_owned();
+        let thread = File::open("/proc/thread-self").during(what)?;
+        unshare(CloneFlags::CLONE_FS).during(what)?;
+        // Moves root and working directory of this thread to those of the namespace.
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).during(what)?;
+        unshare(CloneFlags::CLONE_NEWNS).during(what)?;
+        separate()?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mounts = openat(&thread, "mountinfo", flags, Mode::empty()).during(what)?;
+        let mounts = io::read_to_string(File::from(mounts)).during(what)?;
+        for view in process_views(&mounts) {
+            // Not taken off, which in another user namespace is not allowed: covered. One
+            // that is below another is covered with it.
+            let covered = mount(
+                Some("none"),
+                &view,
+                Some("tmpfs"),
+                MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+                Some("size=0,mode=555"),
+            );
+            match covered {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                covered => covered.during(|| format!("cannot cover `{}`", view.display()))?,
+            }
+        }
+        match &self.ids {
+            Some(ids) => become_root_of(ids).during(|| "cannot act as the container's root".into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The places of `proc` in the text of a `mountinfo`.
+fn process_views(mounts: &str) -> Vec<PathBuf> {
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let (mount, kind) = line.split_once(" - ")?;
+            let place = mount.split(' ').nth(4)?;
+            (kind.split(' ').next() == Some("proc")).then(|| unescaped(place))
+        })
+        .collect()
+}
+
+/// The kernel writes blanks and backslashes as `\040` and so on.
+fn unescaped(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// Keeps what this thread mounts to itself.
+fn separate() -> Result<()> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .during(|| "cannot separate mounts".into())
 }
 
 impl Root {
     /// The ids that files show there, if not their own.
     pub(crate) fn ids(&self) -> Option<IdMap> {
         match self {
-            Self::Mapped(_, ids) => Some(ids.clone()),
+            Self::Live(live) => live.ids.clone(),
             _ => None,
         }
     }
@@ -77,15 +180,7 @@ fn enter(root: Root) -> Result<()> {
             unshare(CloneFlags::CLONE_FS).during(|| "cannot leave the root directory".into())?;
             change_root(&path)
         }
-        Root::Open(fd) => {
-            unshare(CloneFlags::CLONE_FS).during(|| "cannot leave the root directory".into())?;
-            nix::unistd::fchdir(&fd).during(|| "cannot enter the container's files".into())?;
-            change_root(Path::new("."))
-        }
-        Root::Mapped(fd, ids) => {
-            enter(Root::Open(fd))?;
-            become_root_of(&ids).during(|| "cannot act as the container's root".into())
-        }
+        Root::Live(live) => live.enter(),
         Root::Mounted {
             lower,
             upper,
@@ -94,17 +189,10 @@ fn enter(root: Root) -> Result<()> {
         } => {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
                 .during(|| "cannot make a mount namespace".into())?;
-            mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-                None::<&str>,
-            )
-            .during(|| "cannot separate mounts".into())?;
+            separate()?;
             mount_overlay(&lower, upper.as_ref(), &at)?;
-            for (source, inside, readonly) in binds {
-                bind(&source, &at, &inside, readonly, upper.is_some())?;
+            for wanted in binds {
+                bind(&wanted, &at, upper.is_some())?;
             }
             change_root(&at)
         }
@@ -182,54 +270,66 @@ fn mount_overlay(lower: &[PathBuf], upper: Option<&(PathBuf, PathBuf)>, at: &Pat
 
 /// Binds a host path at a path inside `root`, which the container's own links
 /// must not lead elsewhere. In an overlay that is written to, a place that is not there yet is made.
-fn bind(source: &Path, root: &Path, inside: &Path, readonly: bool, writable: bool) -> Result<()> {
-    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+fn bind(wanted: &Bind, root: &Path, writable: bool) -> Result<()> {
+    let Bind {
+        source,
+        subpath,
+        inside,
+        readonly,
+    } = wanted;
+    let what = || format!("cannot show `{}`", source.display());
+    let none = None::<&str>;
+    let opened = nix::fcntl::open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let mut opened = opened.during(what)?;
+    if !subpath.as_os_str().is_empty() {
+        let beneath = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        opened = openat2(&opened, subpath, beneath).during(what)?;
+    }
+    let opened = File::from(opened);
+    let is_directory = opened.metadata().during(what)?.is_dir();
     let directory = File::open(root).during(|| format!("cannot open `{}`", root.display()))?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let relative = inside.strip_prefix("/").unwrap_or(inside);
-    let opened = match openat2(&directory, relative, how) {
-        Err(nix::errno::Errno::ENOENT) if writable => {
+    let place = match openat2(&directory, relative, how) {
+        Err(Errno::ENOENT) if writable => {
             // As the start of the container would.
-            make_place(&directory, relative, source.is_dir());
+            make_place(&directory, relative, is_directory);
             openat2(&directory, relative, how)
         }
-        opened => opened,
+        found => found,
     };
     // A mount without a place has nothing to show.
-    let Ok(target) = opened else {
+    let Ok(target) = place else {
         return Ok(());
     };
     let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-    let what = || format!("cannot show `{}`", source.display());
-    let none = None::<&str>;
+    let opened = format!("/proc/self/fd/{}", opened.as_raw_fd());
     mount(
-        Some(source),
+        Some(opened.as_str()),
         target.as_str(),
         none,
         MsFlags::MS_BIND | MsFlags::MS_REC,
         none,
     )
     .during(what)?;
-    if readonly {
-        let place = root.join(relative);
-        let _ = mount(
-            none,
-            &place,
-            none,
-            MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY,
-            none,
-        );
+    if !readonly {
+        return Ok(());
     }
-    Ok(())
+    // The same path now leads to what was mounted there.
+    let mounted = openat2(&directory, relative, how).during(what)?;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    let mounted = format!("/proc/self/fd/{}", mounted.as_raw_fd());
+    mount(none, mounted.as_str(), none, flags, none).during(what)
 }
 
 /// Makes a directory or an empty file, and the directories above it, below `root`; links on the way are
 /// followed inside only. What cannot be made stays away.
 fn make_place(root: &File, relative: &Path, is_directory: bool) {
-    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
-    use nix::sys::stat::{Mode, mkdirat};
+    use nix::sys::stat::mkdirat;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -250,5 +350,21 @@ fn make_place(root: &File, relative: &Path, is_directory: bool) {
             let _ = mkdirat(&parent, name, Mode::from_bits_truncate(0o755));
         }
         so_far.push(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_of_processes_are_found_whatever_they_are_called() {
+        let mounts = "22 27 0:21 / / rw - overlay overlay rw\n\
+            23 22 0:22 / /proc rw,relatime shared:5 - proc proc rw\n\
+            24 23 0:22 /sys /proc/sys ro - proc proc rw\n\
+            25 22 0:30 / /a\\040b\\134c rw - proc none rw\n\
+            26 22 0:31 / /sys ro - sysfs sysfs rw\n";
+        let views = process_views(mounts);
+        assert_eq!(views, ["/proc", "/proc/sys", "/a b\\c"].map(PathBuf::from));
     }
 }

@@ -8,4 +8,4 @@ pub(crate) mod paths;
 pub(crate) mod unpack;
 mod xattrs;
 
-pub(crate) use confined::{Root, confined};
+pub(crate) use confined::{Bind, Live, Root, confined};

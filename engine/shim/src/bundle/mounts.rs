@@ -119,6 +119,7 @@ fn bind(mount: OciMount) -> Result<Mount, String> {
         target: mount.destination,
         kind: MountKind::Bind {
             source: mount.source.into(),
+            subpath: Default::default(),
             propagation,
             non_recursive,
             copy_up: false,

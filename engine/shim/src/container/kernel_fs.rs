@@ -256,9 +256,13 @@ fn write_those(
         if path.split('/').any(|part| part == "..") {
             return Err(failure(format!("invalid sysctl `{name}`")));
         }
-        sys::open_in_root(root, path.as_ref(), libc::O_WRONLY, 0)
-            .and_then(|file| sys::write(file.as_fd(), value.as_bytes()))
-            .context(|| format!("write sysctl {name}"))?;
+        let doing = || format!("write sysctl {name}");
+        let file = sys::open_in_root(root, path.as_ref(), libc::O_WRONLY, 0).context(doing)?;
+        // Nothing that is mounted over it is written to.
+        if sys::file_system(file.as_fd()).context(doing)? != sys::PROC_MAGIC {
+            return Err(failure(format!("{}: it is not on procfs", doing())));
+        }
+        sys::write(file.as_fd(), value.as_bytes()).context(doing)?;
     }
     Ok(())
 }

@@ -92,6 +92,7 @@ fn attach_bind(
 ) -> Result<(), StartFailure> {
     let MountKind::Bind {
         source,
+        subpath: _,
         propagation,
         non_recursive,
         copy_up,
@@ -151,6 +152,7 @@ fn attach_bind(
         sys::set_mount(tree.as_fd(), attributes, 0, 0, !non_recursive).context(doing)?;
     }
     let place = place::make(root, &mount.target, kind)?;
+    check_place(root, place.as_fd(), tree.as_fd(), &mount.target)?;
     if self::is_directory(place.as_fd()).context(doing)? != is_directory {
         return Err(failure(format!(
             "{}: not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type",
@@ -160,6 +162,52 @@ fn attach_bind(
     sys::attach_mount(tree.as_fd(), place.as_fd()).context(doing)
 }
 
+/// Files of `/proc` that may be replaced: those that programs like to see made up.
+const MADE_UP: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
+/// Refuses to cover the container's `/proc`, where what is hidden, protected and written
+/// would be somebody else's then. A view of processes may be there.
+fn check_place(
+    root: BorrowedFd<'_>,
+    place: BorrowedFd<'_>,
+    mount: BorrowedFd<'_>,
+    target: &str,
+) -> Result<(), StartFailure> {
+    let doing = || format!("checking the place of the mount at \"{target}\"");
+    if sys::file_system(place).context(doing)? != sys::PROC_MAGIC {
+        // `/proc` itself would be on procfs, as everything below it.
+        return Ok(());
+    }
+    let identity =
+        |file: BorrowedFd<'_>| sys::fstat(file).map(|status| (status.st_dev, status.st_ino));
+    let here = identity(place).context(doing)?;
+    let is = |path: &str| {
+        place::open(root, path)
+            .and_then(|found| identity(found.as_fd()))
+            .is_ok_and(|found| found == here)
+    };
+    let own = identity(place).context(doing)? != identity(mount).context(doing)?;
+    let view = own && sys::file_system(mount).context(doing)? == sys::PROC_MAGIC;
+    if (is("/proc") && view) || MADE_UP.iter().any(|name| is(&format!("/proc/{name}"))) {
+        return Ok(());
+    }
+    Err(failure(format!(
+        "\"{target}\" cannot be mounted because it is inside /proc"
+    )))
+}
+
 fn is_directory(place: BorrowedFd<'_>) -> std::io::Result<bool> {
     Ok(sys::fstat(place)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
@@ -167,6 +215,7 @@ fn is_directory(place: BorrowedFd<'_>) -> std::io::Result<bool> {
 fn bind_tree(mount: &Mount) -> Result<OwnedFd, StartFailure> {
     let MountKind::Bind {
         source,
+        subpath,
         non_recursive,
         ..
     } = &mount.kind
@@ -183,6 +232,14 @@ fn bind_tree(mount: &Mount) -> Result<OwnedFd, StartFailure> {
         };
         failure(text)
     })?;
+    let opened = match subpath.as_os_str().is_empty() {
+        true => opened,
+        false => {
+            let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+            sys::openat2(opened.as_fd(), subpath, libc::O_PATH, 0, resolve)
+                .context(|| format!("cannot access path {}", source.join(subpath).display()))?
+        }
+    };
     sys::clone_tree(opened.as_fd(), !non_recursive)
         .context(|| format!("cloning the mounts at {}", source.display()))
 }
@@ -201,6 +258,7 @@ fn propagation_flag(propagation: Propagation) -> (u64, bool) {
 fn attach_tmpfs(root: BorrowedFd<'_>, mount: &Mount, options: &str) -> Result<(), StartFailure> {
     let doing = || format!("error mounting \"tmpfs\" to rootfs at \"{}\"", mount.target);
     let place = place::make(root, &mount.target, Kind::Directory)?;
+    check_place(root, place.as_fd(), place.as_fd(), &mount.target)?;
     // Without a mode of its own it gets that of what it covers, as docker does.
     let covered = sys::fstat(place.as_fd()).context(doing)?.st_mode & 0o7777;
     let parsed = TmpfsOptions::parse(options, covered)

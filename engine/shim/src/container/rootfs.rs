@@ -149,7 +149,13 @@ fn mount_mapped(
         .and_then(|()| sys::open("m", libc::O_PATH | libc::O_DIRECTORY))
         .and_then(|root| sys::clone_tree(root.as_fd(), false));
     change_directory(&before)?;
-    let mounted = mounted?;
+    let mounted = mounted.map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "overlayfs takes no layers with mapped ids here (it needs Linux 5.19): run the container with --userns=host",
+        ),
+        _ => error,
+    })?;
     sys::detach_mount(&sys::c_path(merged)?)?;
     sys::attach_mount(mounted.as_fd(), place.as_fd())
 }

@@ -208,6 +208,9 @@ pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     Ok(status)
 }
 
+/// The magic number of procfs.
+pub const PROC_MAGIC: i64 = 0x9fa0;
+
 /// The magic number of the file system an open file is on.
 pub fn file_system(fd: BorrowedFd<'_>) -> io::Result<i64> {
     // SAFETY: all zero is a valid statfs, filled by the kernel.
