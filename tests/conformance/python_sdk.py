@@ -530,6 +530,14 @@ def execs(client, daemon):
         stream.close()
         raises(NotFound, "No such exec instance", client.api.exec_inspect, "nosuch")
 
+    def framed_by_the_start():
+        container = running()
+        # The start does not speak of the terminal: the output is framed all the same.
+        made = client.api.exec_create(container.id, "echo seen", tty=True)
+        assert client.api.exec_start(made, demux=True) == (b"seen\r\n", None)
+        made = client.api.exec_create(container.id, "echo seen", tty=True)
+        assert client.api.exec_start(made, tty=True) == b"seen\r\n"
+
     def gone_exec(made):
         try:
             client.api.exec_inspect(made)
@@ -572,6 +580,10 @@ def archives(client, daemon):
         assert container.exec_run("stat -c '%u %g %a' /tmp/one").output == b"12 34 640\n"
         assert container.put_archive("/in", tar_of(three=b"third"))
         assert container.exec_run("cat /in/three").output == b"third"
+        fresh = client.containers.create(IMAGE, "cat /new/place/file", volumes=["never:/new/place"])
+        assert fresh.put_archive("/new/place", tar_of(file=b"early"))
+        fresh.start()
+        assert fresh.wait()["StatusCode"] == 0 and fresh.logs() == b"early", fresh.logs()
         data, stat = container.get_archive("/tmp/one")
         assert stat["name"] == "one" and stat["size"] == 5 and stat["linkTarget"] == "", stat
         assert tarfile.open(fileobj=io.BytesIO(b"".join(data))).extractfile("one").read() == b"first"
@@ -968,6 +980,8 @@ def swarm(client, daemon):
         assert client.services.list(filters={"label": "s"})[0] == service and client.services.list(filters={"mode": "global"}) == [] and client.services.list(status=True)[0].attrs["ServiceStatus"]["RunningTasks"] == 1
         assert raises(APIError, "", client.secrets.get("sec").remove).status_code == 400
         # The SDK sends an update with all that the service has.
+        # The version it has from its creation is an old one by now.
+        service.reload()
         service.update(labels={"s": "new"}, fetch_current_spec=True)
         service.reload()
         assert service.attrs["Spec"]["Labels"] == {"s": "new"} and service.version > 0
