@@ -191,8 +191,13 @@ impl Model {
                 }
                 self.start(name)
             }
-            Request::Pause(name) => self.between(name, State::Running, State::Paused),
-            Request::Unpause(name) => self.between(name, State::Paused, State::Running),
+            Request::Pause(name) => {
+                self.between(name, (State::Running, State::Paused), Kind::Conflict)
+            }
+            // As dockerd answers it.
+            Request::Unpause(name) => {
+                self.between(name, (State::Paused, State::Running), Kind::Internal)
+            }
             Request::Rename(from, to) => {
                 self.find(from)?;
                 if from == to {
@@ -323,10 +328,10 @@ impl Model {
         Ok(())
     }
 
-    fn between(&mut self, name: &str, from: State, to: State) -> Answer {
+    fn between(&mut self, name: &str, (from, to): (State, State), refusal: Kind) -> Answer {
         let it = self.find(name)?;
         if it.state != from {
-            return Err(Kind::Conflict);
+            return Err(refusal);
         }
         it.state = to;
         Ok(())
