@@ -212,7 +212,7 @@ impl ShimClient {
     /// # Errors
     /// See [`ClientError`].
     pub fn update(&self, limits: &Limits) -> Result<(), ClientError> {
-        self.done(&Request::Update(limits.clone()))
+        self.done(&Request::Update(Box::new(limits.clone())))
     }
 
     /// Follows what happens to the container. The present health, if any, comes

@@ -54,7 +54,7 @@ pub enum Request {
     /// List all processes.
     Processes,
     /// Change limits; absent ones stay.
-    Update(Limits),
+    Update(Box<Limits>),
     /// Follow health, exit and out-of-memory events.
     Subscribe,
 }

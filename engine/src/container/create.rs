@@ -310,7 +310,8 @@ impl Engine {
 /// Takes out limits that are not set here, with a warning for each as dockerd has for kernels without them.
 fn discard(host: &mut HostConfig) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !std::mem::take(&mut host.blkio_weight_device).is_empty() {
+    if !host.blkio_weight_device.is_empty() && !skep_shim::cgroup::has_device_weights() {
+        host.blkio_weight_device.clear();
         warnings.push(
             "Your kernel does not support Block I/O weight_device or the device is not mounted. Weight-device discarded."
                 .to_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use skep_dns::DnsConfig;
-use skep_shim::cgroup::{BlkioThrottle, Limits, ThrottleKind};
+use skep_shim::cgroup::{BlkioThrottle, BlkioWeight, Limits, ThrottleKind};
 use skep_shim::config::{
     CgroupConfig, ConsoleSize, Device, HealthCheck, InjectedFile, Mount, MountKind, Namespace,
     Namespaces, Paths, Process, Propagation, Rlimit, RootSource, Rootfs, Seccomp, ShimConfig, Shm,
@@ -355,6 +355,14 @@ pub(crate) fn limits(host: &HostConfig) -> Limits {
                     kind,
                     rate: device.rate,
                 })
+            })
+            .collect(),
+        blkio_weight_devices: host
+            .blkio_weight_device
+            .iter()
+            .map(|device| BlkioWeight {
+                device: device.path.clone().into(),
+                weight: device.weight,
             })
             .collect(),
     }

@@ -173,6 +173,7 @@ pub(super) fn convert(config: &mut ShimConfig, resources: &Resources) -> Result<
         pids: resources.pids.limit,
         blkio_weight: block.weight,
         blkio_throttle: Vec::new(),
+        blkio_weight_devices: Vec::new(),
     };
     Ok(())
 }

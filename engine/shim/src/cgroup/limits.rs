@@ -37,6 +37,18 @@ pub struct Limits {
     pub blkio_weight: Option<u16>,
     /// Bytes or operations per second for single devices.
     pub blkio_throttle: Vec<BlkioThrottle>,
+    /// Weights for single devices, where the kernel has them
+    /// ([`super::has_device_weights`]).
+    pub blkio_weight_devices: Vec<BlkioWeight>,
+}
+
+/// A weight for one block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlkioWeight {
+    /// Device node on the host.
+    pub device: std::path::PathBuf,
+    /// 10 to 1000.
+    pub weight: u16,
 }
 
 /// A ceiling for one block device.

@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-pub use limits::{BlkioThrottle, CPU_PERIOD_US, Limits, ThrottleKind};
+pub use limits::{BlkioThrottle, BlkioWeight, CPU_PERIOD_US, Limits, ThrottleKind};
 pub use stats::{BlkioEntry, BlkioStats, CpuStats, MemoryStats, PidsStats, Stats};
 
 /// Where hosts mount their control groups.
@@ -123,6 +123,23 @@ pub fn is_unified() -> bool {
             crate::sys::file_system(directory.as_fd())
         })
         .is_ok_and(|magic| magic == CGROUP2_MAGIC)
+}
+
+/// Whether the kernel weighs single block devices.
+pub fn has_device_weights() -> bool {
+    let root = Path::new(MOUNT_POINT);
+    if !is_unified() {
+        let blkio = root.join("blkio");
+        return v1::DEVICE_WEIGHTS
+            .iter()
+            .any(|name| blkio.join(name).exists());
+    }
+    // The root group has no weights, its children have.
+    let groups = std::fs::read_dir(root).into_iter().flatten().flatten();
+    groups.into_iter().any(|group| {
+        let has = |name: &str| group.path().join(name).exists();
+        has("io.bfq.weight") || has("io.weight")
+    })
 }
 
 /// The group at a path from the root of the hierarchy, e.g.

@@ -34,6 +34,10 @@ struct Mounted {
     controllers: Vec<String>,
 }
 
+/// Files for the weights of single devices; which there is depends on the I/O
+/// scheduler.
+pub(super) const DEVICE_WEIGHTS: [&str; 2] = ["blkio.bfq.weight_device", "blkio.weight_device"];
+
 impl Hierarchies {
     /// Finds the hierarchies that are mounted.
     pub fn find(path: &str) -> io::Result<Self> {
@@ -163,6 +167,15 @@ impl Hierarchies {
             let files = names.iter().filter_map(|name| self.file("blkio", name));
             if let Some(file) = files.into_iter().find(|file| file.exists()) {
                 files::write(&file, &weight.to_string())?;
+            }
+        }
+        for wanted in &limits.blkio_weight_devices {
+            let device = files::device_number(&wanted.device)?;
+            let files = DEVICE_WEIGHTS
+                .iter()
+                .filter_map(|name| self.file("blkio", name));
+            if let Some(file) = files.into_iter().find(|file| file.exists()) {
+                files::write(&file, &format!("{device} {}", wanted.weight))?;
             }
         }
         for throttle in &limits.blkio_throttle {

@@ -119,6 +119,15 @@ impl Unified {
                 self.set("io.weight", &weight_of_blkio(weight).to_string())?;
             }
         }
+        for wanted in &limits.blkio_weight_devices {
+            let device = files::device_number(&wanted.device)?;
+            if self.directory().join("io.bfq.weight").exists() {
+                self.set("io.bfq.weight", &format!("{device} {}", wanted.weight))?;
+            } else {
+                let weight = weight_of_blkio(wanted.weight);
+                self.set("io.weight", &format!("{device} {weight}"))?;
+            }
+        }
         for throttle in &limits.blkio_throttle {
             let key = match throttle.kind {
                 ThrottleKind::ReadBytes => "rbps",
