@@ -6,6 +6,7 @@ mod dockerd;
 mod host;
 mod placements;
 mod requests;
+mod runtime;
 mod services;
 mod table;
 mod writes;
@@ -31,6 +32,9 @@ fn main() -> anyhow::Result<()> {
     if runs("cluster") {
         cluster::run(&mut table)?;
         dockerd::run(&mut table)?;
+    }
+    if runs("runtime") {
+        runtime::run(&mut table)?;
     }
     if runs("host") {
         host::run(&mut table)?;
