@@ -1,8 +1,12 @@
 //! Containers: what they are, and their life from create to delete.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use serde::Serialize;
-use skep_engine::types::{ContainerConfig, UpdateConfig, WaitError, WaitResponse};
+use skep_engine::types::{
+    ContainerConfig, ContainerInspect, UpdateConfig, WaitError, WaitResponse,
+};
 use skep_engine::{
     CommitOptions, CreateExtras, EngineError, ListOptions, RemoveOptions, StartExtras, StopOptions,
     WaitCondition,
@@ -72,7 +76,26 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
 /// `GET /containers/{id}/json`
 pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
     let size = call.query.flag("size");
-    reply::json(&call.engine().container_inspect(&name, size).await?)
+    let mut page = call.engine().container_inspect(&name, size).await?;
+    if call.version < ApiVersion::new(1, 45) {
+        add_old_aliases(&mut page);
+    }
+    reply::json(&page)
+}
+
+/// Among the aliases on networks that users made, old versions have the short id and the host name.
+fn add_old_aliases(page: &mut ContainerInspect) {
+    let short_id: String = page.id.chars().take(12).collect();
+    let names = [short_id, page.config.hostname.clone()];
+    for (network, endpoint) in &mut page.network_settings.networks {
+        if matches!(network.as_str(), "bridge" | "default" | "host" | "none") {
+            continue;
+        }
+        let aliases = endpoint.aliases.get_or_insert_default();
+        aliases.extend(names.clone());
+        let mut seen = BTreeSet::new();
+        aliases.retain(|name| seen.insert(name.clone()));
+    }
 }
 
 /// `GET /containers/{id}/top`

@@ -57,12 +57,44 @@ pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
     if call.version < ApiVersion::new(1, 44) {
         page["VirtualSize"] = page["Size"].clone();
     }
+    if call.version < ApiVersion::new(1, 50)
+        && let Some(config) = page["Config"].as_object_mut()
+    {
+        for (key, empty) in legacy_config() {
+            config.entry(key).or_insert(empty);
+        }
+    }
     // Clients of old versions read what they need of the configuration there.
     if call.version < ApiVersion::new(1, 45) {
         page["Container"] = json!("");
         page["ContainerConfig"] = page["Config"].clone();
     }
     reply::json(&page)
+}
+
+/// What a container's configuration always has, and an image's has not where it is empty: clients of old
+/// versions read the first from the second.
+fn legacy_config() -> [(&'static str, Value); 17] {
+    let (text, no, nothing) = (|| json!(""), || json!(false), || Value::Null);
+    [
+        ("Hostname", text()),
+        ("Domainname", text()),
+        ("User", text()),
+        ("AttachStdin", no()),
+        ("AttachStdout", no()),
+        ("AttachStderr", no()),
+        ("Tty", no()),
+        ("OpenStdin", no()),
+        ("StdinOnce", no()),
+        ("Env", nothing()),
+        ("Cmd", nothing()),
+        ("Image", text()),
+        ("Volumes", nothing()),
+        ("WorkingDir", text()),
+        ("Entrypoint", nothing()),
+        ("OnBuild", nothing()),
+        ("Labels", nothing()),
+    ]
 }
 
 /// `GET /images/{name}/history`

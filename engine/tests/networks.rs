@@ -62,6 +62,59 @@ async fn endpoint(engine: &Engine, container: &str, network: &str) -> EndpointSe
 }
 
 #[test]
+fn the_default_bridge_has_its_subnet_from_the_start() {
+    in_own_network(async |mut bench| {
+        let check = async |bench: &Bench, subnet: &str, gateway: &str| {
+            let bridge = bench.engine().network_inspect("bridge").await.unwrap();
+            let [range] = &bridge.ipam.config[..] else {
+                panic!("{:?}", bridge.ipam);
+            };
+            assert_eq!((&range.subnet[..], &range.gateway[..]), (subnet, gateway));
+            // Nothing is on it, so it is not made.
+            assert!(!ip("link show docker0"));
+        };
+        check(&bench, "172.17.0.0/16", "172.17.0.1").await;
+        network(bench.engine(), "own").await;
+        let own = bench.engine().network_inspect("own").await.unwrap();
+        // The one between is that of the cluster's gateway bridge.
+        assert_eq!(own.ipam.config[0].subnet, "172.19.0.0/16");
+        bench.close().await;
+        bench.open().await;
+        check(&bench, "172.17.0.0/16", "172.17.0.1").await;
+        // Another program took it before the first container came.
+        bench.close().await;
+        assert!(ip("route add 172.17.0.0/16 dev lo"));
+        bench.open().await;
+        check(&bench, "172.20.0.0/16", "172.20.0.1").await;
+        bench.close().await;
+        let mut config = bench.config();
+        config.bridge_address = Some("10.9.0.5/24".parse().unwrap());
+        bench.open_with(config).await;
+        check(&bench, "10.9.0.0/24", "10.9.0.5").await;
+        run(bench.engine(), "one", on("bridge", "sleep 100")).await;
+        assert!(ip("link show docker0"));
+        let one = endpoint(bench.engine(), "one", "bridge").await;
+        assert_eq!(
+            (&one.gateway[..], &one.ip_address[..]),
+            ("10.9.0.5", "10.9.0.1")
+        );
+        // A live container keeps its bridge as it is.
+        bench.close().await;
+        bench.open().await;
+        assert_eq!(endpoint(bench.engine(), "one", "bridge").await, one);
+        bench.engine().network_remove("own").await.unwrap();
+        bench.finish().await;
+    });
+}
+
+/// Whether `ip` could do this here.
+fn ip(words: &str) -> bool {
+    let mut command = std::process::Command::new("/bin/busybox");
+    command.arg("ip").args(words.split(' '));
+    command.output().unwrap().status.success()
+}
+
+#[test]
 fn the_default_bridge_publishes_ports() {
     in_own_network(async |mut bench| {
         let engine = bench.engine().clone();

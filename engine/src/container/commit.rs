@@ -102,6 +102,7 @@ impl Engine {
             created: now,
             author: options.author.clone(),
             comment: options.comment.clone(),
+            docker_version: self.config.version.clone(),
             config,
             ..base.config.clone()
         };

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::streams::blocking;
 use crate::types::{
-    ContainerInspect, ContainerState, DriverData, Health, MountPoint, NetworkSettings,
+    ContainerInspect, ContainerState, DriverData, Health, HostConfig, MountPoint, NetworkSettings,
 };
 use crate::volume::tree_bytes;
 
@@ -21,6 +21,8 @@ impl Engine {
             true => Some(self.sizes(&container).await?),
             false => None,
         };
+        // Before the lock, as it looks at other containers.
+        let links = self.shown_links(&container.record());
         let inner = container.lock();
         let record = &inner.record;
         let command = record.command();
@@ -47,7 +49,10 @@ impl Engine {
             driver: "overlay2".into(),
             platform: record.platform.clone(),
             exec_ids: (!execs.is_empty()).then_some(execs),
-            host_config: record.host_config.clone(),
+            host_config: HostConfig {
+                links,
+                ..record.host_config.clone()
+            },
             graph_driver: DriverData {
                 name: "overlay2".into(),
                 data: Some(BTreeMap::from([
@@ -104,20 +109,20 @@ pub(super) fn state(inner: &Inner) -> ContainerState {
     }
 }
 
-/// Health of a container with a check: `starting` until its shim says more.
+/// Health of a container with a check: `starting` until its shim says more, and `unhealthy` while nothing
+/// is probed, as dockerd tells old clients.
 pub(super) fn health(inner: &Inner) -> Option<Health> {
     let check = inner.record.config.healthcheck.as_ref();
     check.filter(|check| super::spec::is_probed(check))?;
-    Some(inner.health.clone().unwrap_or_else(|| {
-        Health {
-            status: match inner.record.state.status.is_live() {
-                true => "starting",
-                false => "unhealthy",
-            }
-            .into(),
-            ..Health::default()
-        }
-    }))
+    let is_probed = inner.record.state.status == Status::Running;
+    let mut health = inner.health.clone().unwrap_or_else(|| Health {
+        status: "starting".into(),
+        ..Health::default()
+    });
+    if !is_probed {
+        health.status = "unhealthy".into();
+    }
+    Some(health)
 }
 
 pub(super) fn mounts(record: &ContainerRecord) -> Vec<MountPoint> {

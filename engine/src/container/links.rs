@@ -110,6 +110,28 @@ impl Engine {
         }
     }
 
+    /// The links of a container as inspecting it shows them: on the default bridge `/target:/owner/alias`.
+    /// Locks the containers it is linked to.
+    pub(super) fn shown_links(&self, record: &ContainerRecord) -> Option<Vec<String>> {
+        let links = record.host_config.links.as_ref()?;
+        if !matches!(
+            record.host_config.network_mode.as_str(),
+            "bridge" | "default"
+        ) {
+            return Some(links.clone());
+        }
+        let shown: Vec<String> = links
+            .iter()
+            .filter_map(|link| {
+                let target = link.split_once(':').map_or(link.as_str(), |(name, _)| name);
+                let target = self.containers.find(target).ok()?;
+                let (owner, target) = (&record.name, target.lock().record.name.clone());
+                Some(format!("/{target}:/{owner}/{}", alias_of(link)))
+            })
+            .collect();
+        (!shown.is_empty()).then_some(shown)
+    }
+
     /// The names that links give containers, by the id of the container they lead to.
     pub(super) fn link_names(&self) -> BTreeMap<String, Vec<String>> {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -34,6 +34,7 @@ pub(crate) fn import(
     store: &Arc<ImageStore>,
     mut archive: impl Read,
     options: &ImportOptions,
+    docker_version: String,
 ) -> Result<Arc<Image>> {
     let mut config = ImageConfig::default();
     changes::apply(&mut config, &options.changes)?;
@@ -49,6 +50,7 @@ pub(crate) fn import(
         os: platform.os,
         created: now,
         comment: options.message.clone(),
+        docker_version,
         config,
         rootfs: RootFs {
             kind: "layers".into(),

@@ -249,8 +249,9 @@ impl Engine {
         let images = Arc::clone(&self.images);
         let archive = SyncIoBridge::new(archive);
         let named = name.clone();
+        let version = self.config.version.clone();
         let imported = blocking(move || {
-            let image = import::import(&images, archive, &options)?;
+            let image = import::import(&images, archive, &options, version)?;
             if let Some(name) = named {
                 images.name(&name, image.id(), clock::now())?;
             }

@@ -190,6 +190,16 @@ impl Engine {
         if !removal.delete || self.images.remove(image.id())?.is_none() {
             return Ok(items);
         }
+        self.tell_deleted(image, &mut items);
+        if removal.parents {
+            self.remove_parents(image, &mut items)?;
+        }
+        self.images.sweep(|| self.containers.chains_in_use())?;
+        Ok(items)
+    }
+
+    /// Tells of an image that is gone, and of the layers that go with it.
+    fn tell_deleted(&self, image: &Image, items: &mut Vec<DeleteItem>) {
         self.image_event("delete", image.id().as_str(), image, image.id().as_str());
         let mut needed = self.containers.chains_in_use();
         for other in self.images.all() {
@@ -208,11 +218,6 @@ impl Engine {
                     ..DeleteItem::default()
                 }),
         );
-        if removal.parents {
-            self.remove_parents(image, &mut items)?;
-        }
-        self.images.sweep(|| self.containers.chains_in_use())?;
-        Ok(items)
     }
 
     /// Removes what an image that is gone was made on, as far as nobody else
@@ -227,11 +232,7 @@ impl Engine {
             if needed || self.images.remove(image.id())?.is_none() {
                 return Ok(());
             }
-            self.image_event("delete", image.id().as_str(), &image, image.id().as_str());
-            items.push(DeleteItem {
-                deleted: image.id().to_string(),
-                ..DeleteItem::default()
-            });
+            self.tell_deleted(&image, items);
             parent = image.record.parent.clone();
         }
         Ok(())

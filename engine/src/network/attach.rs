@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use ipnet::IpNet;
 use skep_dns::DnsConfig;
@@ -13,7 +13,7 @@ use skep_shim::config::Namespace;
 use super::endpoint::{
     bridge_of, emptied, filled, gateway_network, in_order, own_hosts, vlan_endpoint,
 };
-use super::{ipam, ports, zones};
+use super::{ports, zones};
 use crate::container::{Container, ContainerRecord};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -192,44 +192,6 @@ impl Engine {
                 &of_host.options,
             ]),
         }
-    }
-
-    /// The default bridge gets its subnet when it is first needed.
-    pub(super) fn with_subnets(&self, network: Arc<NetworkInspect>) -> Result<Arc<NetworkInspect>> {
-        if network.driver != "bridge" || !network.ipam.config.is_empty() {
-            return Ok(network);
-        }
-        let range = match self.config.bridge_address {
-            Some(address) if network.name == "bridge" => IpamConfig {
-                subnet: address.trunc().to_string(),
-                gateway: address.addr().to_string(),
-                ..IpamConfig::default()
-            },
-            _ => IpamConfig {
-                subnet: self.free_subnet(false)?.to_string(),
-                ..IpamConfig::default()
-            },
-        };
-        let mut changed = (*network).clone();
-        changed.ipam.config = vec![ipam::complete(range)?];
-        self.networks.put(changed)
-    }
-
-    /// A subnet nobody uses: no network of ours, nothing the host has a route to.
-    pub(super) fn free_subnet(&self, six: bool) -> Result<IpNet> {
-        let mut used = self.net.routed_subnets().map_err(net_error)?;
-        used.push(self.net.config().gateway_subnet.into());
-        used.extend(self.subnets_of_ours());
-        ipam::free_subnet(&self.config.address_pools, &used, six)
-    }
-
-    pub(super) fn subnets_of_ours(&self) -> Vec<IpNet> {
-        self.networks
-            .all()
-            .iter()
-            .flat_map(|network| network.ipam.config.clone())
-            .filter_map(|range| range.subnet.parse().ok())
-            .collect()
     }
 
     pub(super) fn attach_one(

@@ -7,6 +7,7 @@ mod live;
 pub(crate) mod ops;
 mod ports;
 mod restore;
+mod subnets;
 mod zones;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use super::endpoint::{addresses_of, bridge_of, gateway_network, in_order};
 use super::ports;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::types::NetworkInspect;
 
 impl Engine {
     /// Restores the networks after the engine was opened: what running containers
@@ -19,9 +20,12 @@ impl Engine {
             .work
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.choose_default_subnet() {
+            tracing::warn!(%error, "the default bridge has no subnet yet");
+        }
         let mut desired = BridgeState::default();
         for network in self.networks.all() {
-            if network.driver == "bridge" && !network.ipam.config.is_empty() {
+            if network.driver == "bridge" && self.is_made(&network)? {
                 desired.networks.push(bridge_of(&network));
             }
         }
@@ -85,5 +89,18 @@ impl Engine {
             self.write_zone(&network)?;
         }
         Ok(())
+    }
+
+    /// Whether a network's bridge is to be there: the default one only where it is already, or a
+    /// container names it.
+    fn is_made(&self, network: &NetworkInspect) -> Result<bool> {
+        let is_named = || {
+            self.containers
+                .all()
+                .iter()
+                .any(|container| container.lock().record.networks.contains_key(&network.name))
+        };
+        Ok(!network.ipam.config.is_empty()
+            && (network.name != "bridge" || is_named() || self.has_default_bridge(network)?))
     }
 }

@@ -98,7 +98,11 @@ impl Bench {
     }
 
     pub async fn open(&mut self) {
-        self.engine = Some(Engine::open(self.config()).await.unwrap());
+        self.open_with(self.config()).await;
+    }
+
+    pub async fn open_with(&mut self, config: EngineConfig) {
+        self.engine = Some(Engine::open(config).await.unwrap());
     }
 
     /// Opens the engine with this configuration.
