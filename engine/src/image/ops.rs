@@ -102,26 +102,27 @@ impl Engine {
     ) -> Result<()> {
         let given = reference.parse::<Reference>()?;
         let repository = given.repository();
-        let targets = match &given.tag {
-            Some(tag) => vec![repository.with_tag(tag)?],
-            None => self.images.tags_of(&repository),
-        };
-        let missing = || {
-            EngineError::not_found(format!(
-                "An image does not exist locally with the tag: {}",
-                repository.familiar_name()
-            ))
-        };
-        let mut images = Vec::new();
-        for target in targets {
-            images.push((self.images.named(&target).ok_or_else(missing)?, target));
-        }
-        if images.is_empty() {
-            return Err(missing());
-        }
         progress.send(ProgressEvent::status(format!(
             "The push refers to repository [{repository}]"
         )));
+        let all = self.images.tags_of(&repository);
+        if all.is_empty() {
+            return Err(EngineError::not_found(format!(
+                "An image does not exist locally with the tag: {}",
+                repository.familiar_name()
+            )));
+        }
+        let targets = match &given.tag {
+            Some(tag) => vec![repository.with_tag(tag)?],
+            None => all,
+        };
+        let mut images = Vec::new();
+        for target in targets {
+            let image = self.images.named(&target).ok_or_else(|| {
+                EngineError::not_found(format!("tag does not exist: {}", target.familiar()))
+            })?;
+            images.push((image, target));
+        }
         for (image, target) in images {
             self.push_one(image, target, &auth, &progress).await?;
         }

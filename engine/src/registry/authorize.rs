@@ -10,6 +10,9 @@ use super::endpoint::Endpoint;
 use crate::error::{EngineError, Result};
 use crate::options::RegistryAuth;
 
+/// What is said where a registry wants a name and password, and none are known.
+pub(super) const NO_CREDENTIALS: &str = "no basic auth credentials";
+
 impl Repository<'_> {
     /// The `Authorization` that answers a challenge; `None` if we have nothing
     /// that would satisfy it.
@@ -32,7 +35,10 @@ impl Repository<'_> {
             .max_by_key(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         match challenge {
             None => Ok(None),
-            Some(Challenge::Basic) => Ok(auth::basic(auth)),
+            Some(Challenge::Basic) => match auth::basic(auth) {
+                None if !endpoint.mirror => Err(EngineError::unauthorized(NO_CREDENTIALS)),
+                given => Ok(given),
+            },
             Some(Challenge::Bearer {
                 realm,
                 service,

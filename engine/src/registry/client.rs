@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use serde::Deserialize;
 
+use super::authorize::NO_CREDENTIALS;
 use super::endpoint::{Endpoint, endpoints};
 use super::transport::{Body, CONNECT_TIMEOUT, CONNECT_TIMEOUT_COURTESY, Transport};
 use crate::config::RegistryConfig;
@@ -183,19 +184,19 @@ impl Registries {
                 Kind::Unavailable => EngineError::internal(error.to_string()),
                 _ => error,
             })?;
-        match answer.response.status() {
-            StatusCode::OK => Ok("Login Succeeded".into()),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(EngineError::unauthorized(format!(
-                    "Get \"{}/v2/\": unauthorized: incorrect username or password",
-                    answer.endpoint.base
-                )))
-            }
-            status => Err(EngineError::internal(format!(
+        let status = answer.response.status();
+        let kind = match status {
+            StatusCode::OK => return Ok("Login Succeeded".into()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Kind::Unauthorized,
+            _ => Kind::Internal,
+        };
+        Err(EngineError::new(
+            kind,
+            format!(
                 "login attempt to {}/v2/ failed with status: {status}",
                 answer.endpoint.base
-            ))),
-        }
+            ),
+        ))
     }
 }
 
@@ -313,7 +314,13 @@ impl Repository<'_> {
                     });
                 }
                 Err(error) if error.kind() == Kind::Unavailable => {
-                    unreachable = Some(error);
+                    unreachable = Some(unreached(error, endpoint));
+                }
+                Err(error) if method == Method::GET && error.to_string() == NO_CREDENTIALS => {
+                    // dockerd asks for a tag's digest first.
+                    let is_tag = path.contains("/manifests/") && !path.contains(':');
+                    let verb = if is_tag { "Head" } else { "Get" };
+                    return Err(error.context(format!("{verb} \"{url}\"")));
                 }
                 Err(error) => return Err(error),
             }
@@ -470,6 +477,17 @@ impl Repository<'_> {
                 answer.endpoint.host
             )),
         }
+    }
+}
+
+/// A registry that cannot be connected to, as dockerd tells of it: it asks first whether one is there.
+fn unreached(error: EngineError, endpoint: &Endpoint) -> EngineError {
+    let text = error.to_string();
+    match text.find("\": dial tcp") {
+        Some(at) if text.contains(&endpoint.base) => {
+            EngineError::unavailable(format!("Get \"{}/v2/{}", endpoint.base, &text[at..]))
+        }
+        _ => error,
     }
 }
 

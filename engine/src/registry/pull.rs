@@ -87,12 +87,7 @@ pub(crate) async fn pull(
     let id = manifest::digest_of(&config)?;
     let before = store.named(&local_name(reference, &digest));
     let image = match store.get(&id) {
-        Some(image) => {
-            for layer in &layers {
-                progress.send(ProgressEvent::about(short(layer), "Already exists"));
-            }
-            image
-        }
+        Some(image) => image,
         None => {
             let parts = fetch(
                 store,
