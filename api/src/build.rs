@@ -90,7 +90,9 @@ fn options(call: &Call) -> Outcome<BuildOptions> {
         cpuset_cpus: query.text("cpusetcpus").to_owned(),
         cpuset_mems: query.text("cpusetmems").to_owned(),
         cgroup_parent: query.text("cgroupparent").to_owned(),
-        ulimits: json_of::<Option<Vec<Ulimit>>>(call, "ulimits")?.unwrap_or_default(),
+        ulimits: json_of::<Option<Vec<Ulimit>>>(call, "ulimits")?
+            .unwrap_or_default()
+            .into(),
         extra_hosts: (!extra_hosts.is_empty()).then_some(extra_hosts),
         security_opt: (!security.is_empty()).then_some(security),
         ..HostConfig::default()

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::json;
 use skep_engine::types::{
     ContainerConfig, ContainerInspect, UpdateConfig, WaitError, WaitResponse,
 };
@@ -11,6 +12,8 @@ use skep_engine::{
     CommitOptions, CreateExtras, EngineError, ListOptions, RemoveOptions, StartExtras, StopOptions,
     WaitCondition,
 };
+
+use skep_model::mount::MountType;
 
 use crate::networks;
 use crate::platform;
@@ -47,6 +50,15 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
         return Err(ApiError::invalid(
             "config cannot be empty in order to create a container",
         ));
+    }
+    let mounts = given["HostConfig"]["Mounts"].as_array();
+    let kinds = mounts.into_iter().flatten().map(|mount| &mount["Type"]);
+    for kind in kinds.filter_map(serde_json::Value::as_str) {
+        if from_value::<MountType>(json!(kind)).is_err() {
+            return Err(ApiError::invalid(format!(
+                "invalid mount config for type \"{kind}\": mount type unknown"
+            )));
+        }
     }
     let config: ContainerConfig = from_value(given)?;
     let networks = config.networking_config.as_ref();

@@ -11,6 +11,7 @@ use crate::reply;
 use crate::state::Call;
 use crate::status::Outcome;
 use crate::swarm::ClusterInfo;
+use crate::version::ApiVersion;
 
 /// May always be spoken to in the clear.
 const LOOPBACK: [&str; 2] = ["::1/128", "127.0.0.0/8"];
@@ -137,6 +138,19 @@ pub(crate) async fn info(call: Call) -> Outcome {
     });
     if let (Some(page), Value::Object(rest)) = (page.as_object_mut(), rest) {
         page.extend(rest);
+    }
+    if call.version < ApiVersion::new(1, 50) {
+        page["BridgeNfIptables"] = json!(false);
+        page["BridgeNfIp6tables"] = json!(false);
+    }
+    if call.version < ApiVersion::new(1, 49) {
+        for part in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+            page[part]["Expected"] = page[part]["ID"].clone();
+        }
+    }
+    if call.version < ApiVersion::new(1, 47) {
+        page["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] = Value::Null;
+        page["RegistryConfig"]["AllowNondistributableArtifactsHostnames"] = Value::Null;
     }
     if let (Some(page), false) = (page.as_object_mut(), engine.extra.is_empty()) {
         let rows: Vec<[&String; 2]> = engine

@@ -120,6 +120,9 @@ pub(crate) async fn disk_usage(call: Call) -> Outcome {
             image["VirtualSize"] = image["Size"].clone();
         }
     }
+    if call.version < ApiVersion::new(1, 42) {
+        value["BuilderSize"] = json!(0);
+    }
     if let (Some(fields), false) = (value.as_object_mut(), wanted.is_empty()) {
         let keep: Vec<&str> = wanted.iter().filter_map(|kind| known(kind)).collect();
         fields.retain(|field, _| {

@@ -141,7 +141,7 @@ fn host_config(
         init: spec.init,
         readonly_rootfs: spec.read_only,
         sysctls: spec.sysctls.clone(),
-        ulimits: spec.ulimits.clone(),
+        ulimits: spec.ulimits.clone().into(),
         oom_score_adj: spec.oom_score_adj,
         security_opt: security_options(spec),
         nano_cpus: limits.nano_cpus.0,

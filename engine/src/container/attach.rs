@@ -41,8 +41,7 @@ impl Engine {
         match status {
             Status::Paused => {
                 return Err(EngineError::conflict(format!(
-                    "container {} is paused, unpause the container before attach",
-                    container.id
+                    "container {name} is paused, unpause the container before attach"
                 )));
             }
             Status::Restarting => container.must_live()?,

@@ -311,7 +311,7 @@ impl Engine {
 fn discard(host: &mut HostConfig) -> Vec<String> {
     let mut warnings = Vec::new();
     if !host.blkio_weight_device.is_empty() && !skep_shim::cgroup::has_device_weights() {
-        host.blkio_weight_device.clear();
+        host.blkio_weight_device = Vec::new().into();
         warnings.push(
             "Your kernel does not support Block I/O weight_device or the device is not mounted. Weight-device discarded."
                 .to_owned(),

@@ -186,11 +186,12 @@ impl ExecTable {
 impl Engine {
     /// Makes an exec in a running container; its id.
     pub async fn exec_create(&self, container: &str, config: ExecConfig) -> Result<String> {
-        let container = self.containers.find(container)?;
+        let name = container;
+        let container = self.containers.find(name)?;
         if config.cmd.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
         }
-        may_exec(&container)?;
+        may_exec(&container, name)?;
         DetachKeys::parse(&config.detach_keys)?;
         let id = names::new_id(&mut rand::rng());
         let command = config.cmd.join(" ");
@@ -208,7 +209,7 @@ impl Engine {
     pub fn exec_reserve(&self, id: &str) -> Result<ReservedExec> {
         let exec = self.execs.get(id)?;
         let container = self.containers.find(&exec.container)?;
-        may_exec(&container)?;
+        may_exec(&container, &container.id)?;
         if !self
             .execs
             .step(id, &[Phase::Created], Phase::Starting, None)
@@ -373,12 +374,12 @@ impl Engine {
 /// close its output and go on.
 const EXIT_CODE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
-fn may_exec(container: &Container) -> Result<()> {
+/// Refuses what is not running; `name` is what the caller called it.
+fn may_exec(container: &Container, name: &str) -> Result<()> {
     container.must_live()?;
     match container.status() {
         Status::Paused => Err(EngineError::conflict(format!(
-            "Container {} is paused, unpause the container before exec",
-            container.id
+            "Container {name} is paused, unpause the container before exec"
         ))),
         _ => Ok(()),
     }

@@ -136,10 +136,15 @@ pub(super) fn mounts(record: &ContainerRecord) -> Vec<MountPoint> {
 fn network_settings(engine: &Engine, record: &ContainerRecord) -> NetworkSettings {
     let netns = match &record.extras.netns {
         Some(netns) => netns.clone(),
-        None if record.state.status.is_live() => engine
-            .net
-            .namespaces()
-            .path(&skep_net::names::container_netns(&record.id)),
+        // A container that shares a namespace has none of its own.
+        None if record.state.status.is_live()
+            && !record.host_config.network_mode.starts_with("container:") =>
+        {
+            engine
+                .net
+                .namespaces()
+                .path(&skep_net::names::container_netns(&record.id))
+        }
         None => Default::default(),
     };
     let mut settings = NetworkSettings {

@@ -110,7 +110,7 @@ impl Engine {
         }
     }
 
-    /// The links of a container as inspecting it shows them: on the default bridge `/target:/owner/alias`.
+    /// The links of a container as inspecting it shows them: those of the default bridge, as `/target:/owner/alias`.
     /// Locks the containers it is linked to.
     pub(super) fn shown_links(&self, record: &ContainerRecord) -> Option<Vec<String>> {
         let links = record.host_config.links.as_ref()?;
@@ -118,7 +118,7 @@ impl Engine {
             record.host_config.network_mode.as_str(),
             "bridge" | "default"
         ) {
-            return Some(links.clone());
+            return None;
         }
         let shown: Vec<String> = links
             .iter()

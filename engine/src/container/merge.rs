@@ -58,6 +58,7 @@ pub(crate) fn merge(config: &mut ContainerConfig, image: &ImageConfig) -> Result
             .entry(path.clone())
             .or_default();
     }
+    config.volumes = config.volumes.take().filter(|paths| !paths.is_empty());
     if config.stop_signal.is_empty() {
         config.stop_signal.clone_from(&image.stop_signal);
     }

@@ -129,7 +129,11 @@ fn parse_bind(spec: &str) -> Result<Wanted> {
         let mut wanted = volume(source.to_owned(), destination, mode.to_owned(), rw, copy_up);
         if source.is_empty() {
             wanted.record.anonymous = true;
-        } else if !names::is_valid_name(source) {
+        } else if mode.is_empty() {
+            // As dockerd shows it, labels or not.
+            wanted.record.point.mode = "z".into();
+        }
+        if !source.is_empty() && !names::is_valid_name(source) {
             return Err(EngineError::invalid(format!(
                 "create {source}: \"{source}\" includes invalid characters for a local volume name, only \"{}\" are allowed. If you intended to pass a host directory, use absolute path",
                 names::NAME_PATTERN

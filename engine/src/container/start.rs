@@ -527,10 +527,15 @@ fn start_error(error: StartError) -> EngineError {
                 126 | 127 => Kind::Invalid,
                 _ => Kind::Internal,
             };
+            // runc's words for a directory do not have what clients look for to end with 126.
+            let denied = match failure.message.ends_with("is a directory") {
+                true => ": permission denied",
+                false => "",
+            };
             EngineError::new(
                 kind,
                 format!(
-                    "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: {}: unknown",
+                    "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: {}: unknown{denied}",
                     failure.message
                 ),
             )

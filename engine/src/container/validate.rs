@@ -129,12 +129,13 @@ pub(crate) fn create(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<
         super::log_options::assume_found,
     )?;
     super::spec::security(host)?;
-    skep_shim::capabilities::resolve(
-        host.cap_add.as_deref().unwrap_or_default(),
-        host.cap_drop.as_deref().unwrap_or_default(),
-        host.privileged,
-    )
-    .map_err(|error| EngineError::invalid(error.to_string().replace('`', "\"")))?;
+    for (field, names) in [("CapAdd", &host.cap_add), ("CapDrop", &host.cap_drop)] {
+        skep_shim::capabilities::resolve(names.as_deref().unwrap_or_default(), &[], false)
+            .map_err(|error| {
+                let name = error.name;
+                EngineError::invalid(format!("invalid {field}: unknown capability: \"{name}\""))
+            })?;
+    }
     Ok(warnings)
 }
 
@@ -264,7 +265,7 @@ pub(crate) fn resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result
             host.oom_score_adj
         )));
     }
-    for limit in &host.ulimits {
+    for limit in host.ulimits.iter() {
         if limit.soft > limit.hard && limit.hard != -1 {
             return Err(EngineError::invalid(format!(
                 "ulimit soft limit must be less than or equal to hard limit: {} > {}",
@@ -352,7 +353,7 @@ mod tests {
                 cap_add: Some(vec!["FLY".into()]),
                 ..HostConfig::default()
             },
-            "unknown capability: \"FLY\"",
+            "invalid CapAdd: unknown capability: \"FLY\"",
         );
         refuses(
             HostConfig {

@@ -85,6 +85,11 @@ impl Engine {
         let mut data = BTreeMap::new();
         if let Some(upper) = upper {
             data.insert("UpperDir".to_owned(), upper.display().to_string());
+            // Where dockerd would mount it; images are never mounted here.
+            for (key, name) in [("MergedDir", "merged"), ("WorkDir", "work")] {
+                let path = upper.with_file_name(name);
+                data.insert(key.to_owned(), path.display().to_string());
+            }
         }
         if !lower.is_empty() {
             data.insert("LowerDir".to_owned(), lower.join(":"));

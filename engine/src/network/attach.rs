@@ -83,6 +83,17 @@ impl Engine {
             }
             return Ok(plain(Namespace::Join(format!("/proc/{pid}/ns/net").into())));
         }
+        if matches!(mode, "host" | "none") {
+            // An endpoint for inspecting only.
+            container.change(|inner| {
+                if let Some(endpoint) = inner.record.networks.get_mut(mode) {
+                    endpoint.endpoint_id = names::new_id(&mut rand::rng());
+                }
+            })?;
+            if let Ok(network) = self.networks.find(mode) {
+                self.network_event("connect", &network, Some(&container.id));
+            }
+        }
         match mode {
             "host" => return Ok(plain(Namespace::Host)),
             "none" => return Ok(plain(Namespace::New)),
@@ -175,9 +186,9 @@ impl Engine {
                 .map(|ip| (ip, 53).into())
                 .collect(),
         };
-        let first = |lists: [&Vec<String>; 3]| {
+        let first = |lists: [&[String]; 3]| {
             let chosen = lists.into_iter().find(|list| !list.is_empty());
-            let mut chosen = chosen.cloned().unwrap_or_default();
+            let mut chosen = chosen.unwrap_or_default().to_vec();
             // `--dns-search .` means none.
             chosen.retain(|word| word != ".");
             chosen

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::host::{HostConfig, RestartPolicy};
-use super::is_default;
 use super::network::EndpointSettings;
 use super::{DeviceMapping, HealthConfig, ThrottleDevice, Ulimit, WeightDevice};
+use super::{is_default, null_if_empty};
 
 docker_json! {
     /// The value of Go's `map[string]struct{}`.
@@ -32,6 +32,7 @@ docker_json! {
         /// Close stdin when the first attached client goes.
         pub stdin_once: bool,
         /// `NAME=value`, or `NAME` to take a variable of the image away.
+        #[serde(serialize_with = "null_if_empty")]
         pub env: Vec<String>,
         /// `None` takes the image's.
         pub cmd: Option<StrSlice>,
@@ -149,6 +150,22 @@ mod tests {
         assert_eq!(config.cmd, Some(StrSlice(vec!["date".into()])));
         assert_eq!(config.entrypoint, None);
         assert_eq!(config.host_config.unwrap().memory, 5);
+    }
+
+    #[test]
+    fn lists_are_shown_as_they_were_given() {
+        let check = |given: &str, shown: serde_json::Value| {
+            let host: HostConfig = serde_json::from_str(given).unwrap();
+            assert!(host.dns.is_empty());
+            assert_eq!(
+                serde_json::to_value(&host).unwrap()["Dns"],
+                shown,
+                "{given}"
+            );
+        };
+        check("{}", serde_json::Value::Null);
+        check(r#"{"Dns":null}"#, serde_json::Value::Null);
+        check(r#"{"Dns":[]}"#, serde_json::json!([]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::is_default;
-use super::{Mount, Ulimit};
+use super::{List, Mount, Ulimit};
 
 /// `80/tcp` → where it is published; `None` for exposed only.
 pub type PortMap = BTreeMap<String, Option<Vec<PortBinding>>>;
@@ -32,9 +32,9 @@ docker_json! {
         pub cap_add: Option<Vec<String>>,
         pub cap_drop: Option<Vec<String>>,
         pub cgroupns_mode: String,
-        pub dns: Vec<String>,
-        pub dns_options: Vec<String>,
-        pub dns_search: Vec<String>,
+        pub dns: List<String>,
+        pub dns_options: List<String>,
+        pub dns_search: List<String>,
         pub extra_hosts: Option<Vec<String>>,
         pub group_add: Option<Vec<String>>,
         pub ipc_mode: String,
@@ -67,13 +67,13 @@ docker_json! {
         pub nano_cpus: i64,
         pub cgroup_parent: String,
         pub blkio_weight: u16,
-        pub blkio_weight_device: Vec<WeightDevice>,
-        pub blkio_device_read_bps: Vec<ThrottleDevice>,
-        pub blkio_device_write_bps: Vec<ThrottleDevice>,
+        pub blkio_weight_device: List<WeightDevice>,
+        pub blkio_device_read_bps: List<ThrottleDevice>,
+        pub blkio_device_write_bps: List<ThrottleDevice>,
         #[serde(rename = "BlkioDeviceReadIOps")]
-        pub blkio_device_read_iops: Vec<ThrottleDevice>,
+        pub blkio_device_read_iops: List<ThrottleDevice>,
         #[serde(rename = "BlkioDeviceWriteIOps")]
-        pub blkio_device_write_iops: Vec<ThrottleDevice>,
+        pub blkio_device_write_iops: List<ThrottleDevice>,
         /// Microseconds.
         pub cpu_period: i64,
         /// Microseconds per period.
@@ -82,7 +82,7 @@ docker_json! {
         pub cpu_realtime_runtime: i64,
         pub cpuset_cpus: String,
         pub cpuset_mems: String,
-        pub devices: Vec<DeviceMapping>,
+        pub devices: List<DeviceMapping>,
         pub device_cgroup_rules: Option<Vec<String>>,
         pub device_requests: Option<Vec<DeviceRequest>>,
         #[serde(rename = "KernelMemoryTCP", skip_serializing_if = "is_default")]
@@ -95,7 +95,7 @@ docker_json! {
         #[serde(skip_serializing_if = "Option::is_none")]
         pub init: Option<bool>,
         pub pids_limit: Option<i64>,
-        pub ulimits: Vec<Ulimit>,
+        pub ulimits: List<Ulimit>,
         pub cpu_count: i64,
         pub cpu_percent: i64,
         #[serde(rename = "IOMaximumIOps")]

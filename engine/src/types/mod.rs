@@ -4,7 +4,9 @@
 //! Reading is as lenient as dockerd: a missing field and `null` are the
 //! default, an unknown field is ignored.
 
-use serde::{Deserialize, Deserializer};
+use std::ops::Deref;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A struct of the API: every field may be absent or `null` on the way in.
 macro_rules! docker_json {
@@ -75,6 +77,39 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::<T>::deserialize(input)?.unwrap_or_default())
+}
+
+/// A list of Go: `null` and `[]` are empty both, and are shown as they were given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct List<T>(Option<Vec<T>>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl<T> From<Vec<T>> for List<T> {
+    fn from(list: Vec<T>) -> Self {
+        Self(Some(list))
+    }
+}
+
+/// Shows an empty list as `null`.
+pub(crate) fn null_if_empty<S: Serializer, T: Serialize>(
+    list: &[T],
+    output: S,
+) -> Result<S::Ok, S::Error> {
+    (!list.is_empty()).then_some(list).serialize(output)
 }
 
 /// For fields that Go marks `omitempty`.
