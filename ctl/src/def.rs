@@ -3,7 +3,8 @@
 //! The text a person reads with `--help` is also what argv is read by: usage line, aliases and
 //! options are taken from it, so the two cannot drift apart. The texts are in `help/`, unwrapped;
 //! they may end with sections that are not shown: `Synonyms:` (other spellings of a flag),
-//! `Arguments:` (how many, where the usage line does not say it) and `Hidden:` (not in lists).
+//! `Unlisted:` (flags that are not shown: what they ask for no daemon of ours has), `Arguments:` (how
+//! many, where the usage line does not say it) and `Hidden:` (not in lists).
 
 /// What kind of value a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct FlagDef {
     pub shown: String,
     /// Unwrapped; may have lines of its own.
     pub help: String,
+    /// Whether the help leaves it out.
+    pub hidden: bool,
     pub synonyms: Vec<String>,
 }
 
@@ -141,6 +144,12 @@ impl CommandDef {
                         flag.synonyms.push(other.to_owned());
                     }
                 }
+                "Unlisted" => {
+                    for name in body.trim().split(", ") {
+                        let flag = command.flags.iter_mut().find(|flag| flag.long == name)?;
+                        flag.hidden = true;
+                    }
+                }
                 "Arguments" => {
                     let body = body.trim();
                     let number = body.trim_end_matches("..").parse().ok()?;
@@ -158,7 +167,14 @@ impl CommandDef {
 
 /// The text before the first section, and the sections by title.
 fn split_sections(text: &str) -> (&str, Vec<(&str, &str)>) {
-    const TITLES: [&str; 5] = ["Aliases", "Options", "Synonyms", "Arguments", "Hidden"];
+    const TITLES: [&str; 6] = [
+        "Aliases",
+        "Options",
+        "Synonyms",
+        "Unlisted",
+        "Arguments",
+        "Hidden",
+    ];
     let mut starts: Vec<(usize, &str)> = TITLES
         .into_iter()
         .filter_map(|title| Some((text.find(&format!("\n{title}:"))?, title)))
@@ -209,6 +225,7 @@ fn flags(body: &str) -> Vec<FlagDef> {
             kind: Kind::of(kind),
             shown: shown.to_owned(),
             help: line.get(column..).unwrap_or("").to_owned(),
+            hidden: false,
             synonyms: Vec::new(),
         });
     }

@@ -40,9 +40,10 @@ pub fn command(def: &CommandDef, path: &str, width: usize) -> String {
 pub fn options(flags: &[FlagDef], width: usize) -> String {
     // The last column stays free.
     let width = width.saturating_sub(1);
-    let column = flags.iter().map(|flag| flag.shown.len()).max().unwrap_or(0) + 9;
+    let flags = || flags.iter().filter(|flag| !flag.hidden);
+    let column = flags().map(|flag| flag.shown.len()).max().unwrap_or(0) + 9;
     let mut text = String::new();
-    for flag in flags {
+    for flag in flags() {
         let short = flag
             .short
             .map_or_else(|| "    ".to_owned(), |c| format!("-{c}, "));
@@ -185,6 +186,7 @@ mod tests {
             kind: crate::def::Kind::Bool,
             shown: format!("--{long}"),
             help: help.to_owned(),
+            hidden: false,
             synonyms: Vec::new(),
         };
         let flags = [

@@ -134,6 +134,20 @@ enum Plan {
     },
 }
 
+const ROOT_USAGE: &str =
+    "Usage:  skep [OPTIONS] COMMAND [ARG...]\n\nRun 'skep --help' for more information";
+
+fn group_usage(group: &str) -> String {
+    format!("Usage:  skep {group}\n\nRun 'skep {group} --help' for more information")
+}
+
+/// What is wrong with the first flag among words that no command reads, if there is one.
+fn unknown_flag(words: &[String]) -> Option<String> {
+    let flags = words.iter().take_while(|word| *word != "--");
+    let flags = flags.filter(|word| word.starts_with('-') && *word != "-");
+    flags::parse_global(&[], flags.cloned().collect()).err()
+}
+
 fn plan(args: Vec<OsString>, width: usize) -> Outcome<Plan> {
     let mut argv = Vec::with_capacity(args.len());
     for arg in args.into_iter().skip(1) {
@@ -149,9 +163,7 @@ fn plan(args: Vec<OsString>, width: usize) -> Outcome<Plan> {
     let (globals, mut rest) =
         flags::parse_global(&root.flags, argv).map_err(|message| Failure::Usage {
             message,
-            usage:
-                "Usage:  skep [OPTIONS] COMMAND [ARG...]\n\nRun 'skep --help' for more information"
-                    .to_owned(),
+            usage: ROOT_USAGE.to_owned(),
         })?;
     let on = |name: &str| {
         globals
@@ -189,10 +201,8 @@ fn plan(args: Vec<OsString>, width: usize) -> Outcome<Plan> {
                 }
                 Some(flag) if flag.starts_with('-') => {
                     return Err(Failure::Usage {
-                        message: format!("unknown flag: {flag}"),
-                        usage: format!(
-                            "Usage:  skep {first}\n\nRun 'skep {first} --help' for more information"
-                        ),
+                        message: unknown_flag(&rest[1..]).unwrap_or_else(|| flag.to_owned()),
+                        usage: group_usage(&first),
                     });
                 }
                 Some(second) => (format!("{first} {second}"), 2),
@@ -201,11 +211,16 @@ fn plan(args: Vec<OsString>, width: usize) -> Outcome<Plan> {
         _ => (first.clone(), 1),
     };
     let Some(command) = cmd::find(commands, &path) else {
+        // Flags are read before the word is found unknown.
+        if let Some(message) = unknown_flag(&rest[skip..]) {
+            let usage = match skip {
+                2 => group_usage(&first),
+                _ => ROOT_USAGE.to_owned(),
+            };
+            return Err(Failure::Usage { message, usage });
+        }
         let (shown, usage) = if skip == 2 {
-            (
-                path.as_str(),
-                format!("Usage:  skep {first}\n\nRun 'skep {first} --help' for more information"),
-            )
+            (path.as_str(), group_usage(&first))
         } else {
             (
                 first.as_str(),

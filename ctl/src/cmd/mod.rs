@@ -219,6 +219,7 @@ fn about_line(command: &Command) -> String {
         .about
         .lines()
         .next()
+        .and_then(|line| line.split(". ").next())
         .unwrap_or("")
         .trim_end_matches('.')
         .to_owned()

@@ -145,7 +145,7 @@ pub async fn connect(session: &Session, args: &Args) -> Outcome {
             "IPv6Address": args.text("ip6"),
             "LinkLocalIPs": args.list("link-local-ip"),
         },
-        "Links": args.list("link"),
+        "Links": Some(args.list("link")).filter(|links| !links.is_empty()),
         "Aliases": args.list("alias"),
         "DriverOpts": environment::pairs(args.list("driver-opt")),
         "GwPriority": args.int("gw-priority").unwrap_or(0),

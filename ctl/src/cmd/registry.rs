@@ -25,7 +25,6 @@ const RESULTS: Listing = Listing {
         ("Description", "DESCRIPTION"),
         ("StarCount", "STARS"),
         ("IsOfficial", "OFFICIAL"),
-        ("IsAutomated", "AUTOMATED"),
     ],
     table: "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}",
     quiet: "{{.Name}}",
@@ -48,7 +47,15 @@ pub async fn search(session: &Session, args: &Args) -> Outcome {
         .query_text("filters", &Filters::of(args)?.to_query());
     let found = session.client.json(call).await?;
     let cut = !args.flag("no-trunc");
-    let ok = |yes: bool| if yes { "[OK]" } else { "" };
+    let format = args.text("format");
+    // As JSON it is no mark but a word.
+    let is_json = format == "json" || format.contains("{{json .}}");
+    let mark = |yes: bool| match (is_json, yes) {
+        (true, true) => "true",
+        (true, false) => "false",
+        (false, true) => "[OK]",
+        (false, false) => "",
+    };
     let mut results: Vec<_> = found.list("").iter().collect();
     results.sort_by_key(|result| std::cmp::Reverse(result.int("star_count")));
     let rows = results
@@ -67,12 +74,11 @@ pub async fn search(session: &Session, args: &Args) -> Outcome {
                     .into(),
                 ),
                 ("StarCount", result.int("star_count").to_string().into()),
-                ("IsOfficial", ok(result.bool("is_official")).into()),
-                ("IsAutomated", ok(result.bool("is_automated")).into()),
+                ("IsOfficial", mark(result.bool("is_official")).into()),
             ])
         })
         .collect();
-    session.print(&table::render(&RESULTS, args.text("format"), false, rows)?)
+    session.print(&table::render(&RESULTS, format, false, rows)?)
 }
 
 fn server_of(args: &Args) -> String {
@@ -145,6 +151,14 @@ pub async fn login(session: &Session, args: &Args) -> Outcome {
         .config
         .store_auth(&server, Some(entry))
         .map_err(Failure::Message)?;
+    if token.is_empty() {
+        session.warn(format!(
+            "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\
+             Configure a credential helper to remove this warning. See\n\
+             https://docs.docker.com/go/credential-store/\n",
+            session.config.directory.join("config.json").display()
+        ));
+    }
     session.say(match answer.str("Status") {
         "" => "Login Succeeded",
         status => status,

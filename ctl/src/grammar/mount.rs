@@ -9,6 +9,25 @@ use crate::human;
 
 /// One mount. `absolute` turns a source that begins with a dot into an absolute path.
 pub fn parse(value: &str, absolute: &dyn Fn(&str) -> String) -> Result<Mount, String> {
+    let (mut mount, kind) = parse_any(value, absolute)?;
+    mount.kind = match kind.as_str() {
+        "bind" => MountType::Bind,
+        "volume" => MountType::Volume,
+        "tmpfs" => MountType::Tmpfs,
+        "npipe" => MountType::Npipe,
+        "cluster" => MountType::Cluster,
+        "image" => MountType::Image,
+        other => return Err(format!("invalid mount type {}", human::quote(other))),
+    };
+    Ok(mount)
+}
+
+/// The same with a type that may be any word: whether there is one of that name, the daemon says. The
+/// type in the mount itself is not set.
+pub fn parse_any(
+    value: &str,
+    absolute: &dyn Fn(&str) -> String,
+) -> Result<(Mount, String), String> {
     let mut mount = Mount::default();
     let mut kind = "volume".to_owned();
     for field in csv::fields(value)? {
@@ -120,16 +139,7 @@ pub fn parse(value: &str, absolute: &dyn Fn(&str) -> String) -> Result<Mount, St
             return requires("readonly", "bind-propagation=rprivate");
         }
     }
-    mount.kind = match kind.as_str() {
-        "bind" => MountType::Bind,
-        "volume" => MountType::Volume,
-        "tmpfs" => MountType::Tmpfs,
-        "npipe" => MountType::Npipe,
-        "cluster" => MountType::Cluster,
-        "image" => MountType::Image,
-        other => return Err(format!("invalid mount type {}", human::quote(other))),
-    };
-    Ok(mount)
+    Ok((mount, kind))
 }
 
 fn bind(mount: &mut Mount) -> &mut BindOptions {

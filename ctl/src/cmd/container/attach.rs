@@ -49,10 +49,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         args.flag_or("sig-proxy", true),
         async {
             match streams::relay(session, stream, &streams).await? {
-                Ended::Detached => {
-                    session.warn("read escape sequence");
-                    Ok(0)
-                }
+                Ended::Detached => Err(Failure::message("read escape sequence")),
                 Ended::Closed => exit.status().await,
             }
         },

@@ -246,7 +246,12 @@ fn host_config(args: &Args) -> Outcome<Value> {
             .collect();
         host["Tmpfs"] = json!(mounts);
     }
-    let mounts = args.each("mount", |value| mount::parse(value, &files::absolute))?;
+    let mounts = args.each("mount", |value| {
+        let (mount, kind) = mount::parse_any(value, &files::absolute)?;
+        let mut mount = json!(mount);
+        mount["Type"] = json!(kind);
+        Ok(mount)
+    })?;
     if !mounts.is_empty() {
         host["Mounts"] = json!(mounts);
     }
@@ -327,10 +332,7 @@ fn resources(args: &Args, host: &mut Value) -> Outcome {
     if let Some(limit) = args.int("pids-limit") {
         host["PidsLimit"] = json!(limit);
     }
-    let limits = args.each("ulimit", ulimit::parse)?;
-    if !limits.is_empty() {
-        host["Ulimits"] = json!(limits);
-    }
+    host["Ulimits"] = json!(args.each("ulimit", ulimit::parse)?);
     host["DeviceCgroupRules"] = null_if_empty(args.list("device-cgroup-rule"));
     let (named, paths): (Vec<String>, Vec<String>) = args
         .list("device")
@@ -539,8 +541,8 @@ fn endpoints(args: &Args, mut networks: Vec<network::NetworkFlag>) -> Outcome<Ma
             )));
         }
         let mut endpoint = json!({
-            "Aliases": network.aliases,
-            "DriverOpts": network.driver_opts,
+            "Aliases": (!network.aliases.is_empty()).then_some(network.aliases),
+            "DriverOpts": (!network.driver_opts.is_empty()).then_some(network.driver_opts),
             "GwPriority": network.gw_priority,
         });
         // On the default network links are the host's business.

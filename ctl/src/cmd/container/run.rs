@@ -19,8 +19,10 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         .await
         .map_err(|failure| failed(failure, status::USAGE))?;
     if detach {
-        start(session, &id).await?;
-        return session.say(&id);
+        // Whether it starts or not, it is there.
+        let started = start(session, &id).await;
+        session.say(&id)?;
+        return started;
     }
     let attached = config::attached(args);
     let streams = Streams {

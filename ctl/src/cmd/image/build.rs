@@ -62,11 +62,14 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
             Some(why) => Failure::message(format!("unable to prepare context: {why}")),
             None => failure,
         }
-    })?;
-    if is_sent && !quiet {
+    });
+    // Also what the daemon does not build has been sent.
+    let is_taken = matches!(answer, Ok(_) | Err(Failure::Daemon { .. }));
+    if is_sent && is_taken && !quiet {
         let sent = human::size(context.sent.load(Ordering::Relaxed) as f64);
         session.say(format!("Sending build context to Docker daemon {sent:>8}"))?;
     }
+    let answer = answer?;
     let mut id = String::new();
     show_stream(session, Sink::Out, JsonLines::of(answer), |aux| {
         if !aux.str("ID").is_empty() {

@@ -28,10 +28,13 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         Ok(server) => (server, None),
         Err(failure) => (Json::Null, Some(failure)),
     };
-    let all = Json::Object(vec![
+    let mut all = Json::Object(vec![
         ("Client".to_owned(), Json::of(&client)),
         ("Server".to_owned(), server),
     ]);
+    if args.text("format").contains("json") {
+        leave_out_empty(&mut all, "BuildTime");
+    }
     let text = match args.text("format") {
         "" => table(&all),
         "json" => format!("{}\n", all.compact(false)),
@@ -44,6 +47,16 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     };
     session.print(&text)?;
     failure.map_or(Ok(()), Err)
+}
+
+/// Takes an empty field out of the client's and the server's part, as JSON does not have it.
+fn leave_out_empty(all: &mut Json, field: &str) {
+    let Json::Object(parts) = all else { return };
+    for (_, part) in parts {
+        if let Json::Object(fields) = part {
+            fields.retain(|(name, value)| name != field || *value != Json::Text(String::new()));
+        }
+    }
 }
 
 /// This machine's architecture as Go calls it.
