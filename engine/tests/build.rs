@@ -157,7 +157,7 @@ async fn steps_make_an_image_and_say_so() {
         "Step 4/12 : RUN echo $GREETING > /greeting; echo said; echo wrong >&2\n ---> Running in ",
         "said\n",
         "\u{1b}[91mwrong\n\u{1b}[0m",
-        "Removing intermediate container ",
+        " ---> Removed intermediate container ",
         "[Warning] One or more build-args [ODD] were not consumed\n",
         &format!(
             "Successfully built {short}\nSuccessfully tagged made:1\nSuccessfully tagged also:latest\n"

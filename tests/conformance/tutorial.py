@@ -32,7 +32,7 @@ import containers
 import dockerd
 import images
 import networks
-from allowed import ALLOWED, REWORDED
+from allowed import ALLOWED, reworded
 from walk import Walk
 
 
@@ -193,12 +193,6 @@ def allowed(pair, difference):
         pair in pairs.split() and fnmatch.fnmatchcase(difference.line, line) and fnmatch.fnmatchcase(difference.where, where)
         for pairs, line, where, _ in ALLOWED
     )
-
-
-def reworded(text):
-    for pattern, instead in REWORDED:
-        text = re.sub(pattern, instead, text)
-    return text
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ use crate::error::{EngineError, IoContext as _, Result};
 use crate::image::assemble::{Parts, assemble};
 use crate::image::manifest::{History, LAYERS_MAX};
 use crate::image::{Digest, Image, layer_descriptor};
+use crate::names;
 use crate::tree::pack::{self, pack};
 use crate::types::Descriptor;
 
@@ -96,12 +97,32 @@ impl Build {
         Ok(())
     }
 
+    /// What clients know of a step that needs no command: that there is a container for it and, once the
+    /// step is done, that it is gone. It exists in name only.
+    pub(super) async fn say_container(&self) -> Result<()> {
+        let id = names::new_id(&mut rand::rng());
+        let short = names::short_id(&id);
+        self.output
+            .say(format!(" ---> Running in {short}\n"))
+            .await?;
+        if self.options.remove || self.options.force_remove {
+            self.say_removed(short).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn say_removed(&self, short_id: &str) -> Result<()> {
+        let text = format!(" ---> Removed intermediate container {short_id}\n");
+        self.output.say(text).await
+    }
+
     /// A step that changes no files.
     pub(super) async fn commit_metadata(&mut self, state: &mut State, comment: &str) -> Result<()> {
         let made = Made::metadata(state, comment)?;
         if self.cached(state, &made).await? {
             return Ok(());
         }
+        self.say_container().await?;
         self.commit(state, made, None).await
     }
 }

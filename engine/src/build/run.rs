@@ -205,9 +205,7 @@ impl Build {
         let remove = self.options.remove || self.options.force_remove;
         self.keep_or_remove(&id, remove).await?;
         if remove {
-            self.output
-                .say(format!("Removing intermediate container {short}\n"))
-                .await?;
+            self.say_removed(&short).await?;
         }
         Ok(layer)
     }

@@ -27,6 +27,7 @@ impl Build {
         if self.cached(state, &made).await? {
             return Ok(());
         }
+        self.say_container().await?;
         let target = Target::make(self, state).await?;
         let engine = Arc::clone(&self.engine);
         let layer = self

@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 
+from allowed import reworded
 from walk import values
 
 # What is different each time, and what is left of it.
@@ -127,7 +128,8 @@ def step(one, other, first, second, exact):
 
 
 def ordered(one, other, first, second):
-    return ["\n".join(sorted(re.sub(" +", " ", line) for line in plain(text, walk).splitlines())) for text, walk in ((one, first), (other, second))]
+    # In the order of what is left of them where versions use other words.
+    return ["\n".join(sorted((re.sub(" +", " ", line) for line in plain(text, walk).splitlines()), key=reworded)) for text, walk in ((one, first), (other, second))]
 
 
 def texts(where, one, other, first, second):

@@ -128,7 +128,7 @@ def running(t):
     t.json("container inspect my_container")
     t.api("/containers/my_container/json")
     t.api("/containers/json?all=1&size=1")
-    t("inspect --format '{{.State.Status}} {{.Config.Env}} {{json .NetworkSettings.Ports}}' my_container")
+    t("inspect --format '{{.State.Status}} {{len .Config.Env}} {{json .NetworkSettings.Ports}}' my_container")
     t("port my_container")
     t("port my_container 5000")
     t("stop -t 0 my_container")

@@ -8,7 +8,7 @@ def networks(t):
     t.table("network ls --filter type=builtin")
     t.json("network inspect bridge")
     t("network inspect --format '{{range .IPAM.Config}}{{.Subnet}} {{.Gateway}}{{end}}' bridge")
-    t.sees("^172.17.0.0/16")
+    t.sees(r"^172\.17\.0\.0/16( |$)")
     t.json("network inspect host none")
     t("network create lan1 --driver bridge")
     t.table("network ls")

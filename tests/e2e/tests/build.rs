@@ -136,7 +136,7 @@ fn builds_are_dockers_with_either_client() {
             for expected in [
                 "Step 2/21 : FROM $BASE AS first\n ---> ",
                 "Step 4/21 : RUN echo \"hello $WHO\" > /greeting\n ---> Running in ",
-                "Removing intermediate container ",
+                " ---> Removed intermediate container ",
                 "Successfully built ",
                 &format!("Successfully tagged {tagged}\n"),
             ] {
