@@ -88,6 +88,7 @@ fn memory() -> std::io::Result<OwnedFd> {
     let attributes = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     let context = || {
         let context = FsContext::new(c"tmpfs")?;
+        context.set("source", "tmpfs")?;
         context.set("mode", "0700")?;
         Ok::<_, std::io::Error>(context)
     };

@@ -116,6 +116,12 @@ fn make(
         )
     };
     let context = FsContext::new(kind).context(doing)?;
+    // What `mount` and `df` show: the type's name, where nothing else is said.
+    if !options.iter().any(|(key, _)| *key == "source") {
+        context
+            .set("source", &kind.to_string_lossy())
+            .context(doing)?;
+    }
     for (key, value) in options {
         context.set(key, value).context(doing)?;
     }
