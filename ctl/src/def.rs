@@ -259,7 +259,7 @@ mod tests {
         let text = "Usage:  skep service ls [OPTIONS] NAME [NAME...]\n\nList services\n\n\
             Aliases:\n  skep service ls, skep service list\n\n\
             Options:\n  -f, --filter filter   Filter output\n      --format string   Format:\n                        'json': Print\n  -q, --quiet           Only ids\n\n\
-            Synonyms:\n  silent: quiet\n";
+            Synonyms:\n  silent: quiet\n\nUnlisted:\n  format, quiet\n";
         let command = CommandDef::parse(text).unwrap();
         assert_eq!(command.path, "service ls");
         assert_eq!(command.usage, "NAME [NAME...]");
@@ -276,6 +276,7 @@ mod tests {
         );
         assert_eq!((format.short, format.kind), (None, Kind::Text));
         assert_eq!(format.help, "Format:\n'json': Print");
+        assert!(!filter.hidden && format.hidden && quiet.hidden);
         assert_eq!(
             (quiet.kind, quiet.synonyms.as_slice()),
             (Kind::Bool, &["silent".to_owned()][..])

@@ -353,6 +353,15 @@ fn wrong_usage_ends_with_125_or_1() {
             1
         )
     );
+    // Flags are read before the command is found unknown.
+    let wrong = run("service foo -ls", "", None);
+    assert_eq!(
+        (wrong.err.as_str(), wrong.status),
+        (
+            "unknown shorthand flag: 'l' in -ls\n\nUsage:  skep service\n\nRun 'skep service --help' for more information\n",
+            125
+        )
+    );
     let wrong = run("service create --replicas x nginx", "", None);
     assert!(
         wrong
@@ -370,6 +379,8 @@ fn wrong_usage_ends_with_125_or_1() {
             .out
             .contains("--replicas-max-per-node uint")
     );
+    let volumes = run("volume --help", "", None).out;
+    assert!(volumes.contains("Remove one or more volumes\n") && !volumes.contains("update"));
 }
 
 #[test]
