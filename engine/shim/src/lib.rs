@@ -32,4 +32,5 @@ pub use client::{ClientError, ExecStream, ShimClient, Subscription};
 pub use config::ShimConfig;
 pub use exit::ExitRecord;
 pub use launcher::{HeldNamespace, InjectedBytes, Launcher, Prepared, StartError};
+pub use log::FAILED as LOG_FAILED;
 pub use sweep::sweep;

@@ -16,6 +16,7 @@ use crate::config::{Namespace, ShimConfig};
 use crate::container::privileges;
 use crate::dns;
 use crate::failure::{Context as _, failure};
+use crate::log;
 use crate::protocol::{Prepared, StartAnswer, StartFailure, write_frame};
 use crate::supervisor::{Parts, Supervisor};
 use crate::sys;
@@ -42,7 +43,7 @@ pub fn main(config: &Path) -> i32 {
     let result = prepare(config, &channel).and_then(|parts| {
         let socket = parts.config.paths.socket.clone();
         Supervisor::new(parts)
-            .context(|| "failed to initialize logging driver")
+            .context(|| log::FAILED)
             .inspect_err(|_| {
                 let _ = fs::remove_file(socket);
             })

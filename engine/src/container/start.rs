@@ -527,6 +527,10 @@ fn start_error(error: StartError) -> EngineError {
                 126 | 127 => Kind::Invalid,
                 _ => Kind::Internal,
             };
+            // dockerd's log drivers are its own, not the runtime's.
+            if failure.message.starts_with(skep_shim::LOG_FAILED) {
+                return EngineError::new(kind, failure.message).with_exit_code(failure.exit_code);
+            }
             // runc's words for a directory do not have what clients look for to end with 126.
             let denied = match failure.message.ends_with("is a directory") {
                 true => ": permission denied",

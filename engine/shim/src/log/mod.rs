@@ -14,6 +14,9 @@ pub use json_file::JsonFile;
 pub use lines::{Entry, Lines};
 pub use remote::{Address, Remote, RemoteConfig, SyslogFormat};
 
+/// How a start that fails for its log begins to say so.
+pub const FAILED: &str = "failed to initialize logging driver";
+
 /// Which of a process's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Output {

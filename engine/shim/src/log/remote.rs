@@ -4,6 +4,7 @@
 //! waits for them; what does not fit, or what nobody takes, is counted as lost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -56,6 +57,17 @@ pub enum Address {
     Tcp(SocketAddr),
 }
 
+impl fmt::Display for Address {
+    /// As Go names a place to dial.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix {}", path.display()),
+            Self::Udp(address) => write!(f, "udp {address}"),
+            Self::Tcp(address) => write!(f, "tcp {address}"),
+        }
+    }
+}
+
 /// How a message is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -104,13 +116,28 @@ impl Remote {
             sent: 0,
             lost: 0,
         };
-        remote.link = remote.connect()?;
-        if let Link::Connecting { socket, .. } = &remote.link {
+        remote.dial().map_err(|error| {
+            let why = sys::errno_text(&error);
+            io::Error::other(match &remote.config {
+                RemoteConfig::Syslog { address, .. } => format!("dial {address}: connect: {why}"),
+                RemoteConfig::Journal { socket, .. } => format!(
+                    "journald is not enabled on this host ({}: {why})",
+                    socket.display()
+                ),
+            })
+        })?;
+        Ok(remote)
+    }
+
+    /// Connects and waits until that is done.
+    fn dial(&mut self) -> io::Result<()> {
+        self.link = self.connect()?;
+        if let Link::Connecting { socket, .. } = &self.link {
             sys::wait_writable(socket.as_fd(), CONNECT_MAX)?;
             sys::socket_error(socket.as_fd())?;
-            remote.connected();
+            self.connected();
         }
-        Ok(remote)
+        Ok(())
     }
 
     /// Queues an entry.
