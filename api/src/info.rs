@@ -1,7 +1,9 @@
 //! `GET /info`: everything about this daemon and its host on one page.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use http::StatusCode;
 use serde_json::{Value, json};
 use skep_model::{Nanos, Node, NodeRole, Timestamp};
 
@@ -9,7 +11,7 @@ use crate::cluster::LocalCluster;
 use crate::host::Host;
 use crate::reply;
 use crate::state::Call;
-use crate::status::Outcome;
+use crate::status::{ApiError, Outcome};
 use crate::swarm::ClusterInfo;
 use crate::version::ApiVersion;
 
@@ -18,7 +20,11 @@ const LOOPBACK: [&str; 2] = ["::1/128", "127.0.0.0/8"];
 
 /// `GET /info`
 pub(crate) async fn info(call: Call) -> Outcome {
-    let engine = call.engine().info();
+    // It reads files.
+    let engine = Arc::clone(call.engine());
+    let engine = tokio::task::spawn_blocking(move || engine.info())
+        .await
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let host = Host::read();
     let about = &call.state.about;
     let (swarm, mut warnings) = swarm(&call).await;

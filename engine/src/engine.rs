@@ -333,14 +333,22 @@ fn read_containers(config: &EngineConfig, volumes: &VolumeStore) -> Result<Vec<C
     let root = config.data_root.join("containers");
     let what = || format!("cannot read `{}`", root.display());
     let (mut records, mut leftovers) = (Vec::new(), Vec::new());
+    let mut is_damaged = false;
     for entry in fs::read_dir(&root).during(what)? {
         let path = entry.during(what)?.path();
         match record::load::<ContainerRecord>(&path.join("container.json")) {
             Ok(Some(record)) => records.push(record),
             Ok(None) => leftovers.push(path),
             // The others must not suffer; somebody may repair this one.
-            Err(error) => tracing::error!(%error, "container is damaged"),
+            Err(error) => {
+                tracing::error!(%error, "container is damaged");
+                is_damaged = true;
+            }
         }
+    }
+    if is_damaged {
+        // Which volumes it uses is not known, so nothing is cleared up.
+        return Ok(records);
     }
     let used: BTreeSet<&str> = records
         .iter()

@@ -188,10 +188,7 @@ fn ranges(text: &str, name: &str, id: Option<u32>) -> Vec<IdRange> {
 /// Refuses what cannot be together with a user namespace, in dockerd's words.
 pub(crate) fn check(host: &HostConfig) -> Result<()> {
     let refused = [
-        (
-            host.privileged,
-            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode",
-        ),
+        (host.privileged, PRIVILEGED),
         (
             host.network_mode == "host",
             "cannot share the host's network namespace when user namespaces are enabled",
@@ -210,6 +207,8 @@ pub(crate) fn check(host: &HostConfig) -> Result<()> {
         None => Ok(()),
     }
 }
+
+const PRIVILEGED: &str = "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode";
 
 /// The container whose namespaces a container joins; its users are theirs too.
 pub(crate) fn joined(host: &HostConfig) -> Option<&str> {
@@ -267,6 +266,9 @@ impl Engine {
             (inner.record.ids.clone(), inner.record.state.pid)
         };
         Ok(match ids {
+            Some(_) if record.host_config.privileged => {
+                return Err(EngineError::invalid(PRIVILEGED));
+            }
             Some(ids) => (Some(ids), Some(pid)),
             None => (None, None),
         })

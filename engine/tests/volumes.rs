@@ -303,3 +303,20 @@ async fn a_subpath_does_not_lead_out_of_its_volume() {
     );
     bench.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_on_the_host_comes_to_volumes() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(mut bench) = bench().await else {
+        return;
+    };
+    let root = bench.path().join("data/volumes");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&root) & 0o777, 0o700);
+    // One that an older build left open is closed.
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o701)).unwrap();
+    bench.close().await;
+    bench.open().await;
+    assert_eq!(mode(&root) & 0o777, 0o700);
+    bench.finish().await;
+}

@@ -505,6 +505,16 @@ impl ShimConfig {
         }
     }
 
+    /// Leaves the ids of the files mounted at this place as they are on the host.
+    pub fn bind_as_it_is(&mut self, target: &str) {
+        let mounts = self.mounts.iter_mut();
+        for mount in mounts.filter(|mount| mount.target == target) {
+            if let MountKind::Bind { idmapped, .. } = &mut mount.kind {
+                *idmapped = false;
+            }
+        }
+    }
+
     /// Writes the configuration, replacing what was there in one step. Mode 0600.
     ///
     /// # Errors

@@ -10,7 +10,9 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -150,12 +152,26 @@ impl Devices {
     }
 }
 
+/// The text of a plain file, at most one byte more than one may have.
+fn read_text(path: &Path) -> io::Result<String> {
+    // Not waiting for who may write into what is no file.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn read_file(path: &Path) -> Result<Spec, String> {
-    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > FILE_BYTES_MAX {
+    let text = read_text(path).map_err(|error| error.to_string())?;
+    if text.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("larger than {FILE_BYTES_MAX} bytes"));
     }
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let spec: Spec = if path.extension().is_some_and(|end| end == "json") {
         serde_json::from_str(&text).map_err(|error| error.to_string())?
     } else {

@@ -110,6 +110,7 @@ impl Engine {
             stopped_by_hand: false,
             ids,
             has_injected: false,
+            run_ids: None,
             removes_volumes: false,
             config,
             host_config: host,

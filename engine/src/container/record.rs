@@ -47,6 +47,9 @@ pub(crate) struct ContainerRecord {
     /// start it again.
     #[serde(default)]
     pub(crate) has_injected: bool,
+    /// The ids its present run has: its own or those of the container it joined.
+    #[serde(default)]
+    pub(crate) run_ids: Option<IdMap>,
     /// While it is being removed: whether its anonymous volumes go too.
     #[serde(default)]
     pub(crate) removes_volumes: bool,

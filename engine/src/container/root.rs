@@ -85,12 +85,11 @@ impl Engine {
             let live = inner.record.state.status.is_live();
             (inner.record.clone(), live.then_some(inner.record.state.pid))
         };
-        if let Some(pid) = pid {
-            let ids = self.effective_ids(&record)?.0;
-            if let Ok(live) = Live::open(pid, ids) {
-                return Ok(Root::Live(live));
-            }
-            // It ended just now.
+        // Where that fails, it ended just now.
+        if let Some(pid) = pid
+            && let Ok(live) = Live::open(pid, record.run_ids.clone())
+        {
+            return Ok(Root::Live(live));
         }
         let paths = self.root_paths(&container.directory, &record);
         let binds = record

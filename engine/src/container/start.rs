@@ -150,6 +150,7 @@ impl Engine {
         let record = container.record();
         self.write_files(container, &record, attached)?;
         let (ids, user_of) = self.effective_ids(&record)?;
+        let run_ids = ids.clone();
         let own_directories =
             ["builds", "build-cache"].map(|name| self.config.data_root.join(name));
         let mut config = spec::build(
@@ -188,6 +189,12 @@ impl Engine {
                 own_directories: &own_directories,
             },
         )?;
+        for mount in &record.mounts {
+            // What a volume binds is the host's, and not seen with the container's ids.
+            if mount.point.kind == "volume" && self.volumes.is_bound(&mount.point.name) {
+                config.bind_as_it_is(&mount.point.destination);
+            }
+        }
         cdi::inject(
             &mut config,
             record
@@ -217,6 +224,7 @@ impl Engine {
         let has_injected = !files.is_empty();
         container.change(|inner| {
             inner.record.has_injected = has_injected;
+            inner.record.run_ids = run_ids;
             inner.prepared = Some(Prepared { shim, files });
         })?;
         Ok(answer)

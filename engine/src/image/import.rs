@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt as _;
 use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
 
 use super::assemble::{Parts, assemble};
 use super::changes;
@@ -117,11 +118,18 @@ impl Engine {
         let mut received = 0;
         let mut told = 0;
         let pieces = answer.into_body().into_data_stream();
-        let pieces = stream::unfold(pieces, |mut pieces| async move {
-            match tokio::time::timeout(IDLE_TIMEOUT, pieces.next()).await {
-                Ok(piece) => Some((piece?.map_err(io::Error::other), pieces)),
-                Err(_) => Some((Err(io::Error::other("the server is silent")), pieces)),
-            }
+        // Whoever asked may go; what reads is a thread, and would go on.
+        let gone = CancellationToken::new();
+        let _guard = gone.clone().drop_guard();
+        let pieces = stream::unfold((pieces, gone), |(mut pieces, gone)| async move {
+            let piece = tokio::select! {
+                piece = tokio::time::timeout(IDLE_TIMEOUT, pieces.next()) => match piece {
+                    Ok(piece) => piece?.map_err(io::Error::other),
+                    Err(_) => Err(io::Error::other("the server is silent")),
+                },
+                () = gone.cancelled() => Err(io::Error::other("the client is gone")),
+            };
+            Some((piece, (pieces, gone)))
         });
         let pieces = pieces.map(move |piece| {
             let piece = piece?;

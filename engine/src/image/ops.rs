@@ -179,8 +179,12 @@ impl Engine {
         let activity = self.images.activity();
         let images = Arc::clone(&self.images);
         let archive = SyncIoBridge::new(archive);
-        let loaded = blocking(move || load::load(&images, archive, &options, &progress)).await;
-        drop(activity);
+        // The work goes on if its caller is gone; nothing may be swept under it.
+        let loaded = blocking(move || {
+            let _activity = activity;
+            load::load(&images, archive, &options, &progress)
+        })
+        .await;
         // Also after a failure: what was stored until then is nobody's.
         self.sweep_images().await?;
         for image in loaded? {
@@ -252,6 +256,8 @@ impl Engine {
         let named = name.clone();
         let version = self.config.version.clone();
         let imported = blocking(move || {
+            // The work goes on if its caller is gone; nothing may be swept under it.
+            let _activity = activity;
             let image = import::import(&images, archive, &options, version)?;
             if let Some(name) = named {
                 images.name(&name, image.id(), clock::now())?;
@@ -259,7 +265,6 @@ impl Engine {
             Ok(image)
         })
         .await;
-        drop(activity);
         if imported.is_err() {
             self.sweep_images().await?;
         }

@@ -23,10 +23,17 @@ impl Engine {
         if is_used || !self.is_stale(&network)? {
             return Ok(());
         }
+        let known = !network.ipam.config.is_empty();
         let mut cleared = (*network).clone();
         cleared.ipam.config.clear();
-        let cleared = self.networks.put(cleared)?;
-        self.with_subnets(cleared).map(drop)
+        match self.with_subnets(Arc::new(cleared)) {
+            // The one it has is better than none.
+            Err(error) if known => {
+                tracing::warn!(%error, "the default bridge keeps its subnet, which the host has a route to");
+                Ok(())
+            }
+            chosen => chosen.map(drop),
+        }
     }
 
     /// Whether the default bridge has no subnet, another one than is configured, or one that the host

@@ -41,6 +41,16 @@ pub(super) fn has_device(options: &BTreeMap<String, String>) -> bool {
         .is_some_and(|device| !device.is_empty())
 }
 
+/// Whether what they mount is a directory of the host.
+pub(super) fn is_bind(options: &BTreeMap<String, String>) -> bool {
+    let words = options.get("o").map_or("", String::as_str);
+    has_device(options)
+        && (options.get("type").is_some_and(|kind| kind == "bind")
+            || words
+                .split(',')
+                .any(|word| matches!(word, "bind" | "rbind")))
+}
+
 /// Mounts the device at the volume's directory.
 pub(super) fn mount(at: &Path, options: &BTreeMap<String, String>) -> Result<()> {
     let get = |key: &str| options.get(key).map_or("", String::as_str);

@@ -5,6 +5,7 @@ mod ops;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,7 +51,11 @@ pub(crate) const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 impl VolumeStore {
     /// Opens the store and removes what a crash left.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        record::make_directory(root, 0o701)?;
+        record::make_directory(root, 0o700)?;
+        // Root of a user namespace may leave programs here that belong to the host's root;
+        // nobody else on the host may come to them.
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700))
+            .during(|| format!("cannot close `{}`", root.display()))?;
         let mut volumes = BTreeMap::new();
         let what = || format!("cannot read `{}`", root.display());
         for entry in fs::read_dir(root).during(what)? {
@@ -124,6 +129,14 @@ impl VolumeStore {
         let volume = Arc::new(volume);
         volumes.insert(name, Arc::clone(&volume));
         Ok((volume, Made::New))
+    }
+
+    /// Whether a volume shows a directory of the host.
+    pub(crate) fn is_bound(&self, name: &str) -> bool {
+        self.get(name).is_ok_and(|volume| {
+            let options = volume.options.as_ref();
+            options.is_some_and(local_mount::is_bind)
+        })
     }
 
     /// Removes a volume and its files. Who still uses it is the caller's affair.

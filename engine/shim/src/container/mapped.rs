@@ -113,14 +113,23 @@ fn with_the_hosts_powers(
     raise_hard_limits(&plan.config.process.rlimits, plan.open_files)?;
     enter(&mapping, libc::CLONE_NEWUSER, mapping.namespace)?;
 
+    // Its first word may not come before it is announced.
+    let (announced, announcing) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context(|| "making a pipe")?;
     let flags = new_namespaces(&plan.config.namespaces) | libc::CLONE_PARENT;
     // SAFETY: the shim has one thread, and so has its child.
     match unsafe { sys::clone3(flags as u64, None) }
         .context(|| "fork/exec of the container's process")?
     {
-        Forked::Child => child::assemble(plan, gathered, channel),
+        Forked::Child => {
+            drop(announcing);
+            sys::read(announced.as_fd(), &mut [0]).context(|| "waiting to be announced")?;
+            drop(announced);
+            child::assemble(plan, gathered, channel)
+        }
         Forked::Parent { pid, pidfd } => {
             send_process(channel, pid, &pidfd)?;
+            // Closes the pipe.
             // SAFETY: ends the process at once, without running the shim's own clean-up.
             unsafe { libc::_exit(0) }
         }

@@ -8,8 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +20,8 @@ use crate::sys;
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Between two complaints about somebody who does not take it.
+const TOLD_PERIOD: Duration = Duration::from_secs(600);
 /// Between two attempts to connect again.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
@@ -98,6 +99,8 @@ pub struct Remote {
     /// Bytes of the first message that a stream has taken already.
     sent: usize,
     lost: u64,
+    /// When the last trouble was told.
+    told: Option<Instant>,
 }
 
 impl Remote {
@@ -115,6 +118,7 @@ impl Remote {
             queued_bytes: 0,
             sent: 0,
             lost: 0,
+            told: None,
         };
         remote.dial().map_err(|error| {
             let why = sys::errno_text(&error);
@@ -261,15 +265,17 @@ impl Remote {
     /// The link is gone. A message that was taken in part is lost: sent again it
     /// would be there one and a half times.
     fn broken(&mut self, error: &io::Error) {
-        if !matches!(self.link, Link::Down { .. }) {
+        let now = Instant::now();
+        if self.told.is_none_or(|told| now - told > TOLD_PERIOD) {
             eprintln!("sending the log: {error}");
+            self.told = Some(now);
         }
         if self.sent > 0 {
             self.lost += 1;
             self.take_first();
         }
         self.link = Link::Down {
-            retry: Instant::now() + RETRY_PERIOD,
+            retry: now + RETRY_PERIOD,
         };
     }
 
@@ -277,18 +283,13 @@ impl Remote {
         let address = match &self.config {
             RemoteConfig::Syslog { address, .. } => address,
             RemoteConfig::Journal { socket, .. } => {
-                return connect_datagram(socket).map(Link::Up);
+                return sys::connect_unix(socket, false).map(Link::Up);
             }
         };
         match address {
-            Address::Unix(path) => connect_datagram(path)
+            Address::Unix(path) => sys::connect_unix(path, false)
                 .or_else(|error| match error.raw_os_error() {
-                    // The socket is one of streams.
-                    Some(libc::EPROTOTYPE) => {
-                        let stream = UnixStream::connect(path)?;
-                        stream.set_nonblocking(true)?;
-                        Ok(stream.into())
-                    }
+                    Some(libc::EPROTOTYPE) => sys::connect_unix(path, true),
                     _ => Err(error),
                 })
                 .map(Link::Up),
@@ -310,17 +311,11 @@ impl Remote {
     }
 }
 
-fn connect_datagram(path: &Path) -> io::Result<OwnedFd> {
-    let socket = UnixDatagram::unbound()?;
-    socket.connect(path)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
     use std::net::TcpListener;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
 
     use super::*;
 
@@ -411,6 +406,18 @@ mod tests {
             arrived += 1;
         }
         assert_eq!(arrived + remote.lost(), 1000);
+    }
+
+    #[test]
+    fn a_keeper_that_accepts_nobody_is_an_error_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let _keeper = UnixListener::bind(&path).unwrap();
+        let waiting: Vec<_> = std::iter::from_fn(|| sys::connect_unix(&path, true).ok())
+            .take(10_000)
+            .collect();
+        assert!(waiting.len() < 10_000, "the backlog has no end");
+        assert!(Remote::open(syslog_to(Address::Unix(path))).is_err());
     }
 
     #[test]

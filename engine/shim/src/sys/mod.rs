@@ -17,7 +17,9 @@ use std::ptr;
 use libc::{c_int, c_long, c_uint};
 
 pub use mounts::{FsContext, attach_mount, clone_tree, detach_mount, map_ids, mount, set_mount};
-pub use sockets::{begin_connect, is_stream, local_time, send, socket_error, wait_writable};
+pub use sockets::{
+    begin_connect, connect_unix, is_stream, local_time, send, socket_error, wait_writable,
+};
 
 /// Turns a raw result into an error when negative.
 fn check(result: c_long) -> io::Result<c_long> {

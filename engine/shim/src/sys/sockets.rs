@@ -4,13 +4,14 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, getsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, getsockopt,
+    socket, sockopt,
 };
 
 /// Begins a TCP connection; writable means that it is made or has failed, which
@@ -26,6 +27,19 @@ pub fn begin_connect(address: SocketAddr) -> io::Result<OwnedFd> {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(stream),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Connects to a socket of this host, of a stream or of datagrams, without waiting: one
+/// whose queue is full is an error.
+pub fn connect_unix(path: &Path, stream: bool) -> io::Result<OwnedFd> {
+    let kind = match stream {
+        true => SockType::Stream,
+        false => SockType::Datagram,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, kind, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
 }
 
 /// Waits until a socket can be written to.
