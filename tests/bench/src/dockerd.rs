@@ -41,7 +41,6 @@ impl Dockerd {
                 "--host",
                 &format!("unix://{}", at("sock")),
             ])
-            .arg("--iptables=false")
             .args(flags)
             .stdout(Stdio::null())
             .stderr(log)
@@ -127,7 +126,7 @@ pub fn run(table: &mut Table) -> Result<()> {
         return Ok(());
     };
     let root = std::env::temp_dir().join(format!("skb-dockerd-{}", std::process::id()));
-    let mut dockerd = Dockerd::start(&program, root, &["--bridge=none"])?;
+    let mut dockerd = Dockerd::start(&program, root, &["--iptables=false", "--bridge=none"])?;
     let api = dockerd.api()?;
     let layer = archive(&[("bin/busybox", &std::fs::read(busybox)?)]);
     api.ask("POST", "/images/create?fromSrc=-&repo=bench&tag=1", &layer)?;

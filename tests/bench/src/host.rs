@@ -1,5 +1,5 @@
 //! One host without a cluster: our daemon and dockerd, each in a network namespace of
-//! its own, asked in turn so that both have the same weather.
+//! its own and with its own defaults, asked in turn so that both have the same weather.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
