@@ -41,6 +41,7 @@ impl Dockerd {
                 "--host",
                 &format!("unix://{}", at("sock")),
             ])
+            .args(["--cgroup-parent", "/skb-dockerd"])
             .args(flags)
             .stdout(Stdio::null())
             .stderr(log)
@@ -67,7 +68,22 @@ impl Drop for Dockerd {
                 let _ = Command::new("umount").arg(place).status();
             }
         }
+        remove_groups("skb-dockerd");
         let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// Removes the empty control groups of this name, in every hierarchy.
+pub fn remove_groups(name: &str) {
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
+    let roots = hierarchies
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .chain([PathBuf::from("/sys/fs/cgroup")]);
+    for group in roots.map(|root| root.join(name)) {
+        for child in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(child.path());
+        }
+        let _ = std::fs::remove_dir(group);
     }
 }
 

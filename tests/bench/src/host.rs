@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::api::Api;
-use crate::dockerd::{self, Dockerd, archive, installed};
+use crate::dockerd::{self, Dockerd, archive, installed, remove_groups};
 use crate::table::Table;
 
 const IMAGE: &str = "bench:1";
@@ -80,6 +80,7 @@ impl Drop for Skep {
         let pid = self.process.id().to_string();
         let _ = Command::new("kill").arg(pid).status();
         let _ = self.process.wait();
+        remove_groups("skb-host");
         let _ = std::fs::remove_dir_all(&self.root);
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use skep_shim::{ExitRecord, Launcher, ShimClient, bundle};
 
-use crate::dockerd::installed;
+use crate::dockerd::{installed, remove_groups};
 use crate::table::Table;
 
 const ROUNDS: usize = 40;
@@ -20,6 +20,7 @@ struct Place(PathBuf);
 
 impl Drop for Place {
     fn drop(&mut self) {
+        remove_groups("skb-runtime");
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
