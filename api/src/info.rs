@@ -139,9 +139,11 @@ pub(crate) async fn info(call: Call) -> Outcome {
         "SecurityOptions": engine.security_options,
         "FirewallBackend": { "Driver": "nftables" },
         "CDISpecDirs": engine.cdi_spec_dirs,
-        "DiscoveredDevices": devices,
         "Warnings": warnings,
     });
+    if !devices.is_empty() {
+        page["DiscoveredDevices"] = json!(devices);
+    }
     if let (Some(page), Value::Object(rest)) = (page.as_object_mut(), rest) {
         page.extend(rest);
     }
