@@ -5,13 +5,13 @@ mod common;
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Container, cannot_run, cgroups_left, launcher, until};
 use skep_shim::cgroup::{self, Limits};
 use skep_shim::config::{HealthCheck, InjectedFile};
 use skep_shim::protocol::{Event, Health, State};
-use skep_shim::{ClientError, ExitRecord, InjectedBytes, ShimClient};
+use skep_shim::{ClientError, ExitRecord, InjectedBytes};
 
 const MILLI: u64 = 1_000_000;
 
@@ -502,57 +502,4 @@ fn the_program_is_sealed_and_the_shim_is_small() {
         kilobytes("Anonymous:")
     );
     assert!(private < 1024, "{memory}");
-}
-
-/// Not a test: prints how long a whole container takes. Run it with `--run-ignored
-/// only`, and with `SHIM_TEST_PROGRAM` naming the program as it is shipped.
-#[test]
-#[ignore = "a measurement"]
-fn measure_the_whole_life_of_true() {
-    if cannot_run() {
-        return;
-    }
-    let launcher = launcher();
-    let mut stages: [Vec<Duration>; 4] = Default::default();
-    for _ in 0..40 {
-        let mut container = Container::new(&["true"]);
-        container.config.cgroup.limits = Limits {
-            memory: Some(64 << 20),
-            pids: Some(64),
-            nano_cpus: Some(500_000_000),
-            ..Limits::default()
-        };
-        let config = container.write_config();
-        let begun = Instant::now();
-        let prepared = launcher.prepare(&config).unwrap();
-        let one = Instant::now();
-        let client = ShimClient::new(&container.config.paths.socket);
-        let waiter = std::thread::spawn(move || client.wait(Some(common::PATIENCE)));
-        prepared.start(&[]).unwrap();
-        let two = Instant::now();
-        // It may be over before the waiter is connected.
-        let _ = waiter.join().unwrap();
-        let record = ExitRecord::read(&container.config.paths.exit)
-            .unwrap()
-            .unwrap();
-        assert_eq!(record.exit_code, 0);
-        let end = Instant::now();
-        for (stage, time) in stages
-            .iter_mut()
-            .zip([one - begun, two - one, end - two, end - begun])
-        {
-            stage.push(time);
-        }
-    }
-    for (name, stage) in ["prepare", "start", "end", "whole life"]
-        .iter()
-        .zip(&mut stages)
-    {
-        stage.sort();
-        println!(
-            "{name}: median {:?}, best {:?}",
-            stage[stage.len() / 2],
-            stage[0]
-        );
-    }
 }
