@@ -47,7 +47,9 @@ pub(crate) fn message(change: &Delta) -> Option<EventMessage> {
         Object::Network(network) => ("network", network.id.to_string(), network.spec.name.clone()),
         Object::Secret(secret) => ("secret", secret.id.to_string(), secret.spec.name.clone()),
         Object::Config(config) => ("config", config.id.to_string(), config.spec.name.clone()),
-        Object::Cluster(_) | Object::Task(_) | Object::Stack(_) => return None,
+        Object::Cluster(_) | Object::Task(_) | Object::Stack(_) | Object::Attachment(_) => {
+            return None;
+        },
     };
     let action = match change {
         Delta::Created(_) => "create",

@@ -1,10 +1,12 @@
 //! What managers can be asked to change, and how they answer. Reads need no request: any
 //! manager answers them from its own replica.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterSpec, ConfigId, ConfigSpec, Kind, NetworkId, NetworkSpec, NodeId, NodeSpec, SecretId,
+    ClusterSpec, ConfigId, ConfigSpec, GuestContainer, Kind, NetworkId, NetworkSpec, NodeId, NodeSpec, SecretId,
     SecretSpec, ServiceId, ServiceSpec, StackSpec, Version,
 };
 
@@ -85,6 +87,21 @@ pub enum ControlRequest {
     /// Removes a stack's services, networks, secrets and configs.
     RemoveStack {
         name: String,
+    },
+    /// Gives a plain container of a node a place on an attachable network.
+    Attach {
+        node: NodeId,
+        network: NetworkId,
+        container: Box<GuestContainer>,
+        /// Addresses it must have, at most one of each family.
+        addresses: Vec<IpAddr>,
+    },
+    /// Takes the place back.
+    Detach {
+        node: NodeId,
+        network: NetworkId,
+        /// The container's id.
+        container: String,
     },
 }
 

@@ -147,6 +147,8 @@ ids! {
     ConfigId
     /// A stack.
     StackId
+    /// The place of a plain container on a network.
+    AttachmentId
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod attachment;
 pub mod cluster;
 pub mod constraint;
 pub mod container;
@@ -24,13 +25,14 @@ pub mod task;
 pub mod time;
 pub mod validate;
 
+pub use attachment::{AttachReply, AttachRequest, Attachment, GuestContainer};
 pub use cluster::{Cluster, ClusterSpec, JoinTokens};
 pub use constraint::Constraint;
 pub use container::ContainerSpec;
 pub use control::{ControlError, ControlRequest, ControlResponse};
 pub use error::Kind;
 pub use id::{
-    ClusterId, ConfigId, NetworkId, NodeId, Random, SecretId, ServiceId, StackId, TaskId,
+    AttachmentId, ClusterId, ConfigId, NetworkId, NodeId, Random, SecretId, ServiceId, StackId, TaskId,
 };
 pub use network::{Network, NetworkSpec};
 pub use node::{Availability, Node, NodeRole, NodeSpec, NodeState};

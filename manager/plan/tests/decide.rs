@@ -527,8 +527,9 @@ fn numbers_are_the_lowest_free_ones() {
         until: at(10),
     }];
     let used = BTreeSet::from([4096]);
-    assert_eq!(choose_vni(&used, &resting, at(9)), Some(4098));
-    assert_eq!(choose_vni(&used, &resting, at(10)), Some(4097));
+    assert_eq!(choose_vni(&used, &resting, at(9), false), Some(4098));
+    assert_eq!(choose_vni(&used, &resting, at(10), false), Some(4097));
+    assert_eq!(choose_vni(&used, &resting, at(10), true), Some(4098));
     assert_eq!(choose_index(&BTreeSet::from([1, 2, 4])), Some(3));
 }
 

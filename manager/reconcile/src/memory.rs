@@ -69,6 +69,8 @@ impl Memory {
         }
         let networks = now.changes_since::<skep_model::Network>(&last);
         self.retry |= networks.count() > 0;
+        let places = now.changes_since::<skep_model::Attachment>(&last);
+        self.retry |= places.filter(|(_, new)| new.is_none()).count() > 0;
         let limit = |snapshot: &Snapshot| snapshot.cluster().map(|c| c.task_history_limit());
         if limit(&last) != limit(now) {
             let all = now.services();

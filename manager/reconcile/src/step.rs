@@ -50,6 +50,7 @@ pub fn reconcile(
     let retry = stage.memory.retry;
     nodes::advance(&mut stage, &mut allocator);
     allocator.networks(&mut stage);
+    allocator.guests(&mut stage);
     stage.enforce();
     let seen = stage.services(&mut allocator);
     stage.end_unstarted(&seen, retry);

@@ -1,17 +1,17 @@
-//! What is stored: the eight kinds of object, and what the tables need to know of each.
+//! What is stored: the kinds of object, and what the tables need to know of each.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_model::{
-    Cluster, ClusterId, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId,
+    Attachment, AttachmentId, Cluster, ClusterId, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId,
     Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, Version,
 };
 
 use crate::state::{State, Table};
 
-/// A kind of stored object. Implemented for the eight kinds of `model` and nothing else.
+/// A kind of stored object. Implemented for kinds of `model` and nothing else.
 pub trait Record: Clone + PartialEq + fmt::Debug + Sized + 'static {
     /// The typed id of this kind.
     type Id: Clone + Ord + fmt::Debug + fmt::Display + std::borrow::Borrow<str>;
@@ -127,4 +127,5 @@ records! {
     Secret SecretId secrets "secret", |secret| Some(&secret.spec.name), |_, _, _| ();
     Config ConfigId configs "config", |config| Some(&config.spec.name), |_, _, _| ();
     Stack StackId stacks "stack", |stack| Some(&stack.spec.name), |_, _, _| ();
+    Attachment AttachmentId attachments "attachment", |_| None, State::index_attachment;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use skep_model::{
-    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
+    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
     ServiceId, Stack, StackId, Task, TaskId, Version,
 };
 
@@ -58,6 +58,7 @@ tables! {
     Secret SecretId secret secrets;
     Config ConfigId config configs;
     Stack StackId stack stacks;
+    Attachment AttachmentId attachment attachments;
 }
 
 impl Snapshot {
@@ -179,6 +180,7 @@ impl Snapshot {
             Key::Secret(id) => self.get::<Secret>(id).cloned().map(Object::Secret),
             Key::Config(id) => self.get::<Config>(id).cloned().map(Object::Config),
             Key::Stack(id) => self.get::<Stack>(id).cloned().map(Object::Stack),
+            Key::Attachment(id) => self.get::<Attachment>(id).cloned().map(Object::Attachment),
         }
     }
 
@@ -285,6 +287,19 @@ impl Snapshot {
             .filter_map(|(_, task)| self.task(task))
     }
 
+    /// Plain containers that have a place on a network.
+    pub fn attachments_on_network<'a>(
+        &'a self,
+        network: &'a NetworkId,
+    ) -> impl Iterator<Item = &'a Arc<Attachment>> + 'a {
+        let first = (network.clone(), AttachmentId::default());
+        self.state
+            .guests
+            .range(first..)
+            .take_while(move |(owner, _)| owner == network)
+            .filter_map(|(_, place)| self.attachment(place))
+    }
+
     /// Services whose spec names this network.
     pub fn services_on_network<'a>(
         &'a self,
@@ -355,6 +370,7 @@ impl Snapshot {
         add::<Service>(self, &mut keys);
         add::<Stack>(self, &mut keys);
         add::<Task>(self, &mut keys);
+        add::<Attachment>(self, &mut keys);
         keys
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::{
-    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
+    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
     ServiceId, Stack, Task, TaskId, TaskState, Version,
 };
 
@@ -40,6 +40,7 @@ pub struct State {
     pub(crate) secrets: Table<Secret>,
     pub(crate) configs: Table<Config>,
     pub(crate) stacks: Table<Stack>,
+    pub(crate) attachments: Table<Attachment>,
     /// Tasks in the order service, slot, task.
     pub(crate) by_slot: OrdSet<(ServiceId, u64, TaskId)>,
     /// Tasks with a node.
@@ -56,6 +57,8 @@ pub struct State {
     pub(crate) config_users: OrdSet<(ConfigId, ServiceId)>,
     /// Tasks that hold an address on a network.
     pub(crate) attached: OrdSet<(NetworkId, TaskId)>,
+    /// Plain containers that have a place on a network.
+    pub(crate) guests: OrdSet<(NetworkId, AttachmentId)>,
 }
 
 impl State {
@@ -118,6 +121,16 @@ impl State {
             for config in configs_of(service) {
                 self.config_users.insert((config, service.id.clone()));
             }
+        }
+    }
+
+    pub(crate) fn index_attachment(&mut self, old: Option<&Attachment>, new: Option<&Attachment>) {
+        let key = |place: &Attachment| (place.network_id.clone(), place.id.clone());
+        if let Some(place) = old {
+            self.guests.remove(&key(place));
+        }
+        if let Some(place) = new {
+            self.guests.insert(key(place));
         }
     }
 

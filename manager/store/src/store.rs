@@ -68,8 +68,8 @@ pub enum Conflict {
     Version { key: Key, expected: u64, found: u64 },
     #[error("name conflicts with an existing object: {kind} {name} already exists")]
     Name { kind: &'static str, name: String },
-    #[error("{key} is in use by service {service}")]
-    InUse { key: Key, service: String },
+    #[error("{key} is in use by {user}")]
+    InUse { key: Key, user: String },
     #[error("{key} does not exist")]
     Missing { key: Key },
     #[error("{key} changed its state meanwhile")]
@@ -359,19 +359,30 @@ fn check_removed_are_unused(state: &State, commit: &Commit) -> Result<(), Confli
     let after = Snapshot {
         state: Arc::new(state.clone()),
     };
+    let name = |service: &Arc<skep_model::Service>| service.spec.name.clone();
     for key in removed {
         let user = match key {
-            Key::Network(id) => after.services_on_network(id).next(),
-            Key::Secret(id) => after.services_with_secret(id).next(),
-            Key::Config(id) => after.services_with_config(id).next(),
-            Key::Cluster(_) | Key::Node(_) | Key::Service(_) | Key::Task(_) | Key::Stack(_) => None,
+            Key::Network(id) => {
+                let guest = after.attachments_on_network(id).next();
+                let guest = guest.map(|place| place.container.name.clone());
+                let service = after.services_on_network(id).next();
+                service.map(|service| name(service)).or(guest)
+            }
+            Key::Secret(id) => after.services_with_secret(id).next().map(name),
+            Key::Config(id) => after.services_with_config(id).next().map(name),
+            Key::Cluster(_)
+            | Key::Node(_)
+            | Key::Service(_)
+            | Key::Task(_)
+            | Key::Stack(_)
+            | Key::Attachment(_) => None,
         };
-        if let Some(service) = user
+        if let Some(user) = user
             && after.version_of(key) == Version::default()
         {
             return Err(Conflict::InUse {
                 key: key.clone(),
-                service: service.spec.name.clone(),
+                user,
             });
         }
     }
@@ -388,6 +399,7 @@ fn name_taken(state: &State, object: &Object) -> Option<&'static str> {
         Object::Secret(record) => taken(state, &**record),
         Object::Config(record) => taken(state, &**record),
         Object::Stack(record) => taken(state, &**record),
+        Object::Attachment(record) => taken(state, &**record),
         Object::Cluster(_) | Object::Node(_) | Object::Task(_) => None,
     }
 }
@@ -407,6 +419,7 @@ fn at_version(object: &Object, version: Version) -> Object {
         Object::Secret(record) => Object::Secret(stamped(&**record, version)),
         Object::Config(record) => Object::Config(stamped(&**record, version)),
         Object::Stack(record) => Object::Stack(stamped(&**record, version)),
+        Object::Attachment(record) => Object::Attachment(stamped(&**record, version)),
     }
 }
 
@@ -420,6 +433,7 @@ fn put(state: &mut State, object: Object) -> Option<Object> {
         Object::Secret(record) => state.put(record).map(Object::Secret),
         Object::Config(record) => state.put(record).map(Object::Config),
         Object::Stack(record) => state.put(record).map(Object::Stack),
+        Object::Attachment(record) => state.put(record).map(Object::Attachment),
     }
 }
 
@@ -433,5 +447,6 @@ fn remove(state: &mut State, key: &Key) -> Option<Object> {
         Key::Secret(id) => state.remove(id).map(Object::Secret),
         Key::Config(id) => state.remove(id).map(Object::Config),
         Key::Stack(id) => state.remove(id).map(Object::Stack),
+        Key::Attachment(id) => state.remove(id).map(Object::Attachment),
     }
 }

@@ -85,6 +85,29 @@ impl AddressPool {
         IpNet::new(address, self.subnet.prefix_len()).ok()
     }
 
+    /// Takes this very address; nothing when it is no host of the subnet, or in use.
+    pub fn take_this(&mut self, address: IpAddr) -> Option<IpNet> {
+        let wanted = number(address);
+        let is_host = match self.subnet {
+            IpNet::V4(net) => address != net.network() && address != net.broadcast(),
+            IpNet::V6(net) => address != net.network(),
+        };
+        if !self.holds(address) || !is_host || !self.taken.insert(wanted) {
+            return None;
+        }
+        IpNet::new(address, self.subnet.prefix_len()).ok()
+    }
+
+    /// Whether the pool's addresses are IPv4 ones.
+    pub fn is_v4(&self) -> bool {
+        matches!(self.subnet, IpNet::V4(_))
+    }
+
+    /// Whether an address is in the pool's subnet.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.subnet.contains(&address)
+    }
+
     fn free_from(&self, start: u128) -> Option<u128> {
         let mut candidate = start;
         for taken in self.taken.range(start..) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use skep_model::cluster::RestingVni;
 use skep_model::limits::{VNI_FIRST, VNI_LAST};
-use skep_model::{Node, Timestamp};
+use skep_model::{Node, NodeState, Timestamp};
 
 /// Highest node index: the data plane has 16 bits and keeps the top for itself.
 pub const NODE_INDEX_LAST: u16 = 60_000;
@@ -19,11 +19,28 @@ const ENCRYPTION_OVERHEAD: u32 = 80;
 /// Smallest MTU that IPv6 accepts on a link.
 const MTU_MIN: u32 = 1280;
 
+/// Whether a removed network's id must not be used yet: a node that has not heard of the removal
+/// may still send frames under it. `lost`: some member is out of reach.
+pub fn rests(rest: &RestingVni, now: Timestamp, lost: bool) -> bool {
+    lost || rest.until > now
+}
+
+/// Whether some member is out of reach, so that nobody knows what its data plane still does.
+pub fn is_any_lost<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> bool {
+    let mut nodes = nodes.into_iter();
+    nodes.any(|node| node.status.state != NodeState::Ready)
+}
+
 /// The lowest network id that is neither in use nor resting.
-pub fn choose_vni(used: &BTreeSet<u32>, resting: &[RestingVni], now: Timestamp) -> Option<u32> {
+pub fn choose_vni(
+    used: &BTreeSet<u32>,
+    resting: &[RestingVni],
+    now: Timestamp,
+    lost: bool,
+) -> Option<u32> {
     let rests: BTreeSet<u32> = resting
         .iter()
-        .filter(|rest| rest.until > now)
+        .filter(|rest| rests(rest, now, lost))
         .map(|rest| rest.vni)
         .collect();
     (VNI_FIRST..=VNI_LAST).find(|vni| !used.contains(vni) && !rests.contains(vni))

@@ -6,6 +6,7 @@
 use skep_model::{ControlError, ControlRequest, ControlResponse, Kind, Random, Timestamp, Version};
 use skep_store::{Commit, FindError, Snapshot, Transaction};
 
+mod attachment;
 mod cluster;
 pub use cluster::check_authority;
 mod network;
@@ -113,6 +114,21 @@ impl Door<'_> {
             ),
             ControlRequest::DeployStack { spec, prune } => self.deploy_stack(spec, *prune),
             ControlRequest::RemoveStack { name } => self.remove_stack(name),
+            ControlRequest::Attach {
+                node,
+                network,
+                container,
+                addresses,
+            } => {
+                let id = self.attach(node, network, container, addresses)?;
+                self.response.id = id.to_string();
+                Ok(())
+            }
+            ControlRequest::Detach {
+                node,
+                network,
+                container,
+            } => self.detach(node, network, container),
         }
     }
 

@@ -6,10 +6,14 @@ use skep_model::cluster::RestingVni;
 use skep_model::limits::VNI_QUARANTINE_SECS;
 use skep_model::validate::check_network;
 use skep_model::{Cluster, ControlError, Kind, Network, NetworkId, NetworkSpec, TaskState};
+use skep_plan::allocate::numbers;
 use skep_plan::allocate::subnets::overlap;
 
 use super::{Done, Door, not_found};
 use crate::allocate::NODE_LOCAL;
+
+/// Ids of removed networks that are kept from use.
+const RESTING_VNIS_MAX: usize = 4096;
 
 impl Door<'_> {
     pub(super) fn create_network(&mut self, spec: &NetworkSpec) -> Result<NetworkId, ControlError> {
@@ -82,6 +86,14 @@ impl Door<'_> {
             ));
         }
         drop(tasks);
+        let mut places = self.tx.attachments_on_network(&network.id);
+        if let Some(place) = places.next() {
+            return in_use(format!(
+                "network {} is in use by container {} on node {}",
+                network.id, place.container.name, place.node_id
+            ));
+        }
+        drop(places);
         self.rest_vni(network.vni)?;
         self.tx.remove::<Network>(&network.id)?;
         Ok(())
@@ -94,7 +106,13 @@ impl Door<'_> {
         };
         let mut cluster = Cluster::clone(cluster);
         let now = self.now;
-        cluster.resting_vnis.retain(|rest| rest.until > now);
+        let lost = numbers::is_any_lost(self.tx.nodes().map(|node| &**node));
+        cluster
+            .resting_vnis
+            .retain(|rest| numbers::rests(rest, now, lost));
+        // Where a node is lost for good, the oldest are forgotten in the end.
+        let surplus = (cluster.resting_vnis.len() + 1).saturating_sub(RESTING_VNIS_MAX);
+        cluster.resting_vnis.drain(..surplus);
         let rest = Duration::from_secs(VNI_QUARANTINE_SECS.unsigned_abs());
         cluster.resting_vnis.push(RestingVni {
             vni,

@@ -44,6 +44,7 @@ impl Door<'_> {
             cluster.removed_nodes.insert(node.id.clone(), until);
             self.put(cluster)?;
         }
+        self.detach_all(&node.id)?;
         self.tx.remove::<Node>(&node.id)?;
         Ok(())
     }

@@ -3,36 +3,32 @@
 //! What is in use is read off the state: an address belongs to a task until the task has ended, and
 //! to a service or node until that is gone. Nothing else has to be released.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::time::Duration;
+mod attachment;
+mod network;
+mod pools;
+
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use skep_model::network::IpamConfig;
 use skep_model::service::{Endpoint, ResolutionMode, VirtualIp};
 use skep_model::task::NetworkAttachment;
 use skep_model::{
-    Cluster, Network, NetworkId, NodeId, PublishMode, Service, ServiceId, Task, TaskId, TaskState,
+    Network, NetworkId, NodeId, PublishMode, Service, ServiceId, Task, TaskId, TaskState,
     TaskStatus, Timestamp, state::Actor,
 };
-use skep_plan::allocate::addresses::{AddressPool, default_gateway};
+use skep_plan::allocate::addresses::AddressPool;
 use skep_plan::allocate::ports::PortsInUse;
-use skep_plan::allocate::{numbers, subnets};
 use skep_store::{Key, Snapshot};
+
+use network::allocate_network;
+pub(crate) use pools::pools;
 
 use crate::place::PENDING;
 use crate::step::{Stage, waiting};
 
-/// A container that was told to go may still use its address for as long as this after the
-/// manager has written it off.
-const EVICTED_HOLDS: Duration = Duration::from_secs(120);
-
 /// Names of networks that every node has for itself. A service may name them; they have no
 /// addresses to give.
 pub(crate) const NODE_LOCAL: [&str; 3] = ["host", "bridge", "none"];
-
-/// The label that asks for a certain VXLAN id, as in Swarm.
-const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
 /// What is in use, as far as this step has had to look.
 #[derive(Debug, Default)]
@@ -286,93 +282,6 @@ impl Allocator {
     }
 }
 
-fn allocate_network(
-    view: &Snapshot,
-    cluster: &Cluster,
-    network: &mut Network,
-    now: Timestamp,
-) -> Result<(), String> {
-    let taken: Vec<IpNet> = view
-        .networks()
-        .filter(|other| other.id != network.id)
-        .flat_map(|other| &other.ipam)
-        .filter_map(|config| config.subnet)
-        .collect();
-    network.ipam = ipam(cluster, network, &taken)?;
-    let used: BTreeSet<u32> = view.networks().map(|other| other.vni).collect();
-    let options = network.spec.driver.as_ref().map(|driver| &driver.options);
-    network.vni = match options.and_then(|options| options.get(VNI_OPTION)) {
-        Some(text) => {
-            let vni = text
-                .split(',')
-                .next()
-                .and_then(|first| first.trim().parse::<u32>().ok())
-                .filter(|vni| (1..=skep_model::limits::VNI_LAST).contains(vni))
-                .ok_or_else(|| format!("invalid vxlan id value {text:?} passed"))?;
-            if used.contains(&vni) {
-                return Err(format!("VXLAN id {vni} is in use by another network"));
-            }
-            vni
-        }
-        None => {
-            numbers::choose_vni(&used, &cluster.resting_vnis, now).ok_or("no VXLAN id is free")?
-        }
-    };
-    let encrypted = options.is_some_and(|options| options.contains_key("encrypted"));
-    network.mtu = numbers::mtu(view.nodes().map(|node| &**node), encrypted);
-    Ok(())
-}
-
-fn ipam(cluster: &Cluster, network: &Network, taken: &[IpNet]) -> Result<Vec<IpamConfig>, String> {
-    let mut configs: Vec<IpamConfig> = network
-        .spec
-        .ipam
-        .iter()
-        .flat_map(|ipam| ipam.configs.clone())
-        .filter(|config| {
-            let v6 = config.subnet.is_some_and(|net| net.addr().is_ipv6());
-            !v6 || network.spec.ipv6_enabled
-        })
-        .collect();
-    let has = |configs: &[IpamConfig], v6: bool| {
-        let nets = configs.iter().filter_map(|config| config.subnet);
-        nets.into_iter().any(|net| net.addr().is_ipv6() == v6)
-    };
-    let chosen = |net: IpNet| IpamConfig {
-        subnet: Some(net),
-        ..IpamConfig::default()
-    };
-    if !has(&configs, false) {
-        let pools = match cluster.default_addr_pool.as_slice() {
-            [] => vec![subnets::default_pool()],
-            pools => pools.to_vec(),
-        };
-        let size = match cluster.subnet_size {
-            0 => 24,
-            size => size,
-        };
-        let net = subnets::choose(&pools, size, taken)
-            .ok_or("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network")?;
-        configs.push(chosen(net));
-    }
-    if network.spec.ipv6_enabled && !has(&configs, true) {
-        let net = subnets::choose_v6(cluster.id.as_str(), taken)
-            .ok_or("no IPv6 subnet of the cluster is free")?;
-        configs.push(chosen(net));
-    }
-    for config in &mut configs {
-        let Some(subnet) = config.subnet.map(|net| net.trunc()) else {
-            continue;
-        };
-        if taken.iter().any(|other| subnets::overlap(&subnet, other)) {
-            return Err("Pool overlaps with other one on this address space".to_owned());
-        }
-        config.subnet = Some(subnet);
-        config.gateway = Some(config.gateway.unwrap_or_else(|| default_gateway(subnet)));
-    }
-    Ok(configs)
-}
-
 /// The cluster networks that a task spec names, in its order.
 fn service_networks(view: &Snapshot, spec: &skep_model::TaskSpec) -> Result<Vec<Network>, String> {
     let mut networks = Vec::new();
@@ -394,78 +303,6 @@ fn service_networks(view: &Snapshot, spec: &skep_model::TaskSpec) -> Result<Vec<
         networks.push(Network::clone(network));
     }
     Ok(networks)
-}
-
-/// What is in use on a network, one pool per subnet.
-fn pools(view: &Snapshot, network: &Network, now: Timestamp) -> Vec<AddressPool> {
-    let mut pools: Vec<AddressPool> = network
-        .ipam
-        .iter()
-        .filter_map(|config| {
-            let subnet = config.subnet?;
-            Some(AddressPool::new(subnet, config.range, config.gateway))
-        })
-        .collect();
-    for service in view.services() {
-        for vip in &service.endpoint.virtual_ips {
-            if vip.network_id == network.id {
-                mark(&mut pools, &vip.addr, true);
-            }
-        }
-    }
-    for task in view.tasks_on_network(&network.id) {
-        let held = holds_addresses(task, now);
-        let on_it = task
-            .attachments
-            .iter()
-            .filter(|attachment| attachment.network_id == network.id);
-        for text in on_it.flat_map(|attachment| &attachment.addresses) {
-            mark(&mut pools, text, held);
-        }
-    }
-    if network.spec.ingress {
-        // The data plane routes replies through the subnet's last address, which nobody owns.
-        for subnet in network.ipam.iter().filter_map(|config| config.subnet) {
-            if let IpNet::V4(net) = subnet {
-                let last = u32::from(net.broadcast()).saturating_sub(1);
-                reserve(&mut pools, IpAddr::V4(last.into()));
-            }
-        }
-        for node in view.nodes() {
-            for text in &node.ingress_addresses {
-                mark(&mut pools, text, true);
-            }
-        }
-    }
-    pools
-}
-
-/// Notes an address, in use or not any more, in the pool it belongs to.
-fn mark(pools: &mut [AddressPool], text: &str, held: bool) {
-    let Some(address) = address(text) else { return };
-    for pool in pools {
-        match held {
-            true => pool.mark(address),
-            false => pool.remember(address),
-        }
-    }
-}
-
-fn reserve(pools: &mut [AddressPool], address: IpAddr) {
-    for pool in pools {
-        pool.reserve(address);
-    }
-}
-
-/// Whether a task's addresses may still be in use.
-fn holds_addresses(task: &Task, now: Timestamp) -> bool {
-    let state = task.status.state;
-    let evicted = state == TaskState::Rejected && !task.running_since.is_zero();
-    !state.is_terminal() || (evicted && now.since(task.status.applied_at) < EVICTED_HOLDS)
-}
-
-fn address(text: &str) -> Option<IpAddr> {
-    text.split('/').next()?.parse().ok()
 }
 
 fn exhausted(network: &Network) -> String {
