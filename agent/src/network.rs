@@ -1,11 +1,14 @@
 //! From what is assigned to what the host's network should be. Pure.
 
+pub(crate) mod guest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use skep_dns::Zone;
+use skep_engine::Guest;
 use skep_model::port::PublishMode;
 use skep_model::service::ResolutionMode;
 use skep_model::{Network, NetworkId, Protocol, Task, TaskId};
@@ -95,7 +98,7 @@ pub fn sandbox(task: &Task, choice: &SandboxChoice, assigned: &Assigned) -> Task
         netns: names::task_netns(task.id.as_str()),
         endpoints,
         gateway,
-        services: services(task, assigned),
+        services: services(&named_networks(task, assigned), assigned),
         dns_ports: choice.dns_ports,
     }
 }
@@ -112,6 +115,7 @@ pub fn overlays_of(task: &Task, assigned: &Assigned) -> Vec<Overlay> {
 pub fn host_state(
     assigned: &Assigned,
     sandboxes: &BTreeMap<TaskId, SandboxChoice>,
+    guests: &[Guest],
     underlay_mtu: u32,
 ) -> Option<HostState> {
     let local = assigned.local.as_ref()?;
@@ -162,6 +166,10 @@ pub fn host_state(
                 .map(|network| network.id.clone()),
         );
         state.sandboxes.push(sandbox(task, choice, assigned));
+    }
+    for guest in guests {
+        used.extend(guest::network_ids(guest, assigned));
+        state.sandboxes.push(guest::sandbox(guest, assigned));
     }
     state.overlays = used
         .iter()
@@ -244,10 +252,10 @@ fn overlay(network: &Network, assigned: &Assigned) -> Overlay {
     }
 }
 
-/// Virtual addresses as seen from one task.
-fn services(task: &Task, assigned: &Assigned) -> Vec<Vip> {
+/// Virtual addresses as seen from who is on these networks.
+fn services(networks: &[&Network], assigned: &Assigned) -> Vec<Vip> {
     let mut vips = Vec::new();
-    for network in named_networks(task, assigned) {
+    for network in networks {
         for service in assigned.services_on(&network.id) {
             let backends: Vec<IpAddr> = serving(service)
                 .flat_map(|endpoint| parse_all(&endpoint.addresses))
@@ -272,6 +280,8 @@ pub fn zone(network: &Network, assigned: &Assigned) -> Zone {
     for service in assigned.services_on(&network.id) {
         let names: Vec<&str> = std::iter::once(service.name.as_str())
             .chain(service.aliases.iter().map(String::as_str))
+            // Plain containers belong to no service.
+            .filter(|name| !name.is_empty())
             .collect();
         let vips: Vec<IpAddr> = parse_all(&service.vips).iter().map(IpNet::addr).collect();
         for endpoint in serving(service) {
@@ -282,7 +292,8 @@ pub fn zone(network: &Network, assigned: &Assigned) -> Zone {
                         zone.add(name, address);
                     }
                 }
-                for name in [&endpoint.name, &endpoint.container_name, &endpoint.hostname] {
+                let own = [&endpoint.name, &endpoint.container_name, &endpoint.hostname];
+                for name in own.into_iter().chain(&endpoint.aliases) {
                     if !name.is_empty() {
                         zone.add(name, address);
                     }
@@ -395,6 +406,7 @@ mod tests {
             node: node.into(),
             addresses: vec![address.to_owned()],
             serves,
+            aliases: Vec::new(),
         }
     }
 
@@ -470,7 +482,7 @@ mod tests {
             dns_ports: None,
             host_ports: vec![],
         };
-        let state = host_state(&assigned, &[("1".into(), choice)].into(), 1500).unwrap();
+        let state = host_state(&assigned, &[("1".into(), choice)].into(), &[], 1500).unwrap();
         assert_eq!(state.overlays.len(), 1);
         assert_eq!(state.overlays[0].remote.len(), 2);
         let vips = &state.sandboxes[0].services;

@@ -67,7 +67,9 @@ impl Session {
             let addresses = self.managers.borrow().clone();
             if let Some(address) = addresses.get(turn % addresses.len().max(1)).cloned() {
                 let began = tokio::time::Instant::now();
-                match self.hold(&address).await {
+                let ended = self.hold(&address).await;
+                self.worker.set_manager(None);
+                match ended {
                     Ended::Removed => {
                         let _ = self.events.send(AgentEvent::Removed).await;
                         return;
@@ -98,7 +100,8 @@ impl Session {
         if out.send(message(hello)).await.is_err() {
             return Ended::Lost(Status::internal("the outgoing queue is closed"));
         }
-        let mut client = DispatcherClient::new(self.connector.channel(address))
+        let channel = self.connector.channel(address);
+        let mut client = DispatcherClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let opening = client.session(ReceiverStream::new(outgoing));
@@ -170,6 +173,7 @@ impl Session {
                     }
                     if !complete {
                         complete = true;
+                        self.worker.set_manager(Some(channel.clone()));
                         self.worker.statuses.send_all_again();
                     }
                 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use skep_engine::{Engine, EventQuery, Filters, ListOptions};
+use skep_engine::{Engine, EventQuery, Filters, Guest, ListOptions};
 use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
 use skep_net::{
     Connections, Failure, Host, HostPort, NetError, StaleFlows, names, next_gateway_address,
 };
 use tokio::sync::{Notify, watch};
+use tonic::transport::Channel;
 use tracing::{debug, warn};
 
 use crate::assigned::Assigned;
@@ -45,6 +46,7 @@ pub struct Worker {
     journal: Journal,
     pub(crate) statuses: Statuses,
     assigned: watch::Sender<Arc<Assigned>>,
+    manager: watch::Sender<Option<Channel>>,
     /// Namespaces that exist or are being made, with the choices for them.
     sandboxes: Mutex<BTreeMap<TaskId, SandboxChoice>>,
     /// Held while the host's network is changed, so that a whole comparison never takes down a
@@ -87,6 +89,7 @@ impl Worker {
             journal,
             statuses: Statuses::default(),
             assigned: watch::Sender::new(Arc::new(Assigned::default())),
+            manager: watch::Sender::new(None),
             sandboxes: Mutex::default(),
             network: tokio::sync::Mutex::default(),
             network_changed: Notify::new(),
@@ -233,7 +236,9 @@ impl Worker {
         let _changing = self.network.lock().await;
         let assigned = self.assigned();
         let sandboxes = lock(&self.sandboxes).clone();
-        let Some(state) = network::host_state(&assigned, &sandboxes, self.underlay_mtu) else {
+        let guests = self.present_guests();
+        let state = network::host_state(&assigned, &sandboxes, &guests, self.underlay_mtu);
+        let Some(state) = state else {
             return;
         };
         let version = assigned.version;
@@ -263,6 +268,52 @@ impl Worker {
             }
             Err(error) => warn!(%error, "the host's network could not be compared"),
         }
+    }
+
+    /// Plain containers on networks of the cluster, as far as their namespaces are there.
+    fn present_guests(&self) -> Vec<Guest> {
+        let mut guests = self.engine.guests();
+        guests.retain(|guest| self.host.namespaces().exists(&guest.netns));
+        guests
+    }
+
+    /// Leads a plain container's places into its namespace.
+    pub(crate) async fn wire(self: &Arc<Self>, guest: &Guest) -> Result<(), NetError> {
+        let _changing = self.network.lock().await;
+        let (worker, guest, assigned) = (Arc::clone(self), guest.clone(), self.assigned());
+        let wired = tokio::task::spawn_blocking(move || {
+            worker.write_zones(&assigned);
+            let sandbox = network::guest::sandbox(&guest, &assigned);
+            let overlays = network::guest::overlays_of(&guest, &assigned);
+            worker.host.prepare_sandbox(&sandbox, &overlays).map(drop)
+        })
+        .await;
+        self.network_changed.notify_one();
+        wired.unwrap_or_else(|error| {
+            Err(NetError::Invalid {
+                object: "sandbox".to_owned(),
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    /// Has the host's network compared soon.
+    pub(crate) fn network_is_different(&self) {
+        self.network_changed.notify_one();
+    }
+
+    /// What is assigned, now and later.
+    pub(crate) fn assignments(&self) -> watch::Receiver<Arc<Assigned>> {
+        self.assigned.subscribe()
+    }
+
+    /// The manager that this node has a session with.
+    pub(crate) fn manager(&self) -> watch::Receiver<Option<Channel>> {
+        self.manager.subscribe()
+    }
+
+    pub(crate) fn set_manager(&self, manager: Option<Channel>) {
+        self.manager.send_replace(manager);
     }
 
     /// Cuts flows beside everything else: with very many of them it takes a while, and nobody

@@ -1,6 +1,7 @@
 //! What the API needs of a cluster. The daemon implements it; the API knows no raft and no agent.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -134,6 +135,11 @@ pub trait Cluster: Send + Sync + 'static {
     /// `Unavailable` with Swarm's text when this node is in no cluster, not a manager, locked,
     /// or cannot reach a leader.
     async fn snapshot(&self, stale: bool) -> Result<skep_store::Snapshot, ControlError>;
+
+    /// The cluster's networks that this node has a part in.
+    fn networks_here(&self) -> Vec<Arc<skep_model::Network>> {
+        Vec::new()
+    }
 
     /// Every committed change from now on; `None` where this node is not a manager.
     fn watch(&self) -> Option<skep_store::Watch>;

@@ -49,7 +49,7 @@ pub(crate) fn message(change: &Delta) -> Option<EventMessage> {
         Object::Config(config) => ("config", config.id.to_string(), config.spec.name.clone()),
         Object::Cluster(_) | Object::Task(_) | Object::Stack(_) | Object::Attachment(_) => {
             return None;
-        },
+        }
     };
     let action = match change {
         Delta::Created(_) => "create",

@@ -179,6 +179,8 @@ fn peers(snapshot: &Snapshot, network: &Network) -> Vec<Peer> {
         .filter(|task| task.is_live() && !task.node_id.is_empty())
         .map(|task| task.node_id.clone())
         .collect();
+    let places = snapshot.attachments_on_network(&network.id);
+    nodes.extend(places.map(|place| place.node_id.clone()));
     nodes.sort();
     nodes.dedup();
     nodes

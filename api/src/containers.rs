@@ -60,7 +60,7 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
             )));
         }
     }
-    let config: ContainerConfig = from_value(given)?;
+    let mut config: ContainerConfig = from_value(given)?;
     let networks = config.networking_config.as_ref();
     let networks = networks.map_or(0, |networking| networking.endpoints_config.len());
     if call.version < ApiVersion::new(1, 44) && networks > 1 {
@@ -73,7 +73,7 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
         let image = call.engine().image_inspect(&config.image).await?;
         platform::check(&config.image, &wanted, &image)?;
     }
-    networks::refuse_cluster_networks(&call, &config).await?;
+    networks::name_cluster_networks(&call, &mut config).await?;
     let name = match call.query.text("name").trim_start_matches('/') {
         "" => None,
         name => Some(name),

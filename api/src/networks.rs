@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use skep_engine::types::{ContainerConfig, EndpointSettings, NetworkCreate, NetworkInspect};
@@ -11,6 +12,7 @@ use skep_model::task::NetworkAttachmentConfig;
 use skep_model::{ControlRequest, Network};
 use skep_store::Snapshot;
 
+use crate::cluster::LocalState;
 use crate::cluster_network::{self, NetworkView};
 use crate::reply;
 use crate::state::Call;
@@ -32,6 +34,15 @@ async fn cluster_state(call: &Call) -> Snapshot {
     call.snapshot().await.unwrap_or_default()
 }
 
+/// The cluster's networks as far as this node knows them: a worker those it has a part in.
+fn cluster_networks(call: &Call, snapshot: &Snapshot) -> Vec<Arc<Network>> {
+    let local = call.cluster().local();
+    match local.state == LocalState::Active && !local.is_manager {
+        true => call.cluster().networks_here(),
+        false => snapshot.networks().cloned().collect(),
+    }
+}
+
 /// `GET /networks`
 pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.filters_of(&KEYS)?;
@@ -44,20 +55,21 @@ pub(crate) async fn list(call: Call) -> Outcome {
     let dangling = filters.flag("dangling")?;
     let snapshot = cluster_state(&call).await;
     networks.extend(
-        snapshot
-            .networks()
-            .filter(|network| {
-                let unused = || {
-                    let mut tasks = snapshot.tasks_on_network(&network.id);
-                    let mut services = snapshot.services_on_network(&network.id);
-                    tasks.next().is_none() && services.next().is_none()
-                };
-                dangling.is_none_or(|wanted| wanted == unused())
-            })
+        cluster_networks(&call, &snapshot)
+            .iter()
+            .filter(|network| dangling.is_none_or(|wanted| wanted == is_unused(&snapshot, network)))
             .map(|network| cluster_network::summary(network))
             .filter(|network| matches(network, &filters)),
     );
     reply::json(&networks)
+}
+
+/// Whether nobody is on a network of the cluster, and no service names it.
+fn is_unused(snapshot: &Snapshot, network: &Network) -> bool {
+    let id = &network.id;
+    snapshot.tasks_on_network(id).next().is_none()
+        && snapshot.services_on_network(id).next().is_none()
+        && snapshot.attachments_on_network(id).next().is_none()
 }
 
 fn matches(network: &NetworkInspect, filters: &Filters) -> bool {
@@ -90,6 +102,14 @@ impl Found {
         }
     }
 
+    /// What the engine knows the network by: those of the cluster by name alone.
+    fn engine_name(&self) -> &str {
+        match self {
+            Self::Local(network) => &network.id,
+            Self::Cluster(network) => &network.spec.name,
+        }
+    }
+
     fn scope(&self) -> &str {
         match self {
             Self::Local(network) => &network.scope,
@@ -105,7 +125,11 @@ async fn find(call: &Call, snapshot: &Snapshot, given: &str, scope: &str) -> Out
         .into_iter()
         .map(|network| Found::Local(Box::new(network)))
         .collect();
-    all.extend(snapshot.networks().cloned().map(Found::Cluster));
+    all.extend(
+        cluster_networks(call, snapshot)
+            .into_iter()
+            .map(Found::Cluster),
+    );
     all.retain(|network| scope.is_empty() || network.scope() == scope);
     choose(all, given)
 }
@@ -229,16 +253,20 @@ struct ConnectBody {
 pub(crate) async fn connect(mut call: Call, given: String) -> Outcome {
     let body: ConnectBody = call.json().await?;
     let snapshot = cluster_state(&call).await;
-    match find(&call, &snapshot, &given, "").await? {
-        Found::Cluster(network) => Err(not_attachable(&network)),
-        Found::Local(network) => {
-            let endpoint = body.endpoint_config.unwrap_or_default();
-            call.engine()
-                .network_connect(&network.id, &body.container, endpoint)
-                .await?;
-            reply::ok()
+    let name = match find(&call, &snapshot, &given, "").await {
+        Ok(Found::Cluster(network)) if !is_attachable(&network) => {
+            return Err(not_attachable(&network));
         }
-    }
+        Ok(found) => found.engine_name().to_owned(),
+        // A worker knows the networks that it has a part in; the engine asks the managers.
+        Err(error) if error.status() == StatusCode::NOT_FOUND => given,
+        Err(error) => return Err(error),
+    };
+    let endpoint = body.endpoint_config.unwrap_or_default();
+    call.engine()
+        .network_connect(&name, &body.container, endpoint)
+        .await?;
+    reply::ok()
 }
 
 #[derive(Default, Deserialize)]
@@ -252,18 +280,11 @@ struct DisconnectBody {
 pub(crate) async fn disconnect(mut call: Call, given: String) -> Outcome {
     let body: DisconnectBody = call.json().await?;
     let snapshot = cluster_state(&call).await;
-    match find(&call, &snapshot, &given, "").await? {
-        Found::Cluster(network) => Err(ApiError::forbidden(format!(
-            "container {} is not attached to network {} by hand: its service decides",
-            body.container, network.spec.name
-        ))),
-        Found::Local(network) => {
-            call.engine()
-                .network_disconnect(&network.id, &body.container, body.force)
-                .await?;
-            reply::ok()
-        }
-    }
+    let found = find(&call, &snapshot, &given, "").await?;
+    call.engine()
+        .network_disconnect(found.engine_name(), &body.container, body.force)
+        .await?;
+    reply::ok()
 }
 
 /// `POST /networks/prune`: also networks of the cluster that nothing uses.
@@ -276,8 +297,7 @@ pub(crate) async fn prune(call: Call) -> Outcome {
         let unused = snapshot.networks().filter(|network| {
             !network.spec.ingress
                 && !is_predefined(&network.spec.name)
-                && snapshot.services_on_network(&network.id).next().is_none()
-                && snapshot.tasks_on_network(&network.id).next().is_none()
+                && is_unused(&snapshot, network)
                 && filters.labels(&network.spec.labels)
         });
         for network in unused {
@@ -332,44 +352,64 @@ pub(crate) async fn resolve(
     Ok(())
 }
 
-/// Refuses a container that would join a network of the cluster: only tasks do.
-pub(crate) async fn refuse_cluster_networks(call: &Call, config: &ContainerConfig) -> Outcome<()> {
+/// Puts names in place of ids where a container is to join networks of the cluster.
+///
+/// # Errors
+/// A network that only tasks of services may join.
+pub(crate) async fn name_cluster_networks(
+    call: &Call,
+    config: &mut ContainerConfig,
+) -> Outcome<()> {
     let mode = config
         .host_config
         .iter()
-        .map(|host| host.network_mode.as_str());
+        .map(|host| host.network_mode.clone());
     let endpoints = config
         .networking_config
         .iter()
-        .flat_map(|networking| networking.endpoints_config.keys().map(String::as_str));
-    let named: BTreeSet<&str> = mode
+        .flat_map(|networking| networking.endpoints_config.keys().cloned());
+    let named: BTreeSet<String> = mode
         .chain(endpoints)
         .filter(|name| !name.is_empty() && !is_predefined(name) && !name.contains(':'))
         .collect();
-    for name in named {
-        let local = call.engine().network_inspect(name).await;
+    for given in named {
+        let local = call.engine().network_inspect(&given).await;
         if !local.is_err_and(|error| error.is_not_found()) {
             continue;
         }
         let snapshot = cluster_state(call).await;
-        if let Ok(network) = snapshot.find::<Network>(name) {
-            return Err(not_attachable(network));
+        // Where it is not known, the start finds out: it may be made until then.
+        let Ok(Found::Cluster(network)) = find(call, &snapshot, &given, "swarm").await else {
+            continue;
+        };
+        if !is_attachable(&network) {
+            return Err(not_attachable(&network));
+        }
+        let name = &network.spec.name;
+        if let Some(host) = &mut config.host_config
+            && host.network_mode == given
+        {
+            host.network_mode.clone_from(name);
+        }
+        if let Some(networking) = &mut config.networking_config
+            && let Some(endpoint) = networking.endpoints_config.remove(&given)
+        {
+            networking.endpoints_config.insert(name.clone(), endpoint);
         }
     }
     Ok(())
 }
 
+/// Whether plain containers may join a network of the cluster.
+fn is_attachable(network: &Network) -> bool {
+    network.spec.attachable && !network.spec.ingress
+}
+
 fn not_attachable(network: &Network) -> ApiError {
     let name = &network.spec.name;
-    if network.spec.attachable {
-        ApiError::not_implemented(format!(
-            "network {name} belongs to the cluster, and only tasks of services can join it: run a service instead"
-        ))
-    } else {
-        ApiError::forbidden(format!(
-            "Could not attach to network {name}: rpc error: code = PermissionDenied desc = network {name} not manually attachable"
-        ))
-    }
+    ApiError::forbidden(format!(
+        "Could not attach to network {name}: rpc error: code = PermissionDenied desc = network {name} not manually attachable"
+    ))
 }
 
 #[cfg(test)]

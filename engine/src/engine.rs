@@ -20,7 +20,7 @@ use crate::error::{EngineError, IoContext as _, Result};
 use crate::events::{EventBus, EventStream, event};
 use crate::filters::Filters;
 use crate::image::{Digest, ImageStore};
-use crate::network::NetworkStore;
+use crate::network::{NetworkStore, SharedNetworks};
 use crate::options::{DiskUsage, EngineInfo, EventQuery, ListOptions};
 use crate::record;
 use crate::registry::{Registries, pull::Downloads};
@@ -45,6 +45,8 @@ pub struct Engine {
     pub(crate) builds: Caches,
     pub(crate) networks: NetworkStore,
     pub(crate) net: Arc<Host>,
+    /// Who keeps the networks that are not of this host alone.
+    pub(crate) shared_networks: Mutex<Option<Arc<dyn SharedNetworks>>>,
     pub(crate) events: EventBus,
     pub(crate) launcher: Launcher,
     /// Held while a container with ids of its own is made.
@@ -118,6 +120,7 @@ impl Engine {
             builds,
             networks,
             net,
+            shared_networks: Mutex::default(),
             events: EventBus::default(),
             launcher,
             private_ids: Mutex::new(()),

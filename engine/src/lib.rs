@@ -37,6 +37,7 @@ pub use extras::{CreateExtras, DnsPorts, HostsEntry, InjectedFile, Prepared, Sta
 pub use filters::Filters;
 pub use image::parse_platform;
 pub use names::random_name;
+pub use network::{Guest, GuestEndpoint, GuestIdentity, SharedNetworks};
 pub use options::{
     AttachOptions, CommitOptions, DiskUsage, EngineInfo, EventQuery, ExecStart, ImageRemoveOptions,
     ImportOptions, ListOptions, LoadOptions, LogOptions, Pruned, PullOptions, PutArchiveOptions,

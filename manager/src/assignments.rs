@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use skep_model::service::ResolutionMode;
 use skep_model::{
-    Network, NetworkId, Node, NodeId, NodeRole, PublishMode, Service, Task, TaskSpec, TaskState,
+    Attachment, Network, NetworkId, Node, NodeId, NodeRole, PublishMode, Service, ServiceId, Task,
+    TaskId, TaskSpec, TaskState,
 };
 use skep_proto::assignment::{Endpoint, Item, LocalNode, Peer, ServiceOnNetwork};
 use skep_proto::encode;
@@ -108,6 +109,12 @@ impl Shared {
                 );
             }
         }
+        let places = self.snapshot.attachments();
+        networks.extend(
+            places
+                .filter(|place| place.node_id == *node)
+                .map(|place| &place.network_id),
+        );
         for network in networks {
             for (key, value) in self.networks.get(network).into_iter().flatten() {
                 items.insert(key.clone(), Arc::clone(value));
@@ -212,6 +219,10 @@ fn network_items(snapshot: &Snapshot, network: &Arc<Network>) -> Vec<Encoded> {
             items.push((item.key(), encode(&item).into()));
         }
     }
+    if let Some(guests) = guests_on(snapshot, &network.id) {
+        let item = Item::Service(guests);
+        items.push((item.key(), encode(&item).into()));
+    }
     items
 }
 
@@ -291,6 +302,41 @@ fn endpoint(task: &Task, network: &NetworkId) -> Endpoint {
         node: task.node_id.clone(),
         addresses,
         serves: task.serves(),
+        aliases: Vec::new(),
+    }
+}
+
+/// The plain containers on a network, if any.
+fn guests_on(snapshot: &Snapshot, network: &NetworkId) -> Option<ServiceOnNetwork> {
+    let endpoints: Vec<Endpoint> = snapshot
+        .attachments_on_network(network)
+        .filter(|place| !place.addresses.is_empty())
+        .map(|place| guest(place))
+        .collect();
+    (!endpoints.is_empty()).then(|| ServiceOnNetwork {
+        network: network.clone(),
+        service: ServiceId::default(),
+        name: String::new(),
+        mode: ResolutionMode::Dnsrr,
+        vips: Vec::new(),
+        aliases: Vec::new(),
+        ports: Vec::new(),
+        endpoints,
+    })
+}
+
+fn guest(place: &Attachment) -> Endpoint {
+    let container = &place.container;
+    let short: String = container.id.chars().take(12).collect();
+    Endpoint {
+        task: TaskId::new(&container.id),
+        name: container.name.clone(),
+        container_name: container.name.clone(),
+        hostname: container.hostname.clone(),
+        node: place.node_id.clone(),
+        addresses: place.addresses.clone(),
+        serves: true,
+        aliases: container.aliases.iter().cloned().chain([short]).collect(),
     }
 }
 

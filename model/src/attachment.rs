@@ -23,13 +23,19 @@ pub struct Attachment {
     pub network_id: NetworkId,
     pub container: GuestContainer,
     /// Addresses it must have, at most one of each family.
-    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        deserialize_with = "null_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub wanted: Vec<IpAddr>,
     /// With prefix length, one of each family; empty until the allocator has seen it.
     #[serde(deserialize_with = "null_default")]
     pub addresses: Vec<String>,
     /// Why it has no addresses yet; empty when nothing is wrong.
-    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "null_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub waits_for: String,
 }
 

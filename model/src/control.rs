@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterSpec, ConfigId, ConfigSpec, GuestContainer, Kind, NetworkId, NetworkSpec, NodeId, NodeSpec, SecretId,
-    SecretSpec, ServiceId, ServiceSpec, StackSpec, Version,
+    ClusterSpec, ConfigId, ConfigSpec, GuestContainer, Kind, NetworkId, NetworkSpec, NodeId,
+    NodeSpec, SecretId, SecretSpec, ServiceId, ServiceSpec, StackSpec, Version,
 };
 
 /// Where an update takes its registry credentials from when none came with it.

@@ -32,7 +32,8 @@ pub use container::ContainerSpec;
 pub use control::{ControlError, ControlRequest, ControlResponse};
 pub use error::Kind;
 pub use id::{
-    AttachmentId, ClusterId, ConfigId, NetworkId, NodeId, Random, SecretId, ServiceId, StackId, TaskId,
+    AttachmentId, ClusterId, ConfigId, NetworkId, NodeId, Random, SecretId, ServiceId, StackId,
+    TaskId,
 };
 pub use network::{Network, NetworkSpec};
 pub use node::{Availability, Node, NodeRole, NodeSpec, NodeState};

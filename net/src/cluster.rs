@@ -67,7 +67,9 @@ impl Host {
             .collect();
 
         self.remove_unwanted(desired, &overlays, &mut report);
-        for sandbox in &desired.sandboxes {
+        // The namespace of a plain container is its engine's to make.
+        let own = |sandbox: &&TaskSandbox| is_cluster_namespace(&sandbox.netns);
+        for sandbox in desired.sandboxes.iter().filter(own) {
             let made = self.ground.namespaces.create(&sandbox.netns).map(drop);
             if let Err(error) = made {
                 report.fail(format!("sandbox {}", sandbox.id), error);

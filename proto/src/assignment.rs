@@ -60,6 +60,7 @@ pub struct Peer {
 }
 
 /// A service on one network: its virtual address, its names, and its tasks wherever they run.
+/// The plain containers on a network come as a service without id and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceOnNetwork {
     pub network: NetworkId,
@@ -75,7 +76,7 @@ pub struct ServiceOnNetwork {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// A task's place on a network.
+/// A task's place on a network, or a plain container's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub task: TaskId,
@@ -89,4 +90,7 @@ pub struct Endpoint {
     pub addresses: Vec<String>,
     /// Whether balancers and names lead here.
     pub serves: bool,
+    /// Further names of this endpoint alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
 }

@@ -95,9 +95,22 @@ impl Engine {
             }
         }
         for container in self.containers.all() {
-            self.resume(&container).await;
+            // Those on shared networks wait for whoever keeps these.
+            if !self.is_guest(&container.record()) {
+                self.resume(&container).await;
+            }
         }
         Ok(())
+    }
+
+    /// Goes on with the containers that waited for the shared networks.
+    pub(crate) async fn resume_guests(&self) {
+        for container in self.containers.all() {
+            let record = container.record();
+            if self.is_guest(&record) && !record.state.status.is_live() {
+                self.resume(&container).await;
+            }
+        }
     }
 
     fn find_again(&self, container: &Container) -> Result<Found> {

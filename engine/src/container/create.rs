@@ -104,6 +104,8 @@ impl Engine {
             },
             mounts: Vec::new(),
             networks,
+            interfaces: BTreeMap::new(),
+            gateway: None,
             ports: BTreeMap::new(),
             state: State::default(),
             restart_count: 0,

@@ -32,6 +32,12 @@ pub(crate) struct ContainerRecord {
     pub(crate) mounts: Vec<MountRecord>,
     /// Networks by name: what was asked for, and the endpoint while it runs.
     pub(crate) networks: BTreeMap<String, EndpointSettings>,
+    /// Its interfaces while it runs, by network.
+    #[serde(default)]
+    pub(crate) interfaces: BTreeMap<String, String>,
+    /// The endpoint by which it leaves, when it is on shared networks alone.
+    #[serde(default)]
+    pub(crate) gateway: Option<EndpointSettings>,
     /// Ports as they are bound while it runs.
     #[serde(default)]
     pub(crate) ports: PortMap,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use ipnet::IpNet;
 use skep_dns::DnsConfig;
@@ -13,6 +13,7 @@ use skep_shim::config::Namespace;
 use super::endpoint::{
     bridge_of, emptied, filled, gateway_network, in_order, own_hosts, vlan_endpoint,
 };
+use super::shared::is_shared;
 use super::{ports, zones};
 use crate::container::{Container, ContainerRecord};
 use crate::engine::Engine;
@@ -100,11 +101,42 @@ impl Engine {
             _ if record.config.network_disabled => return Ok(plain(Namespace::New)),
             _ => {}
         }
+        let attached = self
+            .networks_of(&record)
+            .and_then(|networks| self.attach_managed(container, &networks));
+        attached.inspect_err(|_| self.detach_networks(container))
+    }
+
+    /// The networks a container names, with their subnets.
+    fn networks_of(
+        &self,
+        record: &ContainerRecord,
+    ) -> Result<BTreeMap<String, Arc<NetworkInspect>>> {
+        let mut networks = BTreeMap::new();
+        for name in record.networks.keys() {
+            let network = self.network_of(name).map_err(|error| {
+                let text = format!("failed to set up container networking: {error}");
+                EngineError::new(error.kind(), text)
+            })?;
+            networks.insert(name.clone(), self.with_subnets(network)?);
+        }
+        Ok(networks)
+    }
+
+    /// Makes the namespace of a container and puts it on its networks.
+    fn attach_managed(
+        &self,
+        container: &Container,
+        networks: &BTreeMap<String, Arc<NetworkInspect>>,
+    ) -> Result<Attached> {
+        // Others are asked before the lock is held: they may take their time.
+        self.reserve_all(container, networks)?;
         let _work = self
             .networks
             .work
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let record = container.record();
         let name = skep_net::names::container_netns(&record.id);
         let netns = self.net.namespaces().path(&name);
         match &record.ids {
@@ -118,34 +150,29 @@ impl Engine {
             }
         }
         .map_err(net_error)?;
-        match self.attach_all(container, &record, &netns) {
-            Ok(attached) => Ok(attached),
-            Err(error) => {
-                self.detach_all(container);
-                Err(error)
-            }
-        }
+        self.attach_all(container, networks, &netns)
     }
 
     fn attach_all(
         &self,
         container: &Container,
-        record: &ContainerRecord,
+        networks: &BTreeMap<String, Arc<NetworkInspect>>,
         netns: &Path,
     ) -> Result<Attached> {
-        let mut networks = BTreeMap::new();
-        for name in record.networks.keys() {
-            let network = self.networks.find(name).map_err(|error| {
-                let text = format!("failed to set up container networking: {error}");
-                EngineError::new(error.kind(), text)
-            })?;
-            networks.insert(name.clone(), self.with_subnets(network)?);
-        }
-        let gateway = gateway_network(record, &networks);
-        for (number, name) in in_order(record).into_iter().enumerate() {
+        let record = container.record();
+        let gateway = gateway_network(&record, networks);
+        for (number, name) in in_order(&record).into_iter().enumerate() {
             let is_gateway = gateway.as_ref() == Some(name);
-            let ifname = format!("eth{number}");
-            self.attach_one(container, &networks[name], netns, &ifname, is_gateway)?;
+            let (network, ifname) = (&networks[name], format!("eth{number}"));
+            match is_shared(network) {
+                true => self.attach_shared(container, network, name, &ifname)?,
+                false => self.attach_one(container, network, netns, &ifname, is_gateway)?,
+            }
+        }
+        let leaves = networks.values().any(|network| !network.internal);
+        if gateway.is_none() && leaves {
+            let ifname = format!("eth{}", networks.len());
+            self.attach_gateway(container, netns, &ifname)?;
         }
         let record = container.record();
         let user_defined: Vec<&NetworkInspect> = in_order(&record)
@@ -154,7 +181,7 @@ impl Engine {
             .filter(|network| network.name != "bridge")
             .collect();
         self.link_zones(container, &user_defined)?;
-        for network in networks.values() {
+        for network in networks.values().filter(|network| !is_shared(network)) {
             self.write_zone(network)?;
         }
         let mut dns = self.dns_config(&record);
@@ -243,6 +270,8 @@ impl Engine {
                     ..settings
                 },
             );
+            let interfaces = &mut inner.record.interfaces;
+            interfaces.insert(network.name.clone(), ifname.to_owned());
         })?;
         let bound = match network.driver.as_str() {
             "bridge" => {
@@ -288,7 +317,7 @@ impl Engine {
         Ok(())
     }
 
-    fn note_ports(
+    pub(super) fn note_ports(
         &self,
         container: &Container,
         record: &ContainerRecord,
@@ -298,7 +327,7 @@ impl Engine {
         container.change(|inner| inner.record.ports = shown)
     }
 
-    fn allocate(
+    pub(super) fn allocate(
         &self,
         network: &NetworkInspect,
         wish: &EndpointSettings,
@@ -370,6 +399,7 @@ impl Engine {
         for (name, settings) in &record.networks {
             self.detach_one(container, name, settings);
         }
+        self.detach_gateway(container);
         let netns = skep_net::names::container_netns(&record.id);
         if self.net.namespaces().path(&netns).exists()
             && let Err(error) = self.net.namespaces().delete(&netns)
@@ -392,6 +422,9 @@ impl Engine {
         if settings.endpoint_id.is_empty() {
             return;
         }
+        let Ok(network) = self.networks.find(name) else {
+            return self.detach_shared(container, name);
+        };
         if let Err(error) = self.net.disconnect(&settings.endpoint_id) {
             tracing::warn!(%error, container = container.id, network = name, "an endpoint was left");
         }
@@ -401,16 +434,15 @@ impl Engine {
             if let Some(endpoint) = inner.record.networks.get_mut(name) {
                 *endpoint = emptied(endpoint);
             }
+            inner.record.interfaces.remove(name);
         });
         if let Err(error) = cleared {
             tracing::warn!(%error, "cannot note a released endpoint");
         }
-        if let Ok(network) = self.networks.find(name) {
-            if let Err(error) = self.write_zone(&network) {
-                tracing::warn!(%error, network = name, "names of a network are old");
-            }
-            self.network_event("disconnect", &network, Some(&container.id));
+        if let Err(error) = self.write_zone(&network) {
+            tracing::warn!(%error, network = name, "names of a network are old");
         }
+        self.network_event("disconnect", &network, Some(&container.id));
     }
 
     pub(super) fn remove_bridge(&self, network: &NetworkInspect) -> Result<()> {

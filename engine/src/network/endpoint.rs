@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use skep_net::{BridgeNetwork, Mac, VlanEndpoint, VlanMode};
 
+use super::shared::is_shared;
 use super::zones;
 use crate::container::ContainerRecord;
 use crate::error::{EngineError, Result};
@@ -51,7 +52,7 @@ pub(super) fn in_order(record: &ContainerRecord) -> Vec<&String> {
     order
 }
 
-/// Which network gives the default route: not an internal one, the highest
+/// Which network gives the default route: not an internal or shared one, the highest
 /// priority, the first by name.
 pub(super) fn gateway_network(
     record: &ContainerRecord,
@@ -60,7 +61,11 @@ pub(super) fn gateway_network(
     record
         .networks
         .iter()
-        .filter(|(name, _)| networks.get(*name).is_some_and(|network| !network.internal))
+        .filter(|(name, _)| {
+            networks
+                .get(*name)
+                .is_some_and(|network| !network.internal && !is_shared(network))
+        })
         .max_by(|(a, left), (b, right)| left.gw_priority.cmp(&right.gw_priority).then(b.cmp(a)))
         .map(|(name, _)| name.clone())
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::attach::net_error;
 use super::endpoint::in_order;
+use super::shared::is_shared;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -17,6 +18,9 @@ impl Engine {
         container: &Container,
         network: &Arc<NetworkInspect>,
     ) -> Result<()> {
+        if is_shared(network) {
+            self.reserve(container, &network.name, network)?;
+        }
         let _work = self
             .networks
             .work
@@ -25,18 +29,22 @@ impl Engine {
         let network = self.with_subnets(Arc::clone(network))?;
         let netns = self.managed_netns(container)?;
         let record = container.record();
-        let has_gateway = record
-            .networks
-            .iter()
-            .any(|(name, endpoint)| *name != network.name && !endpoint.gateway.is_empty());
+        let has_gateway = record.gateway.is_some()
+            || record
+                .networks
+                .iter()
+                .any(|(name, endpoint)| *name != network.name && !endpoint.gateway.is_empty());
         let ifname = self.free_interface(&netns)?;
-        let attached = self.attach_one(
-            container,
-            &network,
-            &netns,
-            &ifname,
-            !has_gateway && !network.internal,
-        );
+        let leads_out = !has_gateway && !network.internal;
+        let attached = match is_shared(&network) {
+            false => self.attach_one(container, &network, &netns, &ifname, leads_out),
+            true => self
+                .attach_shared(container, &network, &network.name, &ifname)
+                .and_then(|()| match leads_out {
+                    true => self.attach_gateway(container, &netns, &self.free_interface(&netns)?),
+                    false => Ok(()),
+                }),
+        };
         if let Err(error) = attached {
             let settings = container.record().networks.get(&network.name).cloned();
             self.detach_one(container, &network.name, &settings.unwrap_or_default());
@@ -70,7 +78,12 @@ impl Engine {
         }
         self.detach_one(container, &network.name, &settings);
         container.change(|inner| inner.record.networks.remove(&network.name).map(drop))?;
-        self.write_zone(network)?;
+        if self.guest(&container.record()).is_none() {
+            self.detach_gateway(container);
+        }
+        if !is_shared(network) {
+            self.write_zone(network)?;
+        }
         self.renew_names(container)
     }
 
@@ -98,8 +111,10 @@ impl Engine {
         let record = container.record();
         let mut user_defined = Vec::new();
         for name in in_order(&record) {
-            let network = self.networks.find(name)?;
-            self.write_zone(&network)?;
+            let network = self.network_of(name)?;
+            if !is_shared(&network) {
+                self.write_zone(&network)?;
+            }
             if network.name != "bridge" {
                 user_defined.push(network);
             }

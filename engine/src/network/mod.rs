@@ -7,6 +7,7 @@ mod live;
 pub(crate) mod ops;
 mod ports;
 mod restore;
+mod shared;
 mod subnets;
 mod zones;
 
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 
 pub(crate) use attach::Attached;
+pub use shared::{Guest, GuestEndpoint, GuestIdentity, SharedNetworks};
 pub(crate) use zones::SLOTS;
 
 use crate::clock;

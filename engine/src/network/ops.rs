@@ -287,7 +287,8 @@ impl Engine {
         container: &str,
         endpoint: EndpointSettings,
     ) -> Result<()> {
-        let network = self.networks.find(name)?;
+        let (engine, given) = (self.shared(), name.to_owned());
+        let network = blocking(move || engine.network_of(&given)).await?;
         let container = self.containers.find(container)?;
         if matches!(network.driver.as_str(), "host" | "null") {
             return Err(EngineError::forbidden(
@@ -334,12 +335,19 @@ impl Engine {
 
     /// Disconnects a container from a network, now if it runs.
     pub async fn network_disconnect(&self, name: &str, container: &str, force: bool) -> Result<()> {
-        let network = self.networks.find(name)?;
+        let (engine, given) = (self.shared(), name.to_owned());
+        let network = blocking(move || engine.network_of(&given)).await?;
         let container = match self.containers.find(container) {
             Err(error) if force && error.is_not_found() => return Ok(()),
             found => found?,
         };
         let _turn = container.turn().await;
+        if container.lock().record.extras.netns.is_some() {
+            return Err(EngineError::forbidden(format!(
+                "container {} is not attached to network {} by hand: its service decides",
+                container.id, network.name
+            )));
+        }
         if !container.lock().record.networks.contains_key(&network.name) {
             return Err(EngineError::forbidden(format!(
                 "container {} is not connected to network {}",

@@ -44,6 +44,9 @@ impl Engine {
                 .filter_map(|name| Some((name.clone(), self.networks.find(name).ok()?)))
                 .collect();
             let gateway = gateway_network(&record, &networks);
+            desired
+                .endpoints
+                .extend(self.gateway_endpoint(&record, &netns));
             for (number, name) in in_order(&record).into_iter().enumerate() {
                 let (Some(network), settings) = (networks.get(name), &record.networks[name]) else {
                     continue;
@@ -60,7 +63,11 @@ impl Engine {
                         name: record.name.clone(),
                         network: network.id.clone(),
                         netns: netns.clone(),
-                        ifname: format!("eth{number}"),
+                        ifname: record
+                            .interfaces
+                            .get(name)
+                            .cloned()
+                            .unwrap_or_else(|| format!("eth{number}")),
                         addresses,
                         mac: settings.mac_address.parse().ok(),
                         default_route: is_gateway,

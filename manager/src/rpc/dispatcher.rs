@@ -7,8 +7,8 @@ use skep_model::{NodeId, NodeRole};
 use skep_pki::Peer;
 use skep_proto::v1::dispatcher_server::Dispatcher;
 use skep_proto::v1::{
-    AgentMessage, Empty, Heard, ManagerMessage, ManagerPeer, Managers, Welcome, agent_message,
-    manager_message,
+    AgentMessage, ControlPayload, ControlReply, Empty, Heard, ManagerMessage, ManagerPeer,
+    Managers, Welcome, agent_message, manager_message,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use crate::assignments::{Items, complete, difference};
 use crate::caller::require;
 use crate::manager::Core;
+use crate::rpc::attach;
 
 /// Changes are collected this long before an agent is told.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -59,6 +60,17 @@ impl Dispatcher for DispatcherService {
         };
         tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<ControlPayload>,
+    ) -> Result<Response<ControlReply>, Status> {
+        let node = require(&request, &self.0.cluster)?.peer.node;
+        let payload = request.into_inner().payload;
+        Ok(Response::new(
+            attach::answer(&self.0, &node, &payload).await,
+        ))
     }
 }
 

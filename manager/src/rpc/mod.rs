@@ -1,5 +1,6 @@
 //! The services that a manager's listener offers, one file each.
 
+pub mod attach;
 pub mod ca;
 pub mod control;
 pub mod dispatcher;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_model::{
-    Attachment, AttachmentId, Cluster, ClusterId, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId,
-    Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, Version,
+    Attachment, AttachmentId, Cluster, ClusterId, Config, ConfigId, Network, NetworkId, Node,
+    NodeId, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, Version,
 };
 
 use crate::state::{State, Table};

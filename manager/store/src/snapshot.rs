@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use skep_model::{
-    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
-    ServiceId, Stack, StackId, Task, TaskId, Version,
+    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret,
+    SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Version,
 };
 
 use crate::commit::Change;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::{
-    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service,
-    ServiceId, Stack, Task, TaskId, TaskState, Version,
+    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret,
+    SecretId, Service, ServiceId, Stack, Task, TaskId, TaskState, Version,
 };
 
 use crate::record::Record;

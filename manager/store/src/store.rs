@@ -359,14 +359,14 @@ fn check_removed_are_unused(state: &State, commit: &Commit) -> Result<(), Confli
     let after = Snapshot {
         state: Arc::new(state.clone()),
     };
-    let name = |service: &Arc<skep_model::Service>| service.spec.name.clone();
+    let name = |service: &Arc<skep_model::Service>| format!("service {}", service.spec.name);
     for key in removed {
         let user = match key {
             Key::Network(id) => {
                 let guest = after.attachments_on_network(id).next();
-                let guest = guest.map(|place| place.container.name.clone());
+                let guest = guest.map(|place| format!("container {}", place.container.name));
                 let service = after.services_on_network(id).next();
-                service.map(|service| name(service)).or(guest)
+                service.map(name).or(guest)
             }
             Key::Secret(id) => after.services_with_secret(id).next().map(name),
             Key::Config(id) => after.services_with_config(id).next().map(name),

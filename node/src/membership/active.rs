@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
+use skep_agent::guests::{self, Keeper};
 use skep_agent::{AgentEvent, Session, Worker};
 use skep_api::cluster::{LocalCluster, LocalState};
 use skep_api::texts;
+use skep_engine::SharedNetworks;
 use skep_manager::{Manager, ManagerConfig, Timing, clock};
 use skep_model::node::NodeDescription;
 use skep_model::{ControlError, Kind, NodeId, NodeRole};
@@ -140,7 +142,12 @@ impl Active {
                 .map_err(|error| internal(skep_error_chain(&error)))?;
         }
         active.spawn(Arc::clone(&worker).watch_containers());
-        active.spawn(worker.keep_network());
+        active.spawn(Arc::clone(&worker).keep_network());
+        let (keeper, requests) = Keeper::new(Arc::clone(&worker));
+        active.spawn(guests::keep(worker, requests));
+        let engine = Arc::clone(&active.around.engine);
+        let keeper: Arc<dyn SharedNetworks> = Arc::new(keeper);
+        active.spawn(async move { engine.set_shared_networks(Some(keeper)).await });
         active.restart_session();
         let locking = Arc::clone(&active);
         active.spawn(async move { locking.keep_lock().await });
@@ -582,6 +589,7 @@ impl Active {
 
     /// Stops agent and manager. Containers go on.
     pub async fn stop(&self) {
+        self.around.engine.set_shared_networks(None).await;
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}

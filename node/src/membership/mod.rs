@@ -542,6 +542,14 @@ impl Cluster for Membership {
         manager.snapshot(stale).await
     }
 
+    fn networks_here(&self) -> Vec<Arc<skep_model::Network>> {
+        let active = self.active().ok();
+        let assigned = active.map(|active| active.worker().assigned());
+        assigned.map_or(Vec::new(), |assigned| {
+            assigned.networks.values().cloned().collect()
+        })
+    }
+
     fn watch(&self) -> Option<skep_store::Watch> {
         Some(self.active().ok()?.manager().ok()?.watch())
     }

@@ -15,6 +15,7 @@ use crate::guard::Guard;
 use crate::http::{self, Answer, PAGE_TIMEOUT};
 use crate::needs;
 use crate::run::{Ran, TIMEOUT, run, words};
+use crate::wait::{eventually, holds, secs};
 
 /// Clusters live here, under short names: paths of unix sockets are at most 107 bytes long.
 const PLACE: &str = "/tmp";
@@ -299,6 +300,26 @@ impl Cluster {
     #[track_caller]
     pub fn start(&self, node: &str) {
         self.dev("start", &[node]).ok();
+    }
+
+    /// Ends a container's first process from outside, as a crash would.
+    #[track_caller]
+    pub fn end_process(&self, pid: u32) {
+        assert!(
+            self.processes()
+                .iter()
+                .any(|process| process.starts_with(&format!("{pid} "))),
+            "{pid} is none of ours"
+        );
+        let ran = run(
+            Command::new("kill").args(["-9", &pid.to_string()]),
+            b"",
+            secs(5),
+        );
+        ran.ok();
+        eventually("the process is gone", secs(5), || {
+            holds(!is_alive(pid), pid)
+        });
     }
 
     /// The process of a node's daemon.

@@ -110,7 +110,7 @@ fn a_worker_dies_or_is_cut_off() {
                 .expect("n2 has tasks");
             let pid = before[&victim.id];
             c.kill("n2");
-            end_process(c, pid);
+            c.end_process(pid);
             c.start("n2");
             eventually("its end is told", secs(10), || {
                 let tasks = c.try_tasks("n1", "web")?;
@@ -180,25 +180,6 @@ fn a_worker_dies_or_is_cut_off() {
         }
     });
     checks.end();
-}
-
-/// Ends a container's first process from outside, as a crash would.
-fn end_process(c: &Cluster, pid: u32) {
-    assert!(
-        c.processes()
-            .iter()
-            .any(|process| process.starts_with(&format!("{pid} "))),
-        "{pid} is none of ours"
-    );
-    let ran = skep_e2e::run::run(
-        std::process::Command::new("kill").args(["-9", &pid.to_string()]),
-        b"",
-        secs(5),
-    );
-    ran.ok();
-    eventually("the process is gone", secs(5), || {
-        holds(!skep_e2e::cluster::is_alive(pid), pid)
-    });
 }
 
 #[test]

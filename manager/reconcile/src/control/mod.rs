@@ -7,6 +7,7 @@ use skep_model::{ControlError, ControlRequest, ControlResponse, Kind, Random, Ti
 use skep_store::{Commit, FindError, Snapshot, Transaction};
 
 mod attachment;
+pub use attachment::check_attachable;
 mod cluster;
 pub use cluster::check_authority;
 mod network;
