@@ -1,16 +1,15 @@
 //! From what is assigned to what the host's network should be. Pure.
 
 pub(crate) mod guest;
+mod zone;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use skep_dns::Zone;
 use skep_engine::Guest;
 use skep_model::port::PublishMode;
-use skep_model::service::ResolutionMode;
 use skep_model::{Network, NetworkId, Protocol, Task, TaskId};
 use skep_net::{
     GatewayLeg, HostPort, HostState, IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode,
@@ -19,6 +18,7 @@ use skep_net::{
 use skep_proto::assignment::{Endpoint, ServiceOnNetwork};
 
 use crate::assigned::Assigned;
+pub use zone::zone;
 
 /// Room that VXLAN takes from the underlay's MTU: over IPv4, over IPv6.
 const OVERHEAD: (u32, u32) = (50, 70);
@@ -273,46 +273,6 @@ fn services(networks: &[&Network], assigned: &Assigned) -> Vec<Vip> {
     vips
 }
 
-/// One network's names (swarm.md §3.4): services and aliases lead to the virtual address, or to
-/// the tasks where there is none; `tasks.` names, container names and host names to tasks.
-pub fn zone(network: &Network, assigned: &Assigned) -> Zone {
-    let mut zone = Zone::new(network.spec.name.clone());
-    for service in assigned.services_on(&network.id) {
-        let names: Vec<&str> = std::iter::once(service.name.as_str())
-            .chain(service.aliases.iter().map(String::as_str))
-            // Plain containers belong to no service.
-            .filter(|name| !name.is_empty())
-            .collect();
-        let vips: Vec<IpAddr> = parse_all(&service.vips).iter().map(IpNet::addr).collect();
-        for endpoint in serving(service) {
-            for address in parse_all(&endpoint.addresses).iter().map(IpNet::addr) {
-                for name in &names {
-                    zone.add(&format!("tasks.{name}"), address);
-                    if service.mode == ResolutionMode::Dnsrr || vips.is_empty() {
-                        zone.add(name, address);
-                    }
-                }
-                let own = [&endpoint.name, &endpoint.container_name, &endpoint.hostname];
-                for name in own.into_iter().chain(&endpoint.aliases) {
-                    if !name.is_empty() {
-                        zone.add(name, address);
-                    }
-                }
-                zone.point(address, &endpoint.container_name);
-            }
-        }
-        // The name stays while there is a virtual address, so that a service without a ready
-        // task refuses connections at once instead of being unknown.
-        for vip in vips {
-            for name in &names {
-                zone.add(name, vip);
-            }
-            zone.point(vip, &service.name);
-        }
-    }
-    zone
-}
-
 fn serving(service: &ServiceOnNetwork) -> impl Iterator<Item = &Endpoint> {
     service.endpoints.iter().filter(|endpoint| endpoint.serves)
 }
@@ -391,6 +351,7 @@ mod tests {
     use std::sync::Arc;
 
     use skep_model::network::IpamConfig;
+    use skep_model::service::ResolutionMode;
     use skep_model::task::NetworkAttachment;
     use skep_model::{NetworkSpec, ServiceId};
     use skep_proto::assignment;
@@ -432,6 +393,7 @@ mod tests {
             mode: ResolutionMode::Vip,
             vips: vec!["10.0.1.2/24".into()],
             aliases: vec!["w".into()],
+            stack: String::new(),
             ports: Vec::new(),
             endpoints: vec![
                 endpoint("1", "me", "10.0.1.3/24", true),
@@ -491,20 +453,6 @@ mod tests {
         assert_eq!(vips[0].backends, wanted);
         assert_eq!(state.sandboxes[0].endpoints[0].ifname, "eth0");
         assert_eq!(state.sandboxes[0].gateway.as_ref().unwrap().ifname, "eth1");
-    }
-
-    #[test]
-    fn names_lead_to_the_virtual_address_and_tasks_names_to_tasks() {
-        let assigned = assigned();
-        let network = Arc::clone(&assigned.networks[&NetworkId::new("net")]);
-        let zone = zone(&network, &assigned);
-        let vip: IpAddr = "10.0.1.2".parse().unwrap();
-        assert_eq!(zone.names["web"], [vip]);
-        assert_eq!(zone.names["w"], [vip]);
-        assert_eq!(zone.names["tasks.web"].len(), 2);
-        assert!(zone.names.contains_key("web.1"));
-        assert!(!zone.names.contains_key("web.3"));
-        assert_eq!(zone.pointers[&vip], "web");
     }
 
     #[test]

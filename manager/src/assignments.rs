@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use skep_model::service::ResolutionMode;
+use skep_model::stack::STACK_LABEL;
 use skep_model::{
     Attachment, Network, NetworkId, Node, NodeId, NodeRole, PublishMode, Service, ServiceId, Task,
     TaskId, TaskSpec, TaskState,
@@ -215,7 +216,7 @@ fn network_items(snapshot: &Snapshot, network: &Arc<Network>) -> Vec<Encoded> {
             || (network.spec.ingress && publishes(service));
         if is_on {
             let tasks = tasks.get(&service.id).map_or(&[][..], Vec::as_slice);
-            let item = Item::Service(service_on(service, network, tasks));
+            let item = Item::Service(service_on(snapshot, service, network, tasks));
             items.push((item.key(), encode(&item).into()));
         }
     }
@@ -234,7 +235,12 @@ fn publishes(service: &Service) -> bool {
         .any(|port| port.publish_mode == PublishMode::Ingress)
 }
 
-fn service_on(service: &Service, network: &Network, tasks: &[&Arc<Task>]) -> ServiceOnNetwork {
+fn service_on(
+    snapshot: &Snapshot,
+    service: &Service,
+    network: &Network,
+    tasks: &[&Arc<Task>],
+) -> ServiceOnNetwork {
     let mut aliases: BTreeSet<String> = BTreeSet::new();
     let configs = service
         .spec
@@ -265,6 +271,12 @@ fn service_on(service: &Service, network: &Network, tasks: &[&Arc<Task>]) -> Ser
             .map(|vip| vip.addr.clone())
             .collect(),
         aliases: aliases.into_iter().collect(),
+        stack: service
+            .spec
+            .labels
+            .get(STACK_LABEL)
+            .cloned()
+            .unwrap_or_default(),
         ports: if network.spec.ingress {
             service.endpoint.ports.clone()
         } else {
@@ -273,37 +285,49 @@ fn service_on(service: &Service, network: &Network, tasks: &[&Arc<Task>]) -> Ser
         endpoints: tasks
             .iter()
             .filter(|task| !task.node_id.is_empty() && !task.status.state.is_terminal())
-            .map(|task| endpoint(task, &network.id))
+            .map(|task| endpoint(snapshot, task, &network.id))
             .collect(),
     }
 }
 
-fn endpoint(task: &Task, network: &NetworkId) -> Endpoint {
+fn endpoint(snapshot: &Snapshot, task: &Task, network: &NetworkId) -> Endpoint {
     let addresses = task
         .attachments
         .iter()
         .filter(|attachment| attachment.network_id == *network)
         .flat_map(|attachment| attachment.addresses.iter().cloned())
         .collect();
-    // A host name with a template is expanded on the node; only plain ones are known here.
-    let hostname = task
-        .spec
-        .container()
-        .map_or("", |container| &container.hostname);
+    let container = task.status.container_status.as_ref();
+    let short = container.and_then(|container| container.container_id.get(..12));
     Endpoint {
         task: task.id.clone(),
         name: task.name(),
         container_name: task.container_name(),
-        hostname: if hostname.contains("{{") {
-            String::new()
-        } else {
-            hostname.to_owned()
-        },
+        hostname: hostname(snapshot, task),
         node: task.node_id.clone(),
         addresses,
         serves: task.serves(),
-        aliases: Vec::new(),
+        aliases: short.map(str::to_owned).into_iter().collect(),
     }
+}
+
+/// The host name that a task's spec asks for, as its node expands it; empty when it asks for none.
+fn hostname(snapshot: &Snapshot, task: &Task) -> String {
+    let container = task.spec.container();
+    let wanted = container.map_or("", |container| &container.hostname);
+    if !wanted.contains("{{") {
+        return wanted.to_owned();
+    }
+    let node = snapshot.node(&task.node_id);
+    let node = node
+        .map(|node| node.description.clone())
+        .unwrap_or_default();
+    let context = task.template_context(
+        &node.hostname,
+        &node.platform.architecture,
+        &node.platform.os,
+    );
+    skep_model::template::expand(wanted, &context).unwrap_or_default()
 }
 
 /// The plain containers on a network, if any.
@@ -320,6 +344,7 @@ fn guests_on(snapshot: &Snapshot, network: &NetworkId) -> Option<ServiceOnNetwor
         mode: ResolutionMode::Dnsrr,
         vips: Vec::new(),
         aliases: Vec::new(),
+        stack: String::new(),
         ports: Vec::new(),
         endpoints,
     })

@@ -22,6 +22,7 @@ pub mod service;
 pub mod stack;
 pub mod state;
 pub mod task;
+pub mod template;
 pub mod time;
 pub mod validate;
 

@@ -12,6 +12,7 @@ use crate::port::PortConfig;
 use crate::resources::{GenericResource, ResourceRequirements};
 use crate::serde_help::{is_zero, null_default};
 use crate::service::Endpoint;
+use crate::template::Context;
 use crate::{Nanos, NetworkId, NodeId, ServiceId, TaskId, TaskState, Timestamp, Version};
 
 /// What each task of a service is (`TaskSpec` of the API).
@@ -256,6 +257,26 @@ pub struct Task {
 }
 
 impl Task {
+    /// What templates of this task may speak of, on a node with this host name, architecture and
+    /// operating system.
+    pub fn template_context(&self, hostname: &str, architecture: &str, os: &str) -> Context {
+        Context {
+            service_id: self.service_id.to_string(),
+            service_name: self.service_name.clone(),
+            service_labels: self.labels.clone(),
+            node_id: self.node_id.to_string(),
+            node_hostname: hostname.to_owned(),
+            node_architecture: architecture.to_owned(),
+            node_os: os.to_owned(),
+            task_id: self.id.to_string(),
+            task_name: self.container_name(),
+            task_slot: match self.slot {
+                0 => self.node_id.to_string(),
+                slot => slot.to_string(),
+            },
+        }
+    }
+
     /// `web.3` or, for global services, `web.<node id>`.
     pub fn name(&self) -> String {
         if self.slot != 0 {

@@ -11,7 +11,7 @@ use crate::port::PublishMode;
 use crate::service::{FailureAction, ReplicatedJob, ResolutionMode, UpdateConfig};
 use crate::{
     ConfigSpec, Constraint, ControlError, MemoryBytes, NanoCpus, NetworkSpec, SecretSpec,
-    ServiceMode, ServiceSpec,
+    ServiceMode, ServiceSpec, template,
 };
 
 type Checked = Result<(), ControlError>;
@@ -57,6 +57,7 @@ fn check_container(container: &ContainerSpec) -> Checked {
             container.image
         ));
     }
+    check_templates(container)?;
     for mount in &container.mounts {
         if mount.target.is_empty() {
             return refuse("ContainerSpec: mount target must be provided");
@@ -116,6 +117,23 @@ fn check_container(container: &ContainerSpec) -> Checked {
             .collect(),
     )?;
     container.healthcheck.as_ref().map_or(Ok(()), check_health)
+}
+
+/// Refuses templates that no node could expand.
+fn check_templates(container: &ContainerSpec) -> Checked {
+    let nobody = template::Context::default();
+    let hostname = std::iter::once(("hostname", &container.hostname));
+    let env = container.env.iter().map(|variable| ("env", variable));
+    let mounts = container
+        .mounts
+        .iter()
+        .flat_map(|mount| [("mount", &mount.source), ("mount", &mount.target)]);
+    for (what, text) in hostname.chain(env).chain(mounts) {
+        if let Err(error) = template::expand(text, &nobody) {
+            return refuse(format!("ContainerSpec: expanding {what} failed: {error}"));
+        }
+    }
+    Ok(())
 }
 
 fn check_health(health: &HealthConfig) -> Checked {

@@ -70,6 +70,9 @@ pub struct ServiceOnNetwork {
     /// With prefix length.
     pub vips: Vec<String>,
     pub aliases: Vec<String>,
+    /// The stack it belongs to; empty when none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stack: String,
     /// Ports published in ingress mode; only on the ingress network.
     pub ports: Vec<PortConfig>,
     /// Ordered by task id.

@@ -158,6 +158,7 @@ mod tests {
             mode: ResolutionMode::Dnsrr,
             vips: Vec::new(),
             aliases: Vec::new(),
+            stack: String::new(),
             ports: Vec::new(),
             endpoints: endpoints.collect(),
         };

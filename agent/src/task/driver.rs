@@ -320,7 +320,13 @@ impl Driver {
             .await
             .unwrap_or_default();
         let shown = shown_networks(&task, &assigned);
-        let extras = spec::extras(&task, netns, zones, &resolv, shown);
+        let mut extras = spec::extras(&task, netns, zones, &resolv, shown);
+        if let Some(dns) = extras.dns.as_mut()
+            && !network::needs_gateway(&task, &assigned)
+        {
+            // Who may not leave does not ask outside either.
+            dns.upstreams.clear();
+        }
         match self
             .worker
             .engine

@@ -3,4 +3,3 @@
 pub mod driver;
 pub mod spec;
 pub mod step;
-pub mod template;

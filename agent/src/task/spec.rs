@@ -10,11 +10,12 @@ use skep_engine::types::{
 };
 use skep_engine::{CreateExtras, HostsEntry, InjectedFile};
 use skep_model::container::{ContainerSpec, FileTarget};
+use skep_model::stack::STACK_LABEL;
 use skep_model::{ConfigId, SecretId, Task};
 use zeroize::Zeroizing;
 
 use crate::assigned::Assigned;
-use crate::task::template::{Context, TemplateError, expand};
+use skep_model::template::{Context, TemplateError, expand};
 
 /// Label by which a restarted agent finds its containers.
 pub const TASK_ID_LABEL: &str = "com.docker.swarm.task.id";
@@ -39,24 +40,11 @@ pub enum SpecError {
 /// What templates of this task may speak of.
 pub fn template_context(task: &Task, assigned: &Assigned) -> Context {
     let local = assigned.local.as_deref();
-    Context {
-        service_id: task.service_id.to_string(),
-        service_name: task.service_name.clone(),
-        service_labels: task.labels.clone(),
-        node_id: task.node_id.to_string(),
-        node_hostname: local
-            .map(|local| local.hostname.clone())
-            .unwrap_or_default(),
-        node_architecture: std::env::consts::ARCH.to_owned(),
-        node_os: std::env::consts::OS.to_owned(),
-        task_id: task.id.to_string(),
-        task_name: task.container_name(),
-        task_slot: if task.slot == 0 {
-            task.node_id.to_string()
-        } else {
-            task.slot.to_string()
-        },
-    }
+    task.template_context(
+        local.map_or("", |local| &local.hostname),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+    )
 }
 
 /// The create body of a task's container.
@@ -208,6 +196,7 @@ pub fn extras(
     let spec = task.spec.container();
     let mut dns = DnsConfig::from_resolv_conf(host_resolv_conf);
     dns.zones = zones;
+    dns.group = task.labels.get(STACK_LABEL).cloned().unwrap_or_default();
     if let Some(wanted) = spec.and_then(|spec| spec.dns_config.as_ref()) {
         if !wanted.nameservers.is_empty() {
             dns.upstreams = wanted

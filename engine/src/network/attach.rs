@@ -222,6 +222,7 @@ impl Engine {
         };
         DnsConfig {
             zones: Vec::new(),
+            group: String::new(),
             upstreams: servers,
             search: first([&host.dns_search, &self.config.dns_search, &of_host.search]),
             options: first([

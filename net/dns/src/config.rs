@@ -16,6 +16,8 @@ pub struct DnsConfig {
     /// Zone files of the networks the container is on, in order of attachment.
     /// A file that does not exist (yet) is an empty network.
     pub zones: Vec<PathBuf>,
+    /// Whose names come first where several groups on a network use the same one: the stack.
+    pub group: String,
     /// Resolvers for names that no zone knows, asked from the host's network
     /// namespace. None: such names get an error, nothing leaves the host.
     pub upstreams: Vec<SocketAddr>,

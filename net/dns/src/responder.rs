@@ -168,15 +168,13 @@ impl Responder {
     /// `name.network` is tried with the network of that name.
     fn addresses(&self, name: &str) -> Option<&[IpAddr]> {
         let zones = || self.sources.iter().map(|source| &source.zone);
-        zones()
-            .find_map(|zone| zone.names.get(name))
-            .or_else(|| {
-                zones().find_map(|zone| {
-                    let stem = strip_network(name, &zone.network)?;
-                    zone.names.get(stem)
-                })
+        let group = &self.config.group;
+        zones().find_map(|zone| zone.find(group, name)).or_else(|| {
+            zones().find_map(|zone| {
+                let stem = strip_network(name, &zone.network)?;
+                zone.find(group, stem)
             })
-            .map(Vec::as_slice)
+        })
     }
 
     fn pointer(&self, address: IpAddr) -> Option<String> {

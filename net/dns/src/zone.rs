@@ -21,6 +21,9 @@ pub struct Zone {
     /// Name → addresses of both families. Several addresses are shuffled per
     /// answer. A name with no address is known (NOERROR, empty).
     pub names: BTreeMap<String, Vec<IpAddr>>,
+    /// Names as one group on the network sees them, before `names`: group → name → addresses.
+    /// Only what differs is in here.
+    pub groups: BTreeMap<String, BTreeMap<String, Vec<IpAddr>>>,
     /// Address → name, answered as `name.network.`.
     pub pointers: BTreeMap<IpAddr, String>,
 }
@@ -62,6 +65,13 @@ impl std::error::Error for ZoneError {
     }
 }
 
+fn put(names: &mut BTreeMap<String, Vec<IpAddr>>, name: &str, address: IpAddr) {
+    let addresses = names.entry(name.to_ascii_lowercase()).or_default();
+    if !addresses.contains(&address) {
+        addresses.push(address);
+    }
+}
+
 impl Zone {
     /// An empty zone of this network.
     pub fn new(network: impl Into<String>) -> Self {
@@ -73,10 +83,27 @@ impl Zone {
 
     /// Adds an address to a name (lower-cased); twice the same is once.
     pub fn add(&mut self, name: &str, address: IpAddr) {
-        let addresses = self.names.entry(name.to_ascii_lowercase()).or_default();
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
+        put(&mut self.names, name, address);
+    }
+
+    /// Makes a name known, whether it has an address or not.
+    pub fn know(&mut self, name: &str) {
+        self.names.entry(name.to_ascii_lowercase()).or_default();
+    }
+
+    /// Adds an address to what one group alone finds under a name.
+    pub fn add_for(&mut self, group: &str, name: &str, address: IpAddr) {
+        put(
+            self.groups.entry(group.to_owned()).or_default(),
+            name,
+            address,
+        );
+    }
+
+    /// What `group` finds under a lower-case name.
+    pub fn find(&self, group: &str, name: &str) -> Option<&[IpAddr]> {
+        let own = self.groups.get(group).and_then(|names| names.get(name));
+        own.or_else(|| self.names.get(name)).map(Vec::as_slice)
     }
 
     /// Makes the reverse lookup of this address answer `name`.

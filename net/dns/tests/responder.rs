@@ -318,3 +318,31 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_group_finds_its_own_name_before_that_of_others() {
+    let mut shared = zone("front", &[("db", &["10.0.1.3", "10.0.1.4"])]);
+    shared.add_for("shop", "db", "10.0.1.4".parse().unwrap());
+    for (group, wanted) in [
+        ("shop", vec!["10.0.1.4"]),
+        ("blog", vec!["10.0.1.3", "10.0.1.4"]),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("0.zone");
+        shared.write(&path).unwrap();
+        let mut responder = Responder::new(DnsConfig {
+            zones: vec![path],
+            group: group.to_owned(),
+            ..DnsConfig::default()
+        });
+        for name in ["db", "DB.front"] {
+            let asked = query(name, A, None);
+            let Outcome::Reply(reply) = responder.answer(&asked, false, 7) else {
+                panic!("{name} is not answered");
+            };
+            let mut found = parse(&reply, &asked).addresses;
+            found.sort();
+            assert_eq!(found, wanted, "{name} in {group}");
+        }
+    }
+}
