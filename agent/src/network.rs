@@ -1,6 +1,7 @@
 //! From what is assigned to what the host's network should be. Pure.
 
 pub(crate) mod guest;
+mod mesh;
 mod zone;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,11 +10,10 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use skep_engine::Guest;
-use skep_model::port::PublishMode;
 use skep_model::{Network, NetworkId, Protocol, Task, TaskId};
 use skep_net::{
-    GatewayLeg, HostPort, HostState, IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode,
-    Mac, Overlay, Peer, Proto, PublishedPort, RemoteEndpoint, TaskSandbox, Vip, names,
+    GatewayLeg, HostPort, HostState, LocalEndpoint, LocalNode, Mac, Overlay, Peer, Proto,
+    RemoteEndpoint, TaskSandbox, Vip, names,
 };
 use skep_proto::assignment::{Endpoint, ServiceOnNetwork};
 
@@ -90,7 +90,7 @@ pub fn sandbox(task: &Task, choice: &SandboxChoice, assigned: &Assigned) -> Task
         ip4,
         ip6: None,
         ingress,
-        open_ports: ingress_ports(task),
+        open_ports: mesh::open_ports(task),
         host_ports: choice.host_ports.clone(),
     });
     TaskSandbox {
@@ -123,7 +123,7 @@ pub fn host_state(
     let mut state = HostState::empty(LocalNode {
         index: local.index,
         vtep,
-        ingress: ingress_addresses(&local.ingress_addresses),
+        ingress: mesh::own_addresses(&local.ingress_addresses),
         ingress_mtu: tunnel_mtu(
             assigned.ingress().map_or(0, |network| network.mtu),
             underlay_mtu,
@@ -178,41 +178,10 @@ pub fn host_state(
         .collect();
     if let Some(ingress) = assigned.ingress() {
         for service in assigned.services_on(&ingress.id) {
-            mesh(service, assigned, &mut state);
+            mesh::service(service, assigned, &mut state);
         }
     }
     Some(state)
-}
-
-/// A service's part of the routing mesh.
-fn mesh(service: &ServiceOnNetwork, assigned: &Assigned, state: &mut HostState) {
-    for endpoint in &service.endpoints {
-        if let Some(node) = node_index(endpoint, assigned) {
-            let ips = parse_all(&endpoint.addresses)
-                .iter()
-                .map(IpNet::addr)
-                .collect();
-            state.ingress_endpoints.push(IngressEndpoint { ips, node });
-        }
-    }
-    for port in service
-        .ports
-        .iter()
-        .filter(|port| port.publish_mode == PublishMode::Ingress)
-    {
-        let backends = service
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.serves)
-            .flat_map(|endpoint| parse_all(&endpoint.addresses))
-            .map(|net| (net.addr(), port.target_port))
-            .collect();
-        state.published.push(PublishedPort {
-            proto: proto(port.protocol),
-            port: port.published_port,
-            backends,
-        });
-    }
 }
 
 fn overlay(network: &Network, assigned: &Assigned) -> Overlay {
@@ -275,36 +244,6 @@ fn services(networks: &[&Network], assigned: &Assigned) -> Vec<Vip> {
 
 fn serving(service: &ServiceOnNetwork) -> impl Iterator<Item = &Endpoint> {
     service.endpoints.iter().filter(|endpoint| endpoint.serves)
-}
-
-fn node_index(endpoint: &Endpoint, assigned: &Assigned) -> Option<u16> {
-    let local = assigned.local.as_ref()?;
-    if endpoint.node == local.node {
-        return Some(local.index);
-    }
-    assigned.peers.get(&endpoint.node).map(|peer| peer.index)
-}
-
-/// Container ports that a task publishes through the mesh.
-fn ingress_ports(task: &Task) -> Vec<(Proto, u16)> {
-    let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
-    ports
-        .filter(|port| port.publish_mode == PublishMode::Ingress)
-        .map(|port| (proto(port.protocol), port.target_port))
-        .collect()
-}
-
-fn ingress_addresses(texts: &[String]) -> Option<IngressAddresses> {
-    let nets = parse_all(texts);
-    let ip4 = nets.iter().find_map(|net| match net {
-        IpNet::V4(net) => Some(*net),
-        IpNet::V6(_) => None,
-    })?;
-    let ip6 = nets.iter().find_map(|net| match net {
-        IpNet::V6(net) => Some(*net),
-        IpNet::V4(_) => None,
-    });
-    Some(IngressAddresses { ip4, ip6 })
 }
 
 fn tunnel_mtu(allocated: u32, underlay: u32, vtep: IpAddr) -> u32 {
