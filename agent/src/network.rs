@@ -5,7 +5,7 @@ mod mesh;
 mod zone;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -36,6 +36,9 @@ pub fn zone_path(run_dir: &Path, network: &NetworkId) -> PathBuf {
 pub struct SandboxChoice {
     /// Address of the leg to the root namespace.
     pub gateway: Option<Ipv4Addr>,
+    /// Its IPv6 address; none where the node has no IPv6.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
     /// Where the task's resolver listens, UDP and TCP.
     pub dns_ports: Option<(u16, u16)>,
     /// Ports of this node, with those the user left open filled in.
@@ -88,7 +91,7 @@ pub fn sandbox(task: &Task, choice: &SandboxChoice, assigned: &Assigned) -> Task
         id: task.id.to_string(),
         ifname: format!("eth{}", endpoints.len()),
         ip4,
-        ip6: None,
+        ip6: choice.gateway6,
         ingress,
         open_ports: mesh::open_ports(task),
         host_ports: choice.host_ports.clone(),
@@ -380,6 +383,7 @@ mod tests {
         let assigned = assigned();
         let choice = SandboxChoice {
             gateway: Some(Ipv4Addr::new(172, 18, 0, 2)),
+            gateway6: None,
             dns_ports: None,
             host_ports: vec![],
         };

@@ -9,7 +9,8 @@ use std::time::Duration;
 use skep_engine::{Engine, EventQuery, Filters, Guest, ListOptions};
 use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
 use skep_net::{
-    Connections, Failure, Host, HostPort, NetError, StaleFlows, names, next_gateway_address,
+    Connections, Failure, Host, HostPort, NetError, StaleFlows, gateway_address6, names,
+    next_gateway_address,
 };
 use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
@@ -462,8 +463,12 @@ impl Worker {
                 target: port.target_port,
             })
             .collect();
+        let gateway6 = gateway
+            .filter(|_| self.host.speaks_ip6())
+            .map(|ip4| gateway_address6(self.host.config(), ip4));
         Ok(SandboxChoice {
             gateway,
+            gateway6,
             dns_ports: None,
             host_ports,
         })

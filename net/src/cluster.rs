@@ -1,7 +1,7 @@
 //! The cluster's half: overlays, sandboxes, service addresses, routing mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -14,12 +14,12 @@ use crate::names;
 use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::entry;
 use crate::nft;
-use crate::plan::mesh::{self, Served};
-use crate::plan::{overlay, services, task};
+use crate::plan::published::{At, Served};
+use crate::plan::{mesh, overlay, services, task};
 use crate::ports::{self, Refused};
 use crate::sysctl;
 use crate::view::{LinkKind, NsKey, Scope, Wanted};
-use crate::{Host, HostState, NetError, Netns, Overlay, Proto, Report, TaskSandbox, Vip};
+use crate::{Host, HostState, NetError, Netns, Overlay, Report, TaskSandbox, Vip};
 
 /// The owner of cluster-wide ports in the table of held ports.
 const MESH_OWNER: &str = "routing mesh";
@@ -209,11 +209,9 @@ impl Host {
     /// takes part in the mesh with IPv4 alone.
     fn as_possible(&self, desired: &HostState) -> HostState {
         let mut possible = desired.clone();
-        let off = self
-            .ground
-            .root
-            .run(|| crate::sysctl::get("net/ipv6/conf/all/disable_ipv6").as_deref() != Some("0"));
-        if let (Ok(true), Some(ingress)) = (off, possible.node.ingress.as_mut()) {
+        if !self.speaks_ip6()
+            && let Some(ingress) = possible.node.ingress.as_mut()
+        {
             ingress.ip6 = None;
         }
         possible
@@ -329,61 +327,77 @@ impl Host {
     /// Holds the node's published ports; those that cannot be held are not
     /// served here, as another program of this host has them.
     fn reserve(&self, desired: &HostState, report: &mut Report) -> Served {
-        let mut served = Served::of(desired);
-        let all = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
-        let bound = |(proto, port): (Proto, u16), host_ip| BoundPort {
-            proto,
-            target: port,
-            host_ip,
-            host_port: port,
+        let own: Vec<(String, IpNet)> = match desired.names_interfaces() {
+            true => self.look(entry::addresses).into_iter().flatten().collect(),
+            false => Vec::new(),
         };
+        let mut served = Served::of(desired, &own);
+        let bound = |at: &At| BoundPort {
+            proto: at.proto,
+            target: at.port,
+            host_ip: at.ip,
+            host_port: at.port,
+        };
+        let held = |served: &Served| -> Vec<At> {
+            let held = served.ports.iter();
+            held.filter(|(_, answer)| !answer.source.is_relayed())
+                .map(|(at, _)| *at)
+                .collect()
+        };
+        let wanted = held(&served);
         let mut guard = lock(&self.ports);
         // A guard stays with its thread; what it guards may be lent to another.
         let table = &mut *guard;
         table.retain(MESH_OWNER, |held| {
-            served.ports.contains_key(&(held.proto, held.host_port))
+            wanted.iter().any(|at| bound(at) == *held)
         });
-        let wanted: Vec<(Proto, u16)> = served.ports.keys().copied().collect();
-        let held = self.ground.root.run(|| {
-            let mut refused = Vec::new();
-            for key in wanted {
-                for host_ip in all {
-                    match table.hold(MESH_OWNER, &bound(key, host_ip)) {
-                        Ok(()) => {}
-                        // IPv6 may be switched off.
-                        Err(Refused::System(error))
-                            if host_ip.is_ipv6()
-                                && error.kind() != std::io::ErrorKind::AddrInUse => {}
-                        Err(error) => {
-                            refused.push((key, error));
-                            break;
-                        }
-                    }
+        let refused = self.ground.root.run(|| {
+            let mut refused: BTreeMap<At, Refused> = BTreeMap::new();
+            for at in &wanted {
+                // IPv4 comes first; a number is served on both families or none.
+                if at.ip.is_unspecified() && refused.keys().any(|other| other.is_twin(at)) {
+                    continue;
                 }
-            }
-            for (key, _) in &refused {
-                table.retain(MESH_OWNER, |held| (held.proto, held.host_port) != *key);
+                match table.hold(MESH_OWNER, &bound(at)) {
+                    Ok(()) => {}
+                    // IPv6 may be switched off.
+                    Err(Refused::System(error))
+                        if at.ip == Ipv6Addr::UNSPECIFIED
+                            && error.kind() != std::io::ErrorKind::AddrInUse => {}
+                    Err(error) => drop(refused.insert(*at, error)),
+                }
             }
             refused
         });
-        match held {
-            Err(error) => report.fail("published ports", error),
-            Ok(refused) => {
-                for ((proto, port), why) in refused {
-                    served.ports.remove(&(proto, port));
-                    let reason = match why {
-                        Refused::Held => "port is already allocated".into(),
-                        Refused::System(error) => ports::reason(&error),
-                    };
-                    let error = NetError::PublishedPort {
-                        port,
-                        proto,
-                        reason,
-                    };
-                    report.fail(format!("port {port}/{proto}"), error);
-                }
-            }
+        let refused = refused.unwrap_or_else(|error| {
+            report.fail("published ports", error);
+            BTreeMap::new()
+        });
+        for at in refused.keys() {
+            served
+                .ports
+                .retain(|other, _| other != at && !other.is_twin(at));
         }
+        let doubled = std::mem::take(&mut served.doubled).into_iter();
+        let doubled = doubled.map(|at| (at, Refused::Held));
+        for (at, why) in refused.into_iter().chain(doubled) {
+            let reason = match why {
+                Refused::Held => "port is already allocated".into(),
+                // The address is another node's.
+                Refused::System(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                    continue;
+                }
+                Refused::System(error) => ports::reason(&error),
+            };
+            let error = NetError::PublishedPort {
+                port: at.port,
+                proto: at.proto,
+                reason,
+            };
+            report.fail(format!("port {at}"), error);
+        }
+        let kept = held(&served);
+        table.retain(MESH_OWNER, |held| kept.iter().any(|at| bound(at) == *held));
         served
     }
 
@@ -409,8 +423,8 @@ impl Host {
         }
         cluster.tasks = tasks;
 
-        let subnet = IpNet::V4(self.config.gateway_subnet);
-        let targets = MeshTargets::of(subnet, desired, served);
+        let subnets = mesh::gateway_subnets(&self.config);
+        let targets = MeshTargets::of(subnets, desired, served);
         if cluster
             .mesh
             .as_ref()

@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::Proto;
-use crate::desired::cluster::{HostState, TaskSandbox};
+use crate::desired::cluster::{HostState, IngressAddresses, TaskSandbox};
 use crate::netlink::conntrack::Flow;
-use crate::plan::mesh::Served;
+use crate::plan::published::Served;
 
 /// Where to look for flows that have outlived what they lead to, and how to tell them.
 #[derive(Clone, Debug, Default)]
@@ -122,18 +122,16 @@ pub(crate) struct MeshTargets {
 }
 
 impl MeshTargets {
-    pub fn of(gateway_subnet: IpNet, state: &HostState, served: &Served) -> Self {
+    pub fn of(gateway_subnets: [IpNet; 2], state: &HostState, served: &Served) -> Self {
         let mut targets = Self {
             served: served.clone(),
             ..Self::default()
         };
-        targets.subnets.insert(gateway_subnet);
-        if let Some(ingress) = &state.node.ingress {
-            targets.subnets.insert(IpNet::V4(ingress.ip4.trunc()));
-            targets
-                .subnets
-                .extend(ingress.ip6.map(|net| IpNet::V6(net.trunc())));
-        }
+        targets.subnets.extend(gateway_subnets);
+        let ingress = state.node.ingress.iter();
+        targets
+            .subnets
+            .extend(ingress.flat_map(IngressAddresses::subnets));
         targets.live.extend(
             state
                 .ingress_endpoints
@@ -156,14 +154,14 @@ impl MeshTargets {
     /// anew (flows of the time before bypass it).
     pub fn changed_for_flows(&self, before: &Self) -> bool {
         !before.live.is_subset(&self.live)
-            || before.served.ports.iter().any(|(key, backends)| {
-                self.served
-                    .ports
-                    .get(key)
-                    .is_none_or(|now| !backends.is_subset(now))
+            || before.served.ports.iter().any(|(at, answer)| {
+                let now = self.served.ports.get(at);
+                now.is_none_or(|now| !answer.backends.is_subset(&now.backends))
             })
-            || self.served.ports.iter().any(|(key, backends)| {
-                !backends.is_empty() && before.served.ports.get(key).is_none_or(BTreeSet::is_empty)
+            || self.served.ports.iter().any(|(at, answer)| {
+                let before = before.served.ports.get(at);
+                !answer.backends.is_empty()
+                    && before.is_none_or(|before| before.backends.is_empty())
             })
     }
 
@@ -173,7 +171,8 @@ impl MeshTargets {
             .into_iter()
             .find(|proto| proto.number() == flow.protocol);
         let Some(proto) = proto else { return false };
-        let backends = self.served.ports.get(&(proto, flow.to_port));
+        let answer = self.served.answer(proto, flow.to, flow.to_port);
+        let backends = answer.map(|answer| &answer.backends);
         if !flow.is_redirected {
             // From before the port was served; UDP never starts anew by itself.
             return proto == Proto::Udp
@@ -199,6 +198,7 @@ impl MeshTargets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::published::{Answer, At};
 
     fn flow(proto: Proto, to: &str, answered_by: &str) -> Flow {
         Flow::sample(
@@ -243,10 +243,19 @@ mod tests {
 
     #[test]
     fn mesh_flows_follow_their_port() {
-        let key = (Proto::Udp, 80);
+        let at = At {
+            proto: Proto::Udp,
+            port: 80,
+            ip: "0.0.0.0".parse().unwrap(),
+        };
         let backend = ("10.255.1.5".parse().unwrap(), 80);
+        let answer = Answer {
+            backends: BTreeSet::from([backend]),
+            ..Answer::default()
+        };
         let served = Served {
-            ports: BTreeMap::from([(key, BTreeSet::from([backend]))]),
+            ports: BTreeMap::from([(at, answer)]),
+            ..Served::default()
         };
         let mesh = MeshTargets {
             subnets: BTreeSet::from(["10.255.0.0/16".parse().unwrap()]),

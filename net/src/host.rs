@@ -1,11 +1,11 @@
 //! The door: one host's data plane.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::{Ground, open_socket};
@@ -32,17 +32,24 @@ pub struct HostConfig {
     /// Where gateway legs get their addresses; the first one is the gateway.
     /// It is local to the node and must not overlap what its tasks want to reach.
     pub gateway_subnet: Ipv4Net,
+    /// Where gateway legs get their IPv6 addresses, see `gateway_address6`. As
+    /// local to the node, and masqueraded like the other.
+    pub gateway_subnet6: Ipv6Net,
     /// The upper eight bits of our packet marks.
     pub mark_tag: u8,
 }
 
 impl HostConfig {
-    /// Defaults: port 4789, 172.18.0.0/16, tag 0x5a.
+    /// Defaults: port 4789, 172.18.0.0/16, fd73:6b65:7000::/64, tag 0x5a.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Self {
             run_dir: run_dir.into(),
             data_port: 4789,
             gateway_subnet: Ipv4Net::new_assert(Ipv4Addr::new(172, 18, 0, 0), 16),
+            gateway_subnet6: Ipv6Net::new_assert(
+                Ipv6Addr::new(0xfd73, 0x6b65, 0x7000, 0, 0, 0, 0, 0),
+                64,
+            ),
             mark_tag: 0x5a,
         }
     }
@@ -80,6 +87,13 @@ pub fn next_gateway_address(subnet: Ipv4Net, used: &BTreeSet<Ipv4Addr>) -> Optio
         .find(|address| !used.contains(address))
 }
 
+/// The IPv6 address of the gateway leg that has this IPv4 address: as far from the
+/// beginning of its subnet, so that there is nothing more to choose or to keep.
+pub fn gateway_address6(config: &HostConfig, ip4: Ipv4Addr) -> Ipv6Addr {
+    let offset = u32::from(ip4).wrapping_sub(config.gateway_subnet.network().into());
+    Ipv6Addr::from(u128::from(config.gateway_subnet6.network()) | u128::from(offset))
+}
+
 /// The data plane of the host (or namespace) that the daemon runs in. Methods
 /// may be called from any thread, in any namespace; calls that change the same
 /// thing wait for one another.
@@ -102,11 +116,18 @@ impl Host {
     /// Opens the data plane of the namespace the calling thread is in. Changes
     /// nothing yet.
     pub fn open(config: HostConfig) -> Result<Self, NetError> {
-        if config.gateway_subnet.prefix_len() > 29 {
-            return Err(NetError::Invalid {
-                object: format!("gateway subnet {}", config.gateway_subnet),
-                reason: "it is too small".into(),
-            });
+        let subnets = [
+            (IpNet::V4(config.gateway_subnet), 29),
+            // The whole of an IPv4 range fits in.
+            (IpNet::V6(config.gateway_subnet6), 96),
+        ];
+        for (subnet, longest) in subnets {
+            if subnet.prefix_len() > longest {
+                return Err(NetError::Invalid {
+                    object: format!("gateway subnet {subnet}"),
+                    reason: "it is too small".into(),
+                });
+            }
         }
         let ground = Ground {
             namespaces: Namespaces::new(&config.run_dir),
@@ -126,6 +147,15 @@ impl Host {
     /// How it was set up.
     pub fn config(&self) -> &HostConfig {
         &self.config
+    }
+
+    /// Whether this host speaks IPv6 now.
+    pub fn speaks_ip6(&self) -> bool {
+        let off = self
+            .ground
+            .root
+            .run(|| crate::sysctl::get("net/ipv6/conf/all/disable_ipv6"));
+        off.is_ok_and(|off| off.as_deref() == Some("0"))
     }
 
     /// The pinned namespaces: for making a container's namespace before its
@@ -277,7 +307,10 @@ impl Host {
                 .into_iter()
                 .map(|route| route.to)
                 .filter(is_subnet)
-                .chain([IpNet::V4(self.config.gateway_subnet)])
+                .chain([
+                    IpNet::V4(self.config.gateway_subnet),
+                    IpNet::V6(self.config.gateway_subnet6),
+                ])
                 .collect();
             Ok(subnets.into_iter().collect())
         })

@@ -26,12 +26,13 @@ pub use desired::bridge::{
     BoundPort, BridgeEndpoint, BridgeNetwork, BridgeState, PortRequest, VlanEndpoint, VlanMode,
 };
 pub use desired::cluster::{
-    GatewayLeg, HostPort, HostState, IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode,
-    Overlay, Peer, PublishedPort, RemoteEndpoint, TaskSandbox, Vip,
+    GatewayLeg, HostAddress, HostPort, HostState, IngressAddresses, IngressEndpoint, LocalEndpoint,
+    LocalNode, Overlay, Peer, ProxyVersion, PublishedPort, RemoteEndpoint, Source, TaskSandbox,
+    Vip,
 };
 pub use error::{KernelError, Kind, NetError};
 pub use flows::StaleFlows;
-pub use host::{Host, HostConfig, InterfaceCounters, next_gateway_address};
+pub use host::{Host, HostConfig, InterfaceCounters, gateway_address6, next_gateway_address};
 pub use netns::{Namespaces, Netns};
 pub use probe::Capabilities;
 pub use report::{Failure, Report};

@@ -45,6 +45,16 @@ impl HostState {
     }
 }
 
+impl HostState {
+    /// Whether a port answers on an interface's addresses.
+    pub(crate) fn names_interfaces(&self) -> bool {
+        let legs = self.sandboxes.iter().flat_map(|sandbox| &sandbox.gateway);
+        let own = legs.flat_map(|leg| &leg.host_ports).map(|port| &port.host);
+        let mut all = self.published.iter().map(|port| &port.host).chain(own);
+        all.any(|host| matches!(host, HostAddress::Interface(_)))
+    }
+}
+
 /// This node as the data plane sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalNode {
@@ -70,6 +80,14 @@ pub struct IngressAddresses {
     pub ip4: Ipv4Net,
     /// Such as fd5a::1/64; `None`: the mesh serves IPv4 only.
     pub ip6: Option<Ipv6Net>,
+}
+
+impl IngressAddresses {
+    /// The ingress network's subnets.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        let ip6 = self.ip6.map(|net| IpNet::V6(net.trunc()));
+        std::iter::once(IpNet::V4(self.ip4.trunc())).chain(ip6)
+    }
 }
 
 /// Another node.
@@ -166,7 +184,7 @@ pub struct GatewayLeg {
     /// Node-local address from `HostConfig::gateway_subnet`, see
     /// `next_gateway_address`.
     pub ip4: Ipv4Addr,
-    /// Node-local IPv6 address, masqueraded when it leaves.
+    /// Node-local IPv6 address, see `gateway_address6`.
     #[serde(default)]
     pub ip6: Option<Ipv6Addr>,
     /// The task's addresses in the ingress network: none unless it is published.
@@ -180,9 +198,54 @@ pub struct GatewayLeg {
     pub host_ports: Vec<HostPort>,
 }
 
+/// Which of a node's addresses a port answers on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum HostAddress {
+    /// All of them.
+    #[default]
+    All,
+    /// This one, on nodes that have it; the unspecified one means all of its
+    /// family.
+    Ip(IpAddr),
+    /// Those of an interface, on nodes that have it.
+    Interface(String),
+}
+
+/// Whom a published port's tasks see as the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// The client itself.
+    #[default]
+    Client,
+    /// The node that the client came to, by its ingress address.
+    Snat,
+    /// That node too; a relay on it says in the PROXY protocol's first or second
+    /// version who the client is. TCP only.
+    Proxy(ProxyVersion),
+}
+
+/// How the PROXY protocol is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl Source {
+    /// Whether a process on this host stands between client and task.
+    pub const fn is_relayed(self) -> bool {
+        matches!(self, Self::Proxy(_))
+    }
+}
+
 /// A port of this node that leads to one task on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HostPort {
+    /// Where it answers.
+    #[serde(default)]
+    pub host: HostAddress,
     /// The protocol.
     pub proto: Proto,
     /// The node's port.
@@ -217,6 +280,12 @@ pub struct PublishedPort {
     pub proto: Proto,
     /// The port on every node.
     pub port: u16,
+    /// Where it answers on nodes.
+    #[serde(default)]
+    pub host: HostAddress,
+    /// Whom the tasks see.
+    #[serde(default)]
+    pub source: Source,
     /// Ready backends: ingress address and container port. None of a family:
     /// connections of that family are refused.
     pub backends: Vec<(IpAddr, u16)>,

@@ -339,9 +339,10 @@ impl Rule {
         self.then(Expr::Masquerade)
     }
 
-    /// Goes on in the chain a verdict map has for `protocol . destination port`.
-    pub fn follow_service(self, map: &str) -> Self {
-        let (rule, _) = self.load_service(None);
+    /// Goes on in the chain a verdict map has for `[destination .] protocol .
+    /// destination port`.
+    pub fn follow_service(self, ip: Option<Ip>, map: &str) -> Self {
+        let (rule, _) = self.load_service(ip);
         rule.then(Expr::LookupVerdict {
             set: map.into(),
             from: R0,
@@ -411,9 +412,12 @@ impl Rule {
     }
 
     /// Round robin over `count` slots of a map
-    /// `protocol . port . slot → address . port`.
-    pub fn dnat_by_service(self, ip: Ip, count: u32, map: &str) -> Self {
-        let (rule, next) = self.family(ip).load_service(None);
+    /// `[destination .] protocol . port . slot → address . port`.
+    pub fn dnat_by_service(self, ip: Ip, with_address: bool, count: u32, map: &str) -> Self {
+        let (rule, next) = match with_address {
+            true => self.load_service(Some(ip)),
+            false => self.family(ip).load_service(None),
+        };
         rule.then(Expr::Count {
             modulus: count,
             to: Reg(next),
@@ -469,6 +473,18 @@ impl Rule {
     /// The connection's mark by the frame's source MAC.
     pub fn connection_mark_by_source_mac(self, map: &str) -> Self {
         self.load_source_mac().map(map).then(Expr::SetCt {
+            key: Ct::Mark,
+            from: R0,
+            original: false,
+        })
+    }
+
+    pub fn set_connection_mark(self, mark: u32) -> Self {
+        self.then(Expr::Immediate {
+            value: mark.to_ne_bytes().to_vec(),
+            to: R0,
+        })
+        .then(Expr::SetCt {
             key: Ct::Mark,
             from: R0,
             original: false,

@@ -5,18 +5,19 @@
 //! task's ingress address and nothing else. The task's node remembers by zone and
 //! mark which node it came from and sends the answers back through that node.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
-use crate::desired::cluster::HostState;
-use crate::names::{self, GATEWAY_GROUP, INGRESS_DEVICE, MESH_TABLE, NOBODY_MAC};
+use crate::desired::cluster::{HostState, IngressAddresses};
+use crate::names::{GATEWAY_GROUP, INGRESS_DEVICE, MESH_TABLE, NOBODY_MAC};
 use crate::nft::{
     Bytes, CT_ESTABLISHED, CT_NEW, CT_RELATED, Chain,
     Direction::{In, Out},
     Family, Field, Hook, Ip, Rule, Set, Table,
 };
+use crate::plan::published::{self, Served};
 use crate::plan::{ingress, not_from_loopback6, task};
 use crate::view::{Sysctl, Wanted};
 use crate::{HostConfig, Proto};
@@ -30,9 +31,6 @@ const NEIGHBOURS: [(&str, u64); 3] = [
     ("gc_thresh2", 49_152),
     ("gc_thresh3", 65_536),
 ];
-
-/// Who answers on a published port: address and port of each backend.
-type Backends = BTreeSet<(IpAddr, u16)>;
 
 /// What the root namespace should hold for the cluster.
 pub(crate) fn root(config: &HostConfig, state: &HostState, served: &Served) -> Wanted {
@@ -69,46 +67,6 @@ pub(crate) fn root(config: &HostConfig, state: &HostState, served: &Served) -> W
     wanted
 }
 
-/// The ports this node serves: those whose reservation succeeded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Served {
-    pub ports: BTreeMap<(Proto, u16), Backends>,
-}
-
-impl Served {
-    /// Every port the state wants served here, with who answers: cluster-wide
-    /// ones and, where those do not hold the number, this node's own.
-    pub fn of(state: &HostState) -> Self {
-        let mut ports: BTreeMap<(Proto, u16), Backends> = BTreeMap::new();
-        for port in &state.published {
-            ports
-                .entry((port.proto, port.port))
-                .or_default()
-                .extend(port.backends.iter().copied());
-        }
-        let cluster_wide: BTreeSet<_> = ports.keys().copied().collect();
-        for leg in state
-            .sandboxes
-            .iter()
-            .filter_map(|sandbox| sandbox.gateway.as_ref())
-        {
-            for port in &leg.host_ports {
-                let key = (port.proto, port.published);
-                if cluster_wide.contains(&key) {
-                    continue;
-                }
-                let backends = ports.entry(key).or_default();
-                backends.extend(
-                    task::reached_at(leg)
-                        .into_iter()
-                        .map(|ip| (ip, port.target)),
-                );
-            }
-        }
-        Self { ports }
-    }
-}
-
 /// Sends an answer back to the node its question came from.
 fn egress(config: &HostConfig, state: &HostState) -> Table {
     let mut table = Table::new(Family::Netdev, MESH_TABLE);
@@ -131,7 +89,7 @@ fn mesh(config: &HostConfig, state: &HostState, served: &Served) -> Table {
     let mut table = Table::new(Family::Inet, MESH_TABLE);
     nodes(&mut table, config, state);
     tasks(&mut table, state);
-    services(&mut table, state, served);
+    published::sets(&mut table, state.node.index, snat_mark(config), served);
     table.chain(Chain::base(
         "pre-raw",
         Hook::filter_prerouting(BEFORE_RAW),
@@ -147,13 +105,13 @@ fn mesh(config: &HostConfig, state: &HostState, served: &Served) -> Table {
         Hook::filter_prerouting(MANGLE),
         pre_mangle(config),
     ));
-    let follow = || Rule::new().local_destination().follow_service("pub");
     table.chain(Chain::base(
         "pre-nat",
         Hook::nat_prerouting(),
-        vec![follow()],
+        published::follow(),
     ));
-    let local = vec![not_from_loopback6(), follow()];
+    let mut local = vec![not_from_loopback6()];
+    local.extend(published::follow());
     table.chain(Chain::base("out-nat", Hook::nat_output(), local));
     let clamp = Rule::new()
         .interface(Out, INGRESS_DEVICE)
@@ -164,7 +122,11 @@ fn mesh(config: &HostConfig, state: &HostState, served: &Served) -> Table {
         Hook::filter_forward(MANGLE),
         vec![clamp],
     ));
-    table.chain(Chain::base("in-filter", Hook::filter_input(), refuse()));
+    table.chain(Chain::base(
+        "in-filter",
+        Hook::filter_input(),
+        published::refuse(),
+    ));
     table.chain(Chain::base(
         "fwd-filter",
         Hook::filter_forward(0),
@@ -176,6 +138,11 @@ fn mesh(config: &HostConfig, state: &HostState, served: &Served) -> Table {
         post_nat(config, state),
     ));
     table
+}
+
+/// Marks connections that are to seem to come from this node.
+fn snat_mark(config: &HostConfig) -> u32 {
+    u32::from(config.mark_tag) << 24 | 1 << 16
 }
 
 /// Frames of any overlay.
@@ -241,62 +208,6 @@ fn tasks(table: &mut Table, state: &HostState) {
     table.sets.extend(open);
 }
 
-/// A chain and slots for every published port, and the map that leads to them.
-fn services(table: &mut Table, state: &HostState, served: &Served) {
-    let key = [Field::Proto, Field::Port, Field::Number];
-    let mut slots = [
-        Set::map("be4", &key, &[Field::Ip4, Field::Port]),
-        Set::map("be6", &key, &[Field::Ip6, Field::Port]),
-    ];
-    let mut published = Set::verdicts("pub", &[Field::Proto, Field::Port]);
-    let mut empty = [
-        Set::new("noep4", &[Field::Proto, Field::Port]),
-        Set::new("noep6", &[Field::Proto, Field::Port]),
-    ];
-    for ((proto, port), backends) in &served.ports {
-        let mut rules = Vec::new();
-        for ip in Ip::BOTH {
-            let family = usize::from(ip == Ip::V6);
-            let backends = turned(state.node.index, *port, backends, ip);
-            if backends.is_empty() {
-                empty[family].add(Bytes::new().service(*proto, *port));
-                continue;
-            }
-            for (slot, (ip, target)) in backends.iter().enumerate() {
-                slots[family].put(
-                    Bytes::new().service(*proto, *port).number(slot as u32),
-                    Bytes::new().ip(*ip).port(*target),
-                );
-            }
-            let map = &slots[family].name;
-            rules.push(Rule::new().dnat_by_service(ip, backends.len() as u32, map));
-        }
-        if !rules.is_empty() {
-            let chain = format!("pub-{proto}-{port}");
-            published.goto(Bytes::new().service(*proto, *port), &chain);
-            table.chain(Chain::plain(chain, rules));
-        }
-    }
-    table.sets.extend(slots);
-    table.set(published);
-    table.sets.extend(empty);
-}
-
-/// The backends of one family, beginning at another one on every node.
-fn turned(node: u16, port: u16, backends: &Backends, ip: Ip) -> Vec<(IpAddr, u16)> {
-    let mut turned: Vec<_> = backends
-        .iter()
-        .filter(|(backend, _)| Ip::of(*backend) == ip)
-        .copied()
-        .collect();
-    if !turned.is_empty() {
-        let turn = names::hash(&[node.to_be_bytes(), port.to_be_bytes()].concat());
-        let length = turned.len() as u64;
-        turned.rotate_left((turn % length) as usize);
-    }
-    turned
-}
-
 fn pre_raw(config: &HostConfig, state: &HostState) -> Vec<Rule> {
     // Frames are not authenticated: only nodes may send any.
     let stranger = |ip, set| vxlan(config).source_in(ip, set, false).drop();
@@ -313,14 +224,21 @@ fn pre_raw(config: &HostConfig, state: &HostState) -> Vec<Rule> {
     let loopback = IpNet::V4(Ipv4Net::new_assert([127, 0, 0, 0].into(), 8));
     rules.push(Rule::new().not_interface(In, "lo").to(loopback).drop());
     // Nobody outside talks to gateway addresses directly.
-    rules.push(
-        Rule::new()
-            .not_group(In, GATEWAY_GROUP)
-            .not_interface(In, "lo")
-            .to(config.gateway_subnet.into())
-            .drop(),
-    );
+    for net in gateway_subnets(config) {
+        rules.push(
+            Rule::new()
+                .not_group(In, GATEWAY_GROUP)
+                .not_interface(In, "lo")
+                .to(net)
+                .drop(),
+        );
+    }
     rules
+}
+
+/// Where gateway legs have their addresses.
+pub(crate) fn gateway_subnets(config: &HostConfig) -> [IpNet; 2] {
+    [config.gateway_subnet.into(), config.gateway_subnet6.into()]
 }
 
 fn pre_mangle(config: &HostConfig) -> Vec<Rule> {
@@ -333,28 +251,10 @@ fn pre_mangle(config: &HostConfig) -> Vec<Rule> {
         Rule::new()
             .group(In, GATEWAY_GROUP)
             .reply_direction()
-            .connection_mark(tag, 0xff00_0000)
+            // The mark of a node, which the snat mark is none of.
+            .connection_mark(tag, 0xffff_0000)
             .mark_from_connection(),
     ]
-}
-
-/// A published port without backends refuses at once.
-fn refuse() -> Vec<Rule> {
-    let empty = |ip, set| {
-        Rule::new()
-            .local_destination()
-            .family(ip)
-            .service_in_set(None, set)
-    };
-    let both = [(Ip::V4, "noep4"), (Ip::V6, "noep6")];
-    both.into_iter()
-        .flat_map(|(ip, set)| {
-            [
-                empty(ip, set).protocol(Proto::Tcp).reset(),
-                empty(ip, set).unreachable(),
-            ]
-        })
-        .collect()
 }
 
 fn forward() -> Vec<Rule> {
@@ -395,6 +295,13 @@ fn post_nat(config: &HostConfig, state: &HostState) -> Vec<Rule> {
         rules.push(to_mesh().from(loopback).snat(ingress.ip4.addr().into()));
         for (ip, address, nodes) in own {
             let Some(address) = address else { continue };
+            rules.push(
+                Rule::new()
+                    .family(ip)
+                    .redirected()
+                    .connection_mark(snat_mark(config), u32::MAX)
+                    .snat(address),
+            );
             // Another node as client: its packets would come back to it from
             // itself and be dropped as such.
             let node_as_client = to_mesh()
@@ -424,18 +331,17 @@ fn post_nat(config: &HostConfig, state: &HostState) -> Vec<Rule> {
             .redirected()
             .masquerade(),
     );
-    let unique_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7);
     let out = || {
         Rule::new()
             .group(In, GATEWAY_GROUP)
             .not_group(Out, GATEWAY_GROUP)
     };
-    for net in [IpNet::V4(config.gateway_subnet), IpNet::V6(unique_local)] {
+    for net in gateway_subnets(config) {
         rules.push(out().from(net).masquerade());
     }
     // A published task goes out by its ingress address, which is nothing outside.
-    if let Some(ingress) = &state.node.ingress {
-        let net = IpNet::V4(ingress.ip4.trunc());
+    let ingress = state.node.ingress.iter();
+    for net in ingress.flat_map(IngressAddresses::subnets) {
         rules.push(
             out()
                 .not_interface(Out, INGRESS_DEVICE)

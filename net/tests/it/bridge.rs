@@ -578,7 +578,15 @@ fn a_new_subnet_can_be_chosen_beside_those_in_use() {
         .iter()
         .map(ToString::to_string)
         .collect();
-    assert_eq!(used, ["172.18.0.0/16", "172.20.1.0/24", "fd20:1::/64"]);
+    assert_eq!(
+        used,
+        [
+            "172.18.0.0/16",
+            "172.20.1.0/24",
+            "fd20:1::/64",
+            "fd73:6b65:7000::/64"
+        ]
+    );
     let (source, mtu) = host.route_to(ip("172.20.1.9")).unwrap();
     assert_eq!((source, mtu), (ip("172.20.1.1"), 1500));
     assert!(host.route_to(ip("192.0.2.1")).is_err());

@@ -1,14 +1,15 @@
 //! Hosts A, B, C and two clients on one wire, all in namespaces, built by the
 //! crate itself: the wire is one of its bridge networks.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use skep_net::{
-    BridgeEndpoint, BridgeNetwork, GatewayLeg, Host, HostConfig, HostPort, HostState,
+    BridgeEndpoint, BridgeNetwork, GatewayLeg, Host, HostAddress, HostConfig, HostPort, HostState,
     IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode, Mac, Namespaces, Netns, Overlay,
-    Peer, Proto, PublishedPort, RemoteEndpoint, Report, TaskSandbox, Vip, names,
+    Peer, Proto, PublishedPort, RemoteEndpoint, Report, Source, TaskSandbox, Vip, gateway_address6,
+    names,
 };
 use tempfile::TempDir;
 
@@ -105,8 +106,8 @@ impl Task {
             gateway: self.has_gateway.then(|| GatewayLeg {
                 id: format!("{}-gw", self.name),
                 ifname: format!("eth{}", self.endpoints.len()),
-                ip4: std::net::Ipv4Addr::new(172, 18, 1, number as u8 + 2),
-                ip6: None,
+                ip4: gateway4(number),
+                ip6: Some(gateway_address6(&HostConfig::new("/"), gateway4(number))),
                 ingress: self.ingress_ips(),
                 open_ports: self.open_ports.clone(),
                 host_ports: self.host_ports.clone(),
@@ -115,6 +116,10 @@ impl Task {
             dns_ports: None,
         }
     }
+}
+
+fn gateway4(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(172, 18, 1, number as u8 + 2)
 }
 
 pub fn ip(text: &str) -> IpAddr {
@@ -391,6 +396,8 @@ impl Lab {
             self.published.push(PublishedPort {
                 proto,
                 port,
+                host: HostAddress::All,
+                source: Source::Client,
                 backends: backends.clone(),
             });
         }

@@ -5,5 +5,6 @@ mod bridge;
 mod lab;
 mod mesh;
 mod overlay;
+mod published;
 mod repair;
 mod talk;

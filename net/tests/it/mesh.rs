@@ -2,9 +2,9 @@
 //! client.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use skep_net::{HostPort, Proto};
+use skep_net::{HostAddress, HostPort, Proto};
 
 use crate::lab::{Lab, Task, at, can_run, ip, overlay};
 use crate::talk::{self, Connection, Datagrams};
@@ -29,6 +29,7 @@ fn mesh_over(underlay6: bool) -> Lab {
         .on("red", &["10.0.1.31"])
         .published(5, 80);
     task.host_ports = vec![HostPort {
+        host: HostAddress::All,
         proto: Proto::Tcp,
         published: 9090,
         target: 80,
@@ -135,6 +136,54 @@ fn nodes_and_containers_are_clients_too() {
     assert_eq!(ask("by-a", "10.77.0.1"), ingress(0));
     assert_eq!(ask("by-c", "10.77.0.3"), gateway);
     assert_eq!(ask("web", "10.77.0.3"), gateway, "the task itself");
+    let ingress6 = |node: usize| ip(&format!("fd5a::{}", node + 1));
+    assert_eq!(ask("A", "fd77::1"), ip("fd77::1"), "A to itself");
+    assert_eq!(ask("B", "fd77::1"), ingress6(0));
+    assert_eq!(ask("by-a", "fd77::1"), ingress6(0));
+    assert_eq!(ask("by-c", "fd77::1"), ingress6(0));
+    let of_c = ask("by-c", "fd77::3");
+    assert_eq!(ask("web", "fd77::3"), of_c, "the task itself");
+}
+
+/// There is no `route_localnet` for it, and nobody should have to wait to learn that.
+#[test]
+fn the_ipv6_loopback_refuses_at_once() {
+    if !can_run() {
+        return;
+    }
+    let lab = mesh();
+    for node in ["A", "C"] {
+        let station = lab.station(node);
+        assert!(talk::is_refused(&station, at("::1", 8080)), "tcp on {node}");
+        let heard = talk::udp(&station, at("::1", 8080));
+        assert!(talk::was_refused(&heard), "udp on {node}: {heard:?}");
+    }
+}
+
+#[test]
+fn tasks_go_out_over_both_families_as_their_node() {
+    if !can_run() {
+        return;
+    }
+    let lab = mesh();
+    talk::serve(&lab.station("cl1"), "outside", 7000);
+    for (task, own4, own6) in [
+        ("by-a", "10.77.0.1", "fd77::1"),
+        // A published task leaves by its ingress address.
+        ("web", "10.77.0.3", "fd77::3"),
+    ] {
+        for (to, own) in [("10.77.0.101", own4), ("fd77::101", own6)] {
+            let heard = talk::tcp(&lab.inside(task), at(to, 7000));
+            assert_eq!(heard.unwrap().peer.ip(), ip(own), "tcp {task} -> {to}");
+            let heard = talk::udp(&lab.inside(task), at(to, 7000));
+            assert_eq!(heard.unwrap().peer.ip(), ip(own), "udp {task} -> {to}");
+        }
+    }
+    let leg = lab.tasks[1].sandbox(1).gateway.unwrap().ip6.unwrap();
+    assert!(
+        talk::is_silent(&lab.station("C"), SocketAddr::new(leg.into(), 80)),
+        "nobody else reaches a gateway address"
+    );
 }
 
 #[test]

@@ -1,0 +1,287 @@
+//! The ports this node answers on: where, who stands behind them, and their part
+//! of the table that makes the routing mesh.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::Proto;
+use crate::desired::cluster::{HostAddress, HostState, Source};
+use crate::names;
+use crate::nft::{Bytes, Chain, Field, Ip, Rule, Set, Table};
+use crate::plan::{host_prefix, task};
+
+/// Who answers on a published port: address and port of each backend.
+type Backends = BTreeSet<(IpAddr, u16)>;
+
+/// Where a port answers: on one address, or on all of a family (the unspecified
+/// one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct At {
+    pub proto: Proto,
+    pub port: u16,
+    pub ip: IpAddr,
+}
+
+impl At {
+    fn overlaps(&self, other: &Self) -> bool {
+        let alike = (self.proto, self.port, self.ip.is_ipv4())
+            == (other.proto, other.port, other.ip.is_ipv4());
+        alike && (self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified())
+    }
+
+    /// Whether it is the same port of the other family, both on all addresses.
+    pub fn is_twin(&self, other: &Self) -> bool {
+        (self.proto, self.port) == (other.proto, other.port)
+            && self.ip.is_unspecified()
+            && other.ip.is_unspecified()
+    }
+
+    /// Chains cannot be named by addresses; their digits do.
+    fn chain(&self) -> String {
+        let Self { proto, port, ip } = self;
+        match ip {
+            ip if ip.is_unspecified() => format!("pub-{proto}-{port}"),
+            IpAddr::V4(ip) => format!("pub-{proto}-{port}-{:08x}", u32::from(*ip)),
+            IpAddr::V6(ip) => format!("pub-{proto}-{port}-{:032x}", u128::from(*ip)),
+        }
+    }
+
+    /// How maps know it.
+    fn key(&self) -> Bytes {
+        let key = match self.ip.is_unspecified() {
+            true => Bytes::new(),
+            false => Bytes::new().ip(self.ip),
+        };
+        key.service(self.proto, self.port)
+    }
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { proto, port, ip } = self;
+        match ip {
+            ip if ip.is_unspecified() => write!(f, "{port}/{proto}"),
+            ip => write!(f, "{}/{proto}", std::net::SocketAddr::new(*ip, *port)),
+        }
+    }
+}
+
+/// What a port leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// All of the family that the port is asked in.
+    pub backends: Backends,
+    pub source: Source,
+}
+
+/// The ports this node serves: those whose reservation succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub ports: BTreeMap<At, Answer>,
+    /// Ports that another one of the state has already, as an interface and an
+    /// address can turn out to be the same.
+    pub doubled: BTreeSet<At>,
+}
+
+impl Served {
+    /// Every port the state wants served here, with who answers: cluster-wide
+    /// ones and, where those do not hold the number, this node's own. `own` are
+    /// the addresses of this node's interfaces.
+    pub fn of(state: &HostState, own: &[(String, IpNet)]) -> Self {
+        let mut served = Self::default();
+        for port in &state.published {
+            for ip in addresses(&port.host, own) {
+                let at = At {
+                    proto: port.proto,
+                    port: port.port,
+                    ip,
+                };
+                if served.ports.keys().any(|known| known.overlaps(&at)) {
+                    served.doubled.insert(at);
+                    continue;
+                }
+                let answer = Answer {
+                    backends: alike(ip, port.backends.iter().copied()),
+                    source: port.source,
+                };
+                served.ports.insert(at, answer);
+            }
+        }
+        let cluster_wide: Vec<At> = served.ports.keys().copied().collect();
+        for leg in state
+            .sandboxes
+            .iter()
+            .filter_map(|sandbox| sandbox.gateway.as_ref())
+        {
+            for port in &leg.host_ports {
+                for ip in addresses(&port.host, own) {
+                    let at = At {
+                        proto: port.proto,
+                        port: port.published,
+                        ip,
+                    };
+                    if cluster_wide.iter().any(|known| known.overlaps(&at)) {
+                        continue;
+                    }
+                    let reached = task::reached_at(leg).into_iter();
+                    let backends = alike(ip, reached.map(|ip| (ip, port.target)));
+                    served
+                        .ports
+                        .entry(at)
+                        .or_default()
+                        .backends
+                        .extend(backends);
+                }
+            }
+        }
+        served
+    }
+
+    /// What a connection to this address and port leads to.
+    pub fn answer(&self, proto: Proto, ip: IpAddr, port: u16) -> Option<&Answer> {
+        let at = |ip| self.ports.get(&At { proto, port, ip });
+        at(ip).or_else(|| at(unspecified(ip)))
+    }
+}
+
+/// The address that stands for all of this one's family.
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn addresses(host: &HostAddress, own: &[(String, IpNet)]) -> Vec<IpAddr> {
+    match host {
+        HostAddress::All => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        HostAddress::Ip(ip) => vec![*ip],
+        HostAddress::Interface(name) => own
+            .iter()
+            .filter(|(dev, _)| dev == name)
+            .map(|(_, net)| net.addr())
+            // Only half an address, and never the whole of a client's.
+            .filter(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()))
+            .collect(),
+    }
+}
+
+fn alike(ip: IpAddr, backends: impl Iterator<Item = (IpAddr, u16)>) -> Backends {
+    backends
+        .filter(|(backend, _)| backend.is_ipv4() == ip.is_ipv4())
+        .collect()
+}
+
+/// A chain and slots for every published port, and the maps that lead to them.
+pub(super) fn sets(table: &mut Table, node: u16, snat_mark: u32, served: &Served) {
+    let slot = [Field::Proto, Field::Port, Field::Number];
+    let service = [Field::Proto, Field::Port];
+    let with = |ip: Ip, fields: &[Field]| [&[address(ip)], fields].concat();
+    let mut published = Set::verdicts("pub", &service);
+    // Kept from what comes from `[::1]`.
+    let mut listens = Set::new("pub6", &service);
+    let mut chains: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+    for ip in Ip::BOTH {
+        let n = if ip == Ip::V4 { 4 } else { 6 };
+        let value = [address(ip), Field::Port];
+        let mut at_all = (
+            Set::map(&format!("be{n}"), &slot, &value),
+            Set::new(&format!("noep{n}"), &service),
+        );
+        let mut at_one = (
+            Set::map(&format!("beat{n}"), &with(ip, &slot), &value),
+            Set::new(&format!("noepat{n}"), &with(ip, &service)),
+        );
+        let mut published_at = Set::verdicts(&format!("pubat{n}"), &with(ip, &service));
+        let of_family = served.ports.iter().filter(|(at, _)| Ip::of(at.ip) == ip);
+        for (at, answer) in of_family.filter(|(_, answer)| !answer.source.is_relayed()) {
+            let is_all = at.ip.is_unspecified();
+            let (slots, empty) = match is_all {
+                true => &mut at_all,
+                false => &mut at_one,
+            };
+            if is_all && ip == Ip::V6 {
+                listens.add(at.key());
+            }
+            let backends = turned(node, at.port, &answer.backends);
+            if backends.is_empty() {
+                empty.add(at.key());
+                continue;
+            }
+            for (slot, (backend, target)) in backends.iter().enumerate() {
+                slots.put(
+                    at.key().number(slot as u32),
+                    Bytes::new().ip(*backend).port(*target),
+                );
+            }
+            let leads = match is_all {
+                true => &mut published,
+                false => &mut published_at,
+            };
+            leads.goto(at.key(), &at.chain());
+            let rules = chains.entry(at.chain()).or_default();
+            if answer.source == Source::Snat {
+                rules.push(Rule::new().family(ip).set_connection_mark(snat_mark));
+            }
+            let count = backends.len() as u32;
+            rules.push(Rule::new().dnat_by_service(ip, !is_all, count, &slots.name));
+        }
+        table
+            .sets
+            .extend([at_all.0, at_all.1, at_one.0, at_one.1, published_at]);
+    }
+    table.set(published);
+    table.set(listens);
+    for (name, rules) in chains {
+        table.chain(Chain::plain(name, rules));
+    }
+}
+
+fn address(ip: Ip) -> Field {
+    match ip {
+        Ip::V4 => Field::Ip4,
+        Ip::V6 => Field::Ip6,
+    }
+}
+
+/// The backends in the order of their slots, beginning at another one on every
+/// node.
+fn turned(node: u16, port: u16, backends: &Backends) -> Vec<(IpAddr, u16)> {
+    let mut turned: Vec<_> = backends.iter().copied().collect();
+    if !turned.is_empty() {
+        let turn = names::hash(&[node.to_be_bytes(), port.to_be_bytes()].concat());
+        let length = turned.len() as u64;
+        turned.rotate_left((turn % length) as usize);
+    }
+    turned
+}
+
+/// Leads what is for a published port of this host to its chain.
+pub(super) fn follow() -> Vec<Rule> {
+    let local = || Rule::new().local_destination();
+    vec![
+        local().follow_service(Some(Ip::V4), "pubat4"),
+        local().follow_service(Some(Ip::V6), "pubat6"),
+        local().follow_service(None, "pub"),
+    ]
+}
+
+/// A published port without backends refuses at once, and so does every one that
+/// is asked at `[::1]`: there is no `route_localnet` for it.
+pub(super) fn refuse() -> Vec<Rule> {
+    let local = |ip| Rule::new().local_destination().family(ip);
+    let loopback = || Rule::new().to(host_prefix(Ipv6Addr::LOCALHOST.into()));
+    let empty: [&dyn Fn() -> Rule; 5] = [
+        &|| loopback().service_in_set(None, "pub6"),
+        &|| local(Ip::V4).service_in_set(None, "noep4"),
+        &|| local(Ip::V6).service_in_set(None, "noep6"),
+        &|| local(Ip::V4).service_in_set(Some(Ip::V4), "noepat4"),
+        &|| local(Ip::V6).service_in_set(Some(Ip::V6), "noepat6"),
+    ];
+    empty
+        .into_iter()
+        .flat_map(|empty| [empty().protocol(Proto::Tcp).reset(), empty().unreachable()])
+        .collect()
+}
