@@ -20,6 +20,8 @@ use skep_proto::assignment::{Endpoint, ServiceOnNetwork};
 use crate::assigned::Assigned;
 pub use zone::zone;
 
+pub use mesh::host as port_host;
+
 /// Room that VXLAN takes from the underlay's MTU: over IPv4, over IPv6.
 const OVERHEAD: (u32, u32) = (50, 70);
 /// MTU of the underlay when the node did not say.

@@ -454,6 +454,7 @@ impl Worker {
             .flat_map(|endpoint| &endpoint.ports)
             .filter(|port| port.publish_mode == PublishMode::Host)
             .map(|port| HostPort {
+                host: network::port_host(port),
                 proto: network::proto(port.protocol),
                 published: if port.published_port == 0 {
                     free_port(port.protocol)

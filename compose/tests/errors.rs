@@ -286,9 +286,19 @@ fn mistakes_are_reported_with_their_place() {
             ],
         ),
         (
-            service("ports: ['127.0.0.1:80:80']"),
+            service("ports: ['10.0.0.5:80:80', '10.0.0.6:80:81']"),
+            &[],
+        ),
+        (
+            service("ports: [{target: 80, host_ip: 10.0.0.500}]"),
             &[
-                "warning 4:13 ignoring IP-address (127.0.0.1:80:80) service will listen on '0.0.0.0'",
+                "4:35 services.a.ports.0.host_ip: invalid IP address syntax, found \"10.0.0.500\"",
+            ],
+        ),
+        (
+            service("ports: [{target: 80, x-skep-source: both}]"),
+            &[
+                "4:41 services.a.ports.0.x-skep-source: invalid source `both`: must be client, snat, proxy-protocol or proxy-protocol-v1, found \"both\"",
             ],
         ),
         (

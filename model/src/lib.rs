@@ -15,6 +15,7 @@ pub mod network;
 pub mod node;
 pub mod placement;
 pub mod port;
+pub mod publish;
 pub mod resources;
 pub mod secret;
 pub mod serde_help;

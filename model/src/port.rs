@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::publish::{PortBalance, PortSource};
 use crate::serde_help::{is_zero, null_default};
 
 /// Transport protocol of a port.
@@ -82,6 +83,27 @@ pub struct PortConfig {
     pub published_port: u16,
     #[serde(deserialize_with = "null_default")]
     pub publish_mode: PublishMode,
+    /// The only address that it answers on, on nodes that have it; empty: all. Ours, as are the
+    /// fields below; see `publish`.
+    #[serde(
+        rename = "HostIP",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub host_ip: String,
+    /// The only interface on whose addresses it answers; empty: all.
+    #[serde(
+        rename = "HostInterface",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub interface: String,
+    /// Whom its tasks see as the client.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub source: PortSource,
+    /// Which tasks a node leads its clients to.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub balance: PortBalance,
 }
 
 /// Why text is no published port.

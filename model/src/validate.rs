@@ -263,15 +263,13 @@ fn check_endpoint(spec: &ServiceSpec) -> Checked {
             "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
         );
     }
+    if ports.iter().any(|port| port.target_port == 0) {
+        return refuse("EndpointSpec: TargetPort must be set");
+    }
+    let ports = spec.published().map_err(ControlError::invalid)?;
     for (at, port) in ports.iter().enumerate() {
-        if port.target_port == 0 {
-            return refuse("EndpointSpec: TargetPort must be set");
-        }
         let same = |other: &crate::PortConfig| {
-            port.published_port != 0
-                && other.published_port == port.published_port
-                && other.protocol == port.protocol
-                && other.publish_mode == port.publish_mode
+            port.clashes(other) && other.publish_mode == port.publish_mode
         };
         if ports[..at].iter().any(same) {
             return refuse("EndpointSpec: duplicate published ports provided");

@@ -1,10 +1,14 @@
 //! `ports`, short (`8080:80/udp`, ranges) and long.
 
+use std::net::IpAddr;
+
 use skep_model::PublishMode;
 use skep_model::port::Protocol;
+use skep_model::publish::{PortBalance, PortSource};
 
 use crate::context::Context;
 use crate::field::Field;
+use crate::fields::Fields;
 use crate::out::{MapOut, Out};
 use crate::report::At;
 use crate::tree::{Value, shown};
@@ -22,6 +26,16 @@ pub(crate) struct Port {
     pub published: u16,
     pub protocol: Option<Protocol>,
     pub mode: Option<PublishMode>,
+    pub extra: Extra,
+}
+
+/// What a port can be asked beyond Swarm's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    pub host_ip: String,
+    pub interface: String,
+    pub source: PortSource,
+    pub balance: PortBalance,
 }
 
 pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Port> {
@@ -34,17 +48,7 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Port> {
                     continue;
                 };
                 match parse_short(&text) {
-                    Ok(short) => {
-                        if short.has_address {
-                            cx.warn(
-                                item.at(),
-                                format!(
-                                    "ignoring IP-address ({text}) service will listen on '0.0.0.0'"
-                                ),
-                            );
-                        }
-                        ports.extend(short.ports(item.at()));
-                    }
+                    Ok(short) => ports.extend(short.ports(item.at())),
                     Err(wrong) => item.wrong(
                         format!(
                             "Does not match format 'ports', found \"{}\": {wrong}",
@@ -74,7 +78,8 @@ struct Short {
     targets: (u16, u16),
     published: Option<(u16, u16)>,
     protocol: Protocol,
-    has_address: bool,
+    /// Empty: any.
+    address: String,
 }
 
 /// `[[address:][published]:]target[/protocol]`, where published and target may be ranges.
@@ -93,15 +98,11 @@ fn parse_short(text: &str) -> Result<Short, String> {
         None => ("", None),
     };
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    let has_address = match address {
-        "" | "0.0.0.0" => false,
-        address => {
-            address
-                .parse::<std::net::IpAddr>()
-                .map_err(|_| format!("invalid IP address: {address}"))?;
-            true
-        }
-    };
+    // All of IPv4 is written by habit, and means any.
+    let address = if address == "0.0.0.0" { "" } else { address };
+    if !address.is_empty() && address.parse::<IpAddr>().is_err() {
+        return Err(format!("invalid IP address: {address}"));
+    }
     if target.is_empty() {
         return Err("no port specified".to_owned());
     }
@@ -125,7 +126,7 @@ fn parse_short(text: &str) -> Result<Short, String> {
         targets,
         published,
         protocol,
-        has_address,
+        address: address.to_owned(),
     })
 }
 
@@ -151,6 +152,10 @@ impl Short {
             published,
             protocol: Some(self.protocol),
             mode: Some(PublishMode::Ingress),
+            extra: Extra {
+                host_ip: self.address.clone(),
+                ..Extra::default()
+            },
         };
         let (first, last) = self.targets;
         let mut ports: Vec<Port> = match self.published {
@@ -213,15 +218,7 @@ fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Port> {
             _ => PublishMode::Ingress,
         });
     let name = fields.string("name", cx);
-    if let Some(field) = fields.take("host_ip") {
-        cx.warn(
-            field.key,
-            format!(
-                "{} has no effect: service will listen on '0.0.0.0'",
-                field.path
-            ),
-        );
-    }
+    let extra = read_extra(&mut fields, cx);
     fields.no_effect(
         "app_protocol",
         "the protocol above TCP and UDP is not looked at",
@@ -236,16 +233,51 @@ fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Port> {
         published: small(published?),
         protocol,
         mode,
+        extra,
     })
+}
+
+fn read_extra(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Extra {
+    Extra {
+        host_ip: parsed::<IpAddr>(fields, "host_ip", cx)
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
+        interface: fields.string("x-skep-interface", cx).unwrap_or_default(),
+        source: parsed(fields, "x-skep-source", cx).unwrap_or_default(),
+        balance: parsed(fields, "x-skep-balance", cx).unwrap_or_default(),
+    }
+}
+
+/// A field whose text has a meaning of its own.
+fn parsed<T>(fields: &mut Fields<'_>, name: &'static str, cx: &mut Context<'_>) -> Option<T>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let field = fields.take(name)?;
+    let text = field.string(cx)?;
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(wrong) => {
+            let path = &field.path;
+            cx.error(
+                field.at(),
+                format!("{path}: {wrong}, found \"{}\"", shown(&text)),
+            );
+            None
+        }
+    }
 }
 
 impl Port {
     /// What makes two entries of several files the same port.
-    fn identity(&self) -> (u16, u16, Protocol) {
+    fn identity(&self) -> (u16, u16, Protocol, &str, &str) {
         let protocol = self.protocol.unwrap_or_default();
+        let Extra {
+            host_ip, interface, ..
+        } = &self.extra;
         match self.published {
-            0 => (0, self.target, protocol),
-            published => (published, 0, protocol),
+            0 => (0, self.target, protocol, host_ip, interface),
+            published => (published, 0, protocol, host_ip, interface),
         }
     }
 
@@ -262,6 +294,29 @@ impl Port {
         out.put("target", Out::Int(self.target.into()));
         out.put("published", Out::Int(self.published.into()));
         out.put_text("protocol", self.protocol.map(Protocol::as_str));
+        let Extra {
+            host_ip,
+            interface,
+            source,
+            balance,
+        } = &self.extra;
+        let given = |text: &'static str, is_given: bool| is_given.then_some(text);
+        out.put_text(
+            "host_ip",
+            Some(host_ip.as_str()).filter(|ip| !ip.is_empty()),
+        );
+        out.put_text(
+            "x-skep-interface",
+            Some(interface.as_str()).filter(|name| !name.is_empty()),
+        );
+        out.put_text(
+            "x-skep-source",
+            given(source.as_str(), *source != PortSource::default()),
+        );
+        out.put_text(
+            "x-skep-balance",
+            given(balance.as_str(), *balance != PortBalance::default()),
+        );
         out.done()
     }
 }
@@ -299,7 +354,10 @@ mod tests {
         format!(
             "{}{}",
             ports.join(" "),
-            if short.has_address { " !" } else { "" }
+            match short.address.as_str() {
+                "" => String::new(),
+                address => format!(" at {address}"),
+            }
         )
     }
 
@@ -317,10 +375,10 @@ mod tests {
             ),
             ("9000-9001:80", "9000:80/tcp 9001:80/tcp"),
             ("99-100", "0:100/tcp 0:99/tcp"),
-            ("127.0.0.1:80:80", "80:80/tcp !"),
+            ("127.0.0.1:80:80", "80:80/tcp at 127.0.0.1"),
             ("0.0.0.0:80:80", "80:80/tcp"),
-            ("[::1]:82:82", "82:82/tcp !"),
-            ("127.0.0.1::83", "0:83/tcp !"),
+            ("[::1]:82:82", "82:82/tcp at ::1"),
+            ("127.0.0.1::83", "0:83/tcp at 127.0.0.1"),
             ("0:80", "0:80/tcp"),
             ("80:", "no port specified"),
             ("", "no port specified"),

@@ -73,7 +73,9 @@ fn check_twice(name: &str, service: &Service, cx: &mut Context<'_>) {
     let mut published = HashSet::new();
     for port in service.ports.iter().filter(|port| port.published != 0) {
         let mode = port.mode.unwrap_or(PublishMode::Ingress);
-        if !published.insert((port.published, port.protocol.unwrap_or_default(), mode)) {
+        let host = (&port.extra.host_ip, &port.extra.interface);
+        let protocol = port.protocol.unwrap_or_default();
+        if !published.insert((port.published, protocol, mode, host)) {
             cx.error(
                 port.at,
                 format!("service {name}: EndpointSpec: duplicate published ports provided"),
@@ -318,6 +320,10 @@ fn endpoint(service: &Service, deploy: &Deploy) -> EndpointSpec {
             target_port: port.target,
             published_port: port.published,
             publish_mode: port.mode.unwrap_or(PublishMode::Ingress),
+            host_ip: port.extra.host_ip.clone(),
+            interface: port.extra.interface.clone(),
+            source: port.extra.source,
+            balance: port.extra.balance,
         })
         .collect();
     ports.sort_by(|a, b| {

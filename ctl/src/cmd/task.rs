@@ -163,7 +163,8 @@ fn row(task: &Json, name: String, node: String, cut: bool, now: Timestamp) -> Ro
         .iter()
         .map(|port| {
             format!(
-                "*:{}->{}/{}",
+                "{}:{}->{}/{}",
+                super::service::ls::host(port),
                 port.int("PublishedPort"),
                 port.int("TargetPort"),
                 port.str("Protocol")

@@ -208,7 +208,10 @@ fn mistakes_are_refused_and_change_nothing() {
                     "update-maxfailureratio cannot be less than 0 or bigger than 1",
                 ),
                 ("--publish 80:99999", "99999"),
-                ("--publish 127.0.0.1:80:80", "hostip is not supported"),
+                (
+                    "--publish 127.0.0.500:80:80",
+                    "invalid IP address: 127.0.0.500",
+                ),
                 (
                     "--publish mode=both,target=80",
                     "invalid publish mode value (both): must be either 'ingress' or 'host'",

@@ -81,6 +81,14 @@ pub struct PortRemoval {
     pub mode_matters: bool,
 }
 
+impl PortRemoval {
+    /// A removal that names an address or an interface is of that one only.
+    fn is_from(&self, port: &PortConfig) -> bool {
+        let named = |port: &PortConfig| (port.host_ip.clone(), port.interface.clone());
+        named(&self.port) == named(&PortConfig::default()) || named(&self.port) == named(port)
+    }
+}
+
 /// Ports: removals first, then what is not published already.
 pub fn ports(ports: &mut Vec<PortConfig>, add: Vec<PortConfig>, remove: &[PortRemoval]) {
     if add.is_empty() && remove.is_empty() {
@@ -92,6 +100,8 @@ pub fn ports(ports: &mut Vec<PortConfig>, add: Vec<PortConfig>, remove: &[PortRe
             port.target_port,
             port.protocol,
             port.publish_mode == PublishMode::Host,
+            (port.host_ip.clone(), port.interface.clone()),
+            (port.source, port.balance),
         )
     };
     let before: Vec<_> = ports.iter().map(key).collect();
@@ -99,6 +109,7 @@ pub fn ports(ports: &mut Vec<PortConfig>, add: Vec<PortConfig>, remove: &[PortRe
         !remove.iter().any(|removal| {
             removal.port.protocol == port.protocol
                 && removal.port.target_port == port.target_port
+                && removal.is_from(port)
                 && (!removal.mode_matters || removal.port.publish_mode == port.publish_mode)
         })
     });

@@ -116,6 +116,7 @@ fn replicas(service: &Json) -> String {
 /// Ports of the routing mesh, consecutive ones as ranges.
 fn ports(service: &Json) -> String {
     struct Range<'a> {
+        host: String,
         protocol: &'a str,
         published: (i64, i64),
         target: (i64, i64),
@@ -132,7 +133,10 @@ fn ports(service: &Json) -> String {
         .iter()
         .filter(|port| port.str("PublishMode") == "ingress")
         .collect();
-    ports.sort_by_key(|port| (port.str("Protocol"), port.int("PublishedPort")));
+    ports.sort_by_key(|port| {
+        let (protocol, published) = (port.str("Protocol"), port.int("PublishedPort"));
+        (host(port), protocol, published)
+    });
     let mut ranges: Vec<Range<'_>> = Vec::new();
     for port in ports {
         let (protocol, published, target) = (
@@ -140,10 +144,11 @@ fn ports(service: &Json) -> String {
             port.int("PublishedPort"),
             port.int("TargetPort"),
         );
+        let host = host(port);
         if let Some(range) = ranges.last_mut() {
             let widened = range.target.0 != range.target.1;
             let follows = |next: i64, last: i64| next >= last && next - last <= 1;
-            if range.protocol == protocol
+            if (range.protocol, &range.host) == (protocol, &host)
                 && follows(published, range.published.1)
                 && follows(target, range.target.1)
                 && !(widened && target <= range.target.1)
@@ -154,6 +159,7 @@ fn ports(service: &Json) -> String {
             }
         }
         ranges.push(Range {
+            host,
             protocol,
             published: (published, published),
             target: (target, target),
@@ -164,7 +170,8 @@ fn ports(service: &Json) -> String {
         .filter(|range| range.published.0 > 0)
         .map(|range| {
             format!(
-                "*:{}->{}/{}",
+                "{}:{}->{}/{}",
+                range.host,
                 show(range.published),
                 show(range.target),
                 range.protocol
@@ -172,6 +179,16 @@ fn ports(service: &Json) -> String {
         })
         .collect();
     shown.join(", ")
+}
+
+/// Where a port answers: `*`, an address or an interface.
+pub fn host(port: &Json) -> String {
+    match (port.str("HostIP"), port.str("HostInterface")) {
+        ("", "") => "*".to_owned(),
+        ("", interface) => interface.to_owned(),
+        (ip, _) if ip.contains(':') => format!("[{ip}]"),
+        (ip, _) => ip.to_owned(),
+    }
 }
 
 #[cfg(test)]

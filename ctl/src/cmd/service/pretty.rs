@@ -321,6 +321,11 @@ fn endpoint(out: &mut Text, service: &Json) {
         out.line("  Protocol = ", port.str("Protocol"));
         out.line("  TargetPort = ", &port.int("TargetPort").to_string());
         out.line("  PublishMode = ", port.str("PublishMode"));
+        for field in ["HostIP", "HostInterface", "Source", "Balance"] {
+            if !port.str(field).is_empty() {
+                out.line(&format!("  {field} = "), port.str(field));
+            }
+        }
     }
     out.end_with_space();
 }

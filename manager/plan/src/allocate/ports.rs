@@ -23,13 +23,21 @@ pub enum PortError {
     },
     #[error("no port from {} to {} is free for {protocol}", DYNAMIC_PORTS.start(), DYNAMIC_PORTS.end())]
     Exhausted { protocol: Protocol },
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// Who publishes which port.
 #[derive(Debug, Clone, Default)]
 pub struct PortsInUse {
-    ingress: BTreeMap<(Protocol, u16), (ServiceId, String)>,
-    host: BTreeMap<(Protocol, u16), (ServiceId, String)>,
+    by_number: BTreeMap<(Protocol, u16), Vec<User>>,
+}
+
+#[derive(Debug, Clone)]
+struct User {
+    port: PortConfig,
+    id: ServiceId,
+    name: String,
 }
 
 impl PortsInUse {
@@ -43,7 +51,8 @@ impl PortsInUse {
     /// Takes in also the numbers that a service asks for and has not been given yet.
     pub fn add_wanted(&mut self, service: &Service) {
         self.add(service);
-        for port in service.spec.ports() {
+        // Specs are checked before they are stored.
+        for port in service.spec.published().iter().flatten() {
             self.add_port(service, port);
         }
     }
@@ -52,47 +61,58 @@ impl PortsInUse {
         if port.published_port == 0 {
             return;
         }
-        let map = match port.publish_mode {
-            PublishMode::Ingress => &mut self.ingress,
-            PublishMode::Host => &mut self.host,
-        };
-        map.entry((port.protocol, port.published_port))
-            .or_insert_with(|| (service.id.clone(), service.spec.name.clone()));
-    }
-
-    /// Whether `service` may publish `port`: an ingress number has one user, a host-published one
-    /// any number of them as long as none is ingress.
-    pub fn check(&self, service: &ServiceId, port: &PortConfig) -> Result<(), PortError> {
         let key = (port.protocol, port.published_port);
-        if port.published_port == 0 {
-            return Ok(());
-        }
-        let other = |map: &BTreeMap<_, (ServiceId, String)>| {
-            map.get(&key).filter(|(id, _)| id != service).cloned()
-        };
-        if let Some((id, name)) = other(&self.ingress) {
-            let port = port.published_port;
-            return Err(PortError::Ingress { port, name, id });
-        }
-        if port.publish_mode == PublishMode::Ingress
-            && let Some((id, name)) = other(&self.host)
+        let users = self.by_number.entry(key).or_default();
+        if !users
+            .iter()
+            .any(|user| user.port == *port && user.id == service.id)
         {
-            let port = port.published_port;
-            return Err(PortError::Host { port, name, id });
+            users.push(User {
+                port: port.clone(),
+                id: service.id.clone(),
+                name: service.spec.name.clone(),
+            });
         }
-        Ok(())
     }
 
-    /// The ports of `service` with their numbers filled in. Numbers chosen earlier stay.
+    /// Whether `service` may publish `port`: an ingress number has one user per address, a
+    /// host-published one any number of them as long as none is ingress.
+    pub fn check(&self, service: &ServiceId, port: &PortConfig) -> Result<(), PortError> {
+        let users = self.by_number.get(&(port.protocol, port.published_port));
+        let others = || {
+            let users = users.into_iter().flatten();
+            users.filter(|user| user.id != *service && user.port.clashes(port))
+        };
+        let is_ingress = |port: &PortConfig| port.publish_mode == PublishMode::Ingress;
+        let number = port.published_port;
+        if let Some(user) = others().find(|user| is_ingress(&user.port)) {
+            return Err(PortError::Ingress {
+                port: number,
+                name: user.name.clone(),
+                id: user.id.clone(),
+            });
+        }
+        match others().next().filter(|_| is_ingress(port)) {
+            Some(user) => Err(PortError::Host {
+                port: number,
+                name: user.name.clone(),
+                id: user.id.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The ports of `service` with their numbers and what its labels ask filled in. Numbers
+    /// chosen earlier stay.
     pub fn resolve(
         &mut self,
         service: &Service,
         spec: &ServiceSpec,
     ) -> Result<Vec<PortConfig>, PortError> {
-        let mut ports = Vec::with_capacity(spec.ports().len());
+        let published = spec.published().map_err(PortError::Invalid)?;
+        let mut ports = Vec::with_capacity(published.len());
         let mut earlier = chosen_earlier(&service.endpoint);
-        for wanted in spec.ports() {
-            let mut port = wanted.clone();
+        for (wanted, mut port) in spec.ports().iter().zip(published) {
             if port.published_port == 0 && port.publish_mode == PublishMode::Ingress {
                 let same = earlier.iter().position(|(asked, _)| asked == wanted);
                 port.published_port = match same {
@@ -110,10 +130,7 @@ impl PortsInUse {
     fn free(&self, protocol: Protocol) -> Result<u16, PortError> {
         DYNAMIC_PORTS
             .into_iter()
-            .find(|number| {
-                let key = (protocol, *number);
-                !self.ingress.contains_key(&key) && !self.host.contains_key(&key)
-            })
+            .find(|number| !self.by_number.contains_key(&(protocol, *number)))
             .ok_or(PortError::Exhausted { protocol })
     }
 }

@@ -237,6 +237,7 @@ impl Load {
             .map(|port| HostPort {
                 number: port.published_port,
                 protocol: port.protocol,
+                host: port.host().unwrap_or_default(),
             })
             .collect()
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_model::publish::PortHost;
 use skep_model::resources::GenericResource;
 use skep_model::{Node, NodeId, Protocol, ServiceId, Task, TaskState, Timestamp};
 
@@ -40,10 +41,26 @@ pub(super) struct Entry {
 }
 
 /// A port of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostPort {
     pub number: u16,
     pub protocol: Protocol,
+    pub host: PortHost,
+}
+
+impl HostPort {
+    /// Its number on all of the node's addresses, which comes before the others.
+    fn on_all(&self) -> Self {
+        Self {
+            host: PortHost::All,
+            ..self.clone()
+        }
+    }
+
+    fn clashes(&self, other: &Self) -> bool {
+        (self.number, self.protocol) == (other.number, other.protocol)
+            && self.host.overlaps(&other.host)
+    }
 }
 
 /// What a task takes from its node.
@@ -198,7 +215,10 @@ impl Entry {
     }
 
     pub(super) fn has_port(&self, port: &HostPort) -> bool {
-        self.ports.contains_key(port)
+        let same_number = self.ports.range(port.on_all()..).map(|(other, _)| other);
+        let mut same_number = same_number
+            .take_while(|other| (other.number, other.protocol) == (port.number, port.protocol));
+        same_number.any(|other| other.clashes(port))
     }
 
     /// Tasks of a service that are meant to run here.

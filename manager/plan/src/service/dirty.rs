@@ -7,7 +7,9 @@
 use skep_model::placement::Placement;
 use skep_model::service::EndpointSpec;
 use skep_model::task::{NetworkAttachmentConfig, RestartPolicy};
-use skep_model::{Constraint, Nanos, Node, Service, Task, TaskSpec, TaskState};
+use skep_model::{
+    Constraint, Nanos, Node, PortConfig, PublishMode, Service, Task, TaskSpec, TaskState,
+};
 
 /// Whether `task` has to be replaced to match its service. `node` is where it runs; a task that
 /// still waits for one waits for the wrong thing when the placement has changed.
@@ -96,5 +98,19 @@ fn endpoint_changed(task: &Task, service: &Service) -> bool {
         endpoint
     };
     let wanted = service.spec.endpoint_spec.clone().unwrap_or_default();
+    // Labels of the service may say where a port of its tasks' nodes answers.
+    let hosts = |ports: &[PortConfig]| {
+        let ports = ports.iter();
+        let mut hosts: Vec<_> = ports
+            .filter(|port| port.publish_mode == PublishMode::Host)
+            .map(|port| (port.target_port, port.protocol, port.host().ok()))
+            .collect();
+        hosts.sort();
+        hosts
+    };
     sorted(&had.spec) != sorted(&wanted)
+        || service
+            .spec
+            .published()
+            .is_ok_and(|ports| hosts(&ports) != hosts(&had.ports))
 }

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use skep_model::service::{Endpoint, ResolutionMode, VirtualIp};
 use skep_model::task::NetworkAttachment;
 use skep_model::{
-    Network, NetworkId, NodeId, PublishMode, Service, ServiceId, Task, TaskId, TaskState,
-    TaskStatus, Timestamp, state::Actor,
+    Network, NetworkId, NodeId, PortConfig, PublishMode, Service, ServiceId, ServiceSpec, Task,
+    TaskId, TaskState, TaskStatus, Timestamp, state::Actor,
 };
 use skep_plan::allocate::addresses::AddressPool;
 use skep_plan::allocate::ports::PortsInUse;
@@ -117,8 +117,9 @@ impl Allocator {
         now: Timestamp,
     ) -> Result<Endpoint, String> {
         let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
-        let ports = match service.endpoint.spec == spec && service.waits_for.is_empty() {
-            true if service.endpoint.ports.len() == spec.ports.len() => {
+        let settled = service.endpoint.spec == spec && service.waits_for.is_empty();
+        let ports = match settled {
+            true if as_published(&service.endpoint.ports, &service.spec) => {
                 service.endpoint.ports.clone()
             }
             _ => self
@@ -280,6 +281,19 @@ impl Allocator {
             .map(|address| address.map(|address| address.to_string()))
             .collect()
     }
+}
+
+/// Whether the ports given are those asked for now, labels of the service included.
+fn as_published(given: &[PortConfig], spec: &ServiceSpec) -> bool {
+    let wanted = spec.published().unwrap_or_default();
+    let numbered = wanted
+        .into_iter()
+        .zip(given)
+        .map(|(wanted, given)| PortConfig {
+            published_port: given.published_port,
+            ..wanted
+        });
+    given.len() == spec.ports().len() && numbered.eq(given.iter().cloned())
 }
 
 /// The cluster networks that a task spec names, in its order.

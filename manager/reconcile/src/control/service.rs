@@ -206,7 +206,8 @@ impl Door<'_> {
         for service in self.tx.services().filter(|service| service.id != *id) {
             in_use.add_wanted(service);
         }
-        for port in spec.ports() {
+        let published = spec.published().map_err(ControlError::invalid)?;
+        for port in &published {
             in_use
                 .check(id, port)
                 .map_err(|error| ControlError::invalid(error.to_string()))?;
