@@ -23,6 +23,8 @@ fn main() -> ExitCode {
             args.remove(1);
             skep_node::dev::main(args)
         }
+        // Started by daemons; not for people.
+        Some("relay") if args.len() == 3 => skep_node::relay(Path::new(&args[2])),
         Some(_) | None => skep_ctl::run(args),
     }
 }

@@ -285,15 +285,10 @@ fn mistakes_are_reported_with_their_place() {
                 "4:36 services.a.ports.0.protocol: invalid protocol value 'icmp'. Must be either tcp, udp or sctp",
             ],
         ),
-        (
-            service("ports: ['10.0.0.5:80:80', '10.0.0.6:80:81']"),
-            &[],
-        ),
+        (service("ports: ['10.0.0.5:80:80', '10.0.0.6:80:81']"), &[]),
         (
             service("ports: [{target: 80, host_ip: 10.0.0.500}]"),
-            &[
-                "4:35 services.a.ports.0.host_ip: invalid IP address syntax, found \"10.0.0.500\"",
-            ],
+            &["4:35 services.a.ports.0.host_ip: invalid IP address syntax, found \"10.0.0.500\""],
         ),
         (
             service("ports: [{target: 80, x-skep-source: both}]"),

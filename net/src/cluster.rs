@@ -188,6 +188,8 @@ impl Host {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
         lock(&self.ports).release(MESH_OWNER);
+        let ended = lock(&self.relay).end();
+        report.part("relay", ended.map(|()| Vec::new()));
         match self.ground.namespaces.list() {
             Ok(names) => {
                 for name in names.iter().filter(|name| is_cluster_namespace(name)) {
@@ -398,7 +400,37 @@ impl Host {
         }
         let kept = held(&served);
         table.retain(MESH_OWNER, |held| kept.iter().any(|at| bound(at) == *held));
+        drop(guard);
+        self.relay(desired, &served, report);
         served
+    }
+
+    /// Has the relay take the ports that need one.
+    fn relay(&self, desired: &HostState, served: &Served, report: &mut Report) {
+        let mut relay = lock(&self.relay);
+        let relay = &mut *relay;
+        let ingress = desired.node.ingress.as_ref();
+        // It is born into the namespace of the thread that starts it.
+        let followed = self.ground.root.run(|| relay.follow(served, ingress));
+        match followed.and_then(|followed| followed) {
+            Err(error) => report.fail("relay", error),
+            Ok(refused) => {
+                let all_of_it = |at: &At| {
+                    let twin = refused.keys().any(|other| other < at && other.is_twin(at));
+                    !twin
+                };
+                for (at, reason) in refused.iter().filter(|(at, _)| all_of_it(at)) {
+                    let (port, proto) = (at.port, at.proto);
+                    let reason = reason.clone();
+                    let error = NetError::PublishedPort {
+                        port,
+                        proto,
+                        reason,
+                    };
+                    report.fail(format!("port {at}"), error);
+                }
+            }
+        }
     }
 
     fn stale_flows(

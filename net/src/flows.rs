@@ -172,6 +172,15 @@ impl MeshTargets {
             .find(|proto| proto.number() == flow.protocol);
         let Some(proto) = proto else { return false };
         let answer = self.served.answer(proto, flow.to, flow.to_port);
+        if answer.is_some_and(|answer| answer.source.is_relayed()) {
+            // Its connections end at the relay.
+            return flow.is_redirected
+                && !self.live.contains(&flow.answered_by)
+                && self
+                    .subnets
+                    .iter()
+                    .any(|net| net.contains(&flow.answered_by));
+        }
         let backends = answer.map(|answer| &answer.backends);
         if !flow.is_redirected {
             // From before the port was served; UDP never starts anew by itself.

@@ -17,6 +17,7 @@ use crate::netlink::socket::Socket;
 use crate::nft;
 use crate::plan::default_prefix;
 use crate::ports::Ports;
+use crate::relay::Relay;
 use crate::sockets::{self, Connections};
 use crate::view::{NsKey, Route};
 use crate::{Capabilities, KernelError, Namespaces, NetError, Netns, Report};
@@ -37,6 +38,10 @@ pub struct HostConfig {
     pub gateway_subnet6: Ipv6Net,
     /// The upper eight bits of our packet marks.
     pub mark_tag: u8,
+    /// What is started as `PROGRAM relay DIRECTORY` while ports need the PROXY
+    /// protocol spoken; `None`: such ports are not served.
+    #[serde(default)]
+    pub relay: Option<PathBuf>,
 }
 
 impl HostConfig {
@@ -51,6 +56,7 @@ impl HostConfig {
                 64,
             ),
             mark_tag: 0x5a,
+            relay: None,
         }
     }
 }
@@ -103,6 +109,7 @@ pub struct Host {
     pub(crate) cluster: Mutex<Cluster>,
     pub(crate) bridges: Mutex<Bridges>,
     pub(crate) ports: Mutex<Ports>,
+    pub(crate) relay: Mutex<Relay>,
     capabilities: OnceLock<Capabilities>,
 }
 
@@ -135,6 +142,7 @@ impl Host {
             root_socket: Mutex::new(open_socket(libc::NETLINK_ROUTE)?),
         };
         Ok(Self {
+            relay: Mutex::new(Relay::new(&config)),
             config,
             ground,
             cluster: Mutex::default(),

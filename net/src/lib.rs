@@ -16,6 +16,7 @@ mod nft;
 mod plan;
 mod ports;
 mod probe;
+pub mod relay;
 mod report;
 mod sockets;
 mod sysctl;

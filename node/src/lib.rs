@@ -4,3 +4,5 @@ pub mod daemon;
 pub mod dev;
 pub mod membership;
 pub mod options;
+
+pub use skep_relay::main as relay;
