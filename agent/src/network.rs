@@ -129,6 +129,9 @@ pub fn host_state(
         index: local.index,
         vtep,
         ingress: mesh::own_addresses(&local.ingress_addresses),
+        ingress_vni: assigned
+            .ingress()
+            .map_or(names::INGRESS_VNI, |network| network.vni),
         ingress_mtu: tunnel_mtu(
             assigned.ingress().map_or(0, |network| network.mtu),
             underlay_mtu,

@@ -279,7 +279,8 @@ pub fn spec_of(body: NetworkCreate) -> Outcome<(NetworkSpec, Vec<String>)> {
             name: driver,
             options: body.options,
         }),
-        ipv6_enabled: body.enable_ipv6.unwrap_or_default(),
+        // The routing mesh serves both families unless it is asked not to.
+        ipv6_enabled: body.enable_ipv6.unwrap_or(body.ingress),
         internal: body.internal,
         attachable: body.attachable,
         ingress: body.ingress,

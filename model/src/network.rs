@@ -10,6 +10,9 @@ use crate::mount::Driver;
 use crate::serde_help::{is_zero, null_default};
 use crate::{NetworkId, Timestamp, Version};
 
+/// Options by which users of Docker's overlay and bridge drivers ask for an MTU.
+const MTU_OPTIONS: [&str; 2] = ["com.docker.network.driver.mtu", "com.docker.network.mtu"];
+
 /// What a user asks of a cluster network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -41,6 +44,29 @@ pub struct NetworkSpec {
         deserialize_with = "null_default"
     )]
     pub scope: String,
+}
+
+impl NetworkSpec {
+    /// The MTU that the driver's options ask for.
+    pub fn mtu(&self) -> Result<Option<u32>, String> {
+        let options = self.driver.iter().flat_map(|driver| &driver.options);
+        let mut asked = options.filter(|(key, _)| MTU_OPTIONS.contains(&key.as_str()));
+        let Some((key, text)) = asked.next() else {
+            return Ok(None);
+        };
+        // IPv6 asks more of a link (RFC 8200) than IPv4 (RFC 791).
+        let least = if self.ipv6_enabled { 1280 } else { 68 };
+        let mtu = text
+            .parse()
+            .ok()
+            .filter(|mtu| (least..=65_535).contains(mtu));
+        match mtu {
+            Some(mtu) => Ok(Some(mtu)),
+            None => Err(format!(
+                "invalid value {text:?} for option {key}: must be a number from {least} to 65535"
+            )),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

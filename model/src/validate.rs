@@ -319,6 +319,7 @@ pub fn check_network(spec: &NetworkSpec) -> Checked {
             "network driver {driver} does not span a cluster; use overlay"
         ));
     }
+    spec.mtu().map_err(ControlError::invalid)?;
     if spec.ingress && (spec.attachable || spec.internal) {
         return refuse("an ingress network can be neither attachable nor internal");
     }

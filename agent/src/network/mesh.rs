@@ -154,6 +154,7 @@ mod tests {
             index: 1,
             vtep: "10.0.0.1".parse().unwrap(),
             ingress: None,
+            ingress_vni: 4096,
             ingress_mtu: 1450,
             addresses: Vec::new(),
         };

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use skep_model::node::{ManagerStatus, NodeDescription, NodeStatus};
-use skep_model::{Availability, Node, NodeId, NodeRole, NodeSpec, NodeState, Timestamp};
+use skep_model::{Availability, Network, Node, NodeId, NodeRole, NodeSpec, NodeState, Timestamp};
 use skep_plan::allocate::numbers::choose_index;
 use skep_store::{Commit, Snapshot, Transaction};
 
@@ -143,7 +144,17 @@ pub(crate) fn advance(stage: &mut Stage<'_>, allocator: &mut Allocator) {
             numbered.index = free_index(stage.tx.view());
             put(&mut stage.tx, numbered);
         }
-        if node.ingress_addresses.is_empty() {
+        if stage.room() == 0 {
+            let now = stage.now;
+            stage.wake(now);
+            return;
+        }
+        if !lies_in(&node, stage.tx.ingress_network().map(|found| &**found)) {
+            let mut moved = Node::clone(stage.tx.node(&node.id).unwrap_or(&node));
+            moved.ingress_addresses.clear();
+            put(&mut stage.tx, moved);
+        }
+        if !stage.tx.node(&node.id).is_some_and(has_ingress_address) {
             allocator.node(stage, &node.id);
         }
         if node.status.state == NodeState::Down {
@@ -155,6 +166,30 @@ pub(crate) fn advance(stage: &mut Stage<'_>, allocator: &mut Allocator) {
             }
         }
     }
+}
+
+fn has_ingress_address(node: &std::sync::Arc<Node>) -> bool {
+    !node.ingress_addresses.is_empty()
+}
+
+/// Whether a node's addresses belong to the ingress network of now: it may have been removed, or
+/// replaced by another.
+fn lies_in(node: &Node, ingress: Option<&Network>) -> bool {
+    if node.ingress_addresses.is_empty() {
+        return true;
+    }
+    // A new one has its subnets a step later.
+    let Some(ingress) = ingress else { return false };
+    let subnets = || ingress.ipam.iter().filter_map(|config| config.subnet);
+    let of_node = |text: &String| {
+        let net: Option<IpNet> = text.parse().ok();
+        net.is_some_and(|net| {
+            subnets().any(|subnet| subnet.contains(&net.addr()) && subnet == net.trunc())
+        })
+    };
+    let families = |v6: bool| subnets().any(|subnet| subnet.addr().is_ipv6() == v6);
+    let wanted = usize::from(families(false)) + usize::from(families(true));
+    node.ingress_addresses.len() == wanted && node.ingress_addresses.iter().all(of_node)
 }
 
 fn free_index(view: &Snapshot) -> u16 {

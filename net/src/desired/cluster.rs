@@ -64,6 +64,9 @@ pub struct LocalNode {
     pub vtep: IpAddr,
     /// This node's addresses in the ingress network; `None`: no routing mesh.
     pub ingress: Option<IngressAddresses>,
+    /// VXLAN network identifier of the ingress network.
+    #[serde(default = "first_vni")]
+    pub ingress_vni: u32,
     /// MTU of the ingress network's device: the minimum over all nodes' underlay
     /// MTU minus the VXLAN overhead (50 over IPv4, 70 over IPv6).
     pub ingress_mtu: u32,
@@ -71,6 +74,10 @@ pub struct LocalNode {
     /// see it as a client.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+}
+
+fn first_vni() -> u32 {
+    crate::names::INGRESS_VNI
 }
 
 /// A node's addresses in the ingress network, with the network's prefix length.

@@ -7,9 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::desired::cluster::{HostState, IngressAddresses};
-use crate::names::{
-    INGRESS_DEVICE, INGRESS_VNI, MESH_ROUTE_TABLE, MESH_RULE_PREFERENCE, NOBODY_MAC,
-};
+use crate::names::{INGRESS_DEVICE, MESH_ROUTE_TABLE, MESH_RULE_PREFERENCE, NOBODY_MAC};
 use crate::plan::default_prefix;
 use crate::view::{Link, LinkKind, Route, Rule, Sysctl, Wanted};
 use crate::{HostConfig, Mac};
@@ -24,7 +22,7 @@ pub(super) fn device(
 ) {
     let dev = || INGRESS_DEVICE.to_owned();
     let kind = LinkKind::Vxlan {
-        vni: INGRESS_VNI,
+        vni: state.node.ingress_vni,
         local: state.node.vtep,
         port: config.data_port,
         proxy: false,

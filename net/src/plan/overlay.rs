@@ -37,7 +37,7 @@ pub(crate) fn check(overlay: &Overlay) -> Result<(), NetError> {
             reason,
         })
     };
-    if !(names::INGRESS_VNI + 1..1 << 24).contains(&overlay.vni) {
+    if !(names::INGRESS_VNI..1 << 24).contains(&overlay.vni) {
         return invalid(format!("VNI {} is out of range", overlay.vni));
     }
     if !(576..=65_535).contains(&overlay.mtu) {
@@ -204,7 +204,7 @@ mod tests {
         );
         assert!(
             check(&Overlay {
-                vni: 4096,
+                vni: 4095,
                 ..overlay()
             })
             .is_err()

@@ -556,6 +556,7 @@ fn a_host_without_ip6_does_with_ip4() {
             ip4: "10.255.0.1/16".parse().unwrap(),
             ip6: Some("fd5a::1/64".parse().unwrap()),
         }),
+        ingress_vni: skep_net::names::INGRESS_VNI,
         ingress_mtu: 1450,
         addresses: Vec::new(),
     };

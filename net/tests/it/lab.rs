@@ -299,6 +299,7 @@ impl Lab {
             index: node as u16 + 1,
             vtep: vtep(node),
             ingress: self.ingress(node),
+            ingress_vni: names::INGRESS_VNI,
             ingress_mtu: mtu,
             addresses: vec![also(node)],
         };

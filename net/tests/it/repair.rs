@@ -252,6 +252,7 @@ fn what_is_not_ours_stays() {
             index: 1,
             vtep: "127.0.0.1".parse().unwrap(),
             ingress: None,
+            ingress_vni: skep_net::names::INGRESS_VNI,
             ingress_mtu: 1450,
             addresses: Vec::new(),
         };
@@ -425,6 +426,7 @@ fn ten_thousand_endpoints_and_many_services_take_moments() {
         index: 1,
         vtep: "127.0.0.1".parse().unwrap(),
         ingress: None,
+        ingress_vni: skep_net::names::INGRESS_VNI,
         ingress_mtu: 1450,
         addresses: Vec::new(),
     };

@@ -48,7 +48,10 @@ pub(super) fn allocate_network(
         }
     };
     let encrypted = options.is_some_and(|options| options.contains_key("encrypted"));
-    network.mtu = numbers::mtu(view.nodes().map(|node| &**node), encrypted);
+    network.mtu = match network.spec.mtu()? {
+        Some(mtu) => mtu,
+        None => numbers::mtu(view.nodes().map(|node| &**node), encrypted),
+    };
     Ok(())
 }
 
