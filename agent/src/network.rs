@@ -149,7 +149,9 @@ pub fn host_state(
                 vtep: peer.vtep?,
                 addresses: peer
                     .address
-                    .into_iter()
+                    .iter()
+                    .chain(&peer.addresses)
+                    .copied()
                     .filter(|address| Some(*address) != peer.vtep)
                     .collect(),
                 ingress_ip4: ingress.iter().find_map(|net| match net.addr() {
@@ -363,6 +365,7 @@ mod tests {
             vtep: Some("192.0.2.2".parse().unwrap()),
             ingress_addresses: vec!["10.255.0.2/16".into()],
             address: None,
+            addresses: Vec::new(),
         };
         let local = assignment::LocalNode {
             node: "me".into(),

@@ -194,6 +194,7 @@ fn peer(node: &Node) -> Peer {
         vtep: vtep(node),
         ingress_addresses: node.ingress_addresses.clone(),
         address: node.status.addr.parse().ok(),
+        addresses: node.description.addresses.clone(),
     }
 }
 

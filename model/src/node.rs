@@ -71,6 +71,12 @@ pub struct NodeDescription {
     /// MTU of the device behind that address; 0 before it was told.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub data_path_mtu: u32,
+    /// All addresses by which others may see the node as a client of theirs.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub addresses: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

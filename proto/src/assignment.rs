@@ -57,6 +57,9 @@ pub struct Peer {
     pub ingress_addresses: Vec<String>,
     /// Address the node is known by, for rules about "one of the cluster's nodes".
     pub address: Option<IpAddr>,
+    /// Its other addresses, for the same rules.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A service on one network: its virtual address, its names, and its tasks wherever they run.

@@ -142,6 +142,11 @@ pub(crate) enum Expr {
         modulus: u32,
         to: Reg,
     },
+    /// A number below the modulus, at random.
+    Dice {
+        modulus: u32,
+        to: Reg,
+    },
     /// The type (local, unicast, …) of the destination's or source's route.
     AddressType {
         source: bool,
@@ -192,7 +197,7 @@ impl Expr {
             Self::Cmp { .. } => "cmp",
             Self::And { .. } => "bitwise",
             Self::Lookup { .. } | Self::LookupVerdict { .. } => "lookup",
-            Self::Count { .. } => "numgen",
+            Self::Count { .. } | Self::Dice { .. } => "numgen",
             Self::AddressType { .. } => "fib",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Nat { .. } => "nat",
@@ -268,6 +273,11 @@ impl Expr {
                 .be32(1, to.number())
                 .be32(2, *modulus)
                 .be32(3, 0)
+                .be32(4, 0),
+            Self::Dice { modulus, to } => m
+                .be32(1, to.number())
+                .be32(2, *modulus)
+                .be32(3, 1)
                 .be32(4, 0),
             Self::AddressType { source, to } => m
                 .be32(1, to.number())

@@ -11,6 +11,6 @@ mod seen;
 mod table;
 
 pub(crate) use change::reconcile;
-pub(crate) use rule::{CT_ESTABLISHED, CT_NEW, CT_RELATED, Direction, Ip, Rule};
+pub(crate) use rule::{CT_ESTABLISHED, CT_NEW, CT_RELATED, Direction, Ip, Rule, Turn};
 pub(crate) use seen::foreign_forward_drops;
 pub(crate) use table::{Bytes, Chain, Family, Field, Hook, Set, Table};

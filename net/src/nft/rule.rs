@@ -29,6 +29,14 @@ pub(crate) enum Direction {
     Out,
 }
 
+/// How one of several is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// One after the other.
+    InOrder,
+    Random,
+}
+
 /// The address family a match is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Ip {
@@ -394,13 +402,14 @@ impl Rule {
         self.immediate_nat(NatKind::Destination, to, Some(port))
     }
 
-    /// Round robin over `count` slots of a map `destination . slot → address`.
-    pub fn dnat_by_destination(self, ip: Ip, count: u32, map: &str) -> Self {
+    /// One of `count` slots of a map `destination . slot → address`.
+    pub fn dnat_by_destination(self, ip: Ip, turn: Turn, count: u32, map: &str) -> Self {
+        let to = Reg(ip.registers());
         self.family(ip)
             .load(ip.destination(), ip.length(), R0)
-            .then(Expr::Count {
-                modulus: count,
-                to: Reg(ip.registers()),
+            .then(match turn {
+                Turn::InOrder => Expr::Count { modulus: count, to },
+                Turn::Random => Expr::Dice { modulus: count, to },
             })
             .then(Expr::Lookup {
                 set: map.into(),

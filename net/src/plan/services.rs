@@ -5,8 +5,13 @@ use std::net::IpAddr;
 
 use crate::desired::cluster::Vip;
 use crate::names::{self, DNS_TABLE, SERVICE_TABLE};
-use crate::nft::{Bytes, Chain, Family, Field, Hook, Ip, Rule, Set, Table};
+use crate::nft::{Bytes, Chain, Family, Field, Hook, Ip, Rule, Set, Table, Turn};
 use crate::{Proto, plan};
+
+/// With more services than this in a namespace, those with equally many backends share a chain: the
+/// kernel takes seconds to make ten thousand chains. What they share is also a counter, which takes
+/// turns over all of them, so backends are chosen at random then.
+const CHAINS_MAX: usize = 2000;
 
 /// The address containers ask names at.
 const RESOLVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
@@ -30,6 +35,8 @@ pub(crate) fn services(seed: &str, services: &[Vip]) -> Table {
     ];
     let mut chains = Vec::new();
     let mut known = BTreeSet::new();
+    let mut shared = BTreeSet::new();
+    let of_many = services.len() > CHAINS_MAX;
 
     for service in services {
         if !known.insert(service.vip) {
@@ -42,7 +49,11 @@ pub(crate) fn services(seed: &str, services: &[Vip]) -> Table {
             empty[family].add(Bytes::new().ip(service.vip));
             continue;
         }
-        let chain = chain_name(service.vip);
+        let count = slots.len() as u32;
+        let (chain, turn) = match of_many {
+            false => (chain_name(service.vip), Turn::InOrder),
+            true => (format!("svc{ip:?}-{count}"), Turn::Random),
+        };
         for (slot, backend) in slots.iter().enumerate() {
             backends[family].put(
                 Bytes::new().ip(service.vip).number(slot as u32),
@@ -50,9 +61,11 @@ pub(crate) fn services(seed: &str, services: &[Vip]) -> Table {
             );
         }
         vips[family].goto(Bytes::new().ip(service.vip), &chain);
-        let map = backends[family].name.clone();
-        let rule = Rule::new().dnat_by_destination(ip, slots.len() as u32, &map);
-        chains.push(Chain::plain(chain, vec![rule]));
+        if shared.insert(chain.clone()) {
+            let map = &backends[family].name;
+            let rule = Rule::new().dnat_by_destination(ip, turn, count, map);
+            chains.push(Chain::plain(chain, vec![rule]));
+        }
     }
 
     let follow = Ip::BOTH.into_iter().zip(&vips);

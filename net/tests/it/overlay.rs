@@ -159,6 +159,61 @@ fn a_service_address_goes_round_its_backends_the_caller_included() {
     assert!(talk::was_refused(&talk::udp(&from, at("10.0.1.3", 80))));
 }
 
+/// More services than have chains of their own.
+#[test]
+fn thousands_of_services_share_chains_and_lead_to_their_own_backends() {
+    if !can_run() {
+        return;
+    }
+    let mut lab = network();
+    let six = |n: u32| format!("fd01::1:{n:x}");
+    let four = |n: u32| format!("10.0.1.{n}");
+    let backends = |n: u32, families: [&'static str; 3]| families[..n as usize % 4].to_vec();
+    let mut services = Vec::new();
+    for n in 0..2400 {
+        let backends = backends(n, ["fd01::11", "fd01::12", "fd01::31"]);
+        services.push(vip(&six(n), &backends));
+    }
+    for n in 100..200 {
+        let backends = backends(n, ["10.0.1.11", "10.0.1.12", "10.0.1.31"]);
+        services.push(vip(&four(n), &backends));
+    }
+    lab.task("a1").services = services;
+    lab.apply();
+    serve_all(&lab);
+    let from = lab.inside("a1");
+    for (address, count) in [
+        (six(2001), 1),
+        (six(2), 2),
+        (six(2399), 3),
+        (four(101), 1),
+        (four(198), 2),
+        (four(103), 3),
+    ] {
+        // Chosen at random: 60 times none of three is missed but once in ten billion.
+        let counts = spread(&from, &address, 60);
+        assert_eq!(counts.len(), count, "{address}: {counts:?}");
+    }
+    for address in [six(4), four(104)] {
+        assert!(talk::is_refused(&from, at(&address, 80)), "{address}");
+    }
+    assert!(lab.apply()[0].is_noop(), "settled");
+
+    // One scales down, and one goes to zero; the others stay as they are.
+    lab.task("a1").services[2399] = vip(&six(2399), &["fd01::31"]);
+    lab.task("a1").services[2398] = vip(&six(2398), &[]);
+    lab.apply();
+    assert_eq!(spread(&from, &six(2399), 6).len(), 1);
+    assert!(talk::is_refused(&from, at(&six(2398), 80)));
+    assert_eq!(spread(&from, &six(2395), 60).len(), 3);
+
+    // Few again: exact turns.
+    lab.task("a1").services.drain(..2300);
+    lab.apply();
+    let counts = spread(&from, &six(2395), 9);
+    assert!(counts.values().all(|count| *count == 3), "{counts:?}");
+}
+
 #[test]
 fn draining_keeps_connections_moves_datagrams_and_death_resets() {
     if !can_run() {

@@ -12,6 +12,9 @@ use skep_pki::Identity;
 
 use super::Surroundings;
 
+/// Addresses that are told of one node: every other node keeps them.
+const ADDRESSES_MAX: usize = 64;
+
 /// The description of a node that has its certificate.
 pub async fn node(
     around: &Arc<Surroundings>,
@@ -67,8 +70,26 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
         },
         tls_info: Default::default(),
         data_path_addr: Some(data_path),
+        addresses: addresses(around).await,
         data_path_mtu: mtu.ok().and_then(Result::ok).unwrap_or(0),
     }
+}
+
+/// This node's addresses, apart from those that the data plane itself has put there.
+async fn addresses(around: &Arc<Surroundings>) -> Vec<IpAddr> {
+    let host = Arc::clone(&around.host);
+    let found = tokio::task::spawn_blocking(move || host.addresses()).await;
+    let found = found.ok().and_then(Result::ok).unwrap_or_default();
+    let of_ours = |name: &str| ["gw-", "sk-"].iter().any(|ours| name.starts_with(ours));
+    let mut addresses: Vec<IpAddr> = found
+        .into_iter()
+        .filter(|(name, _)| !of_ours(name))
+        .map(|(_, net)| net.addr())
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
+    addresses
 }
 
 fn processors() -> i64 {

@@ -455,9 +455,9 @@ impl Drop for Cut {
 
 /// Runs `ip` in the namespace of the bridge.
 #[track_caller]
-fn on_wire(wire: &Path, args: &[&str]) -> String {
+pub(crate) fn on_wire(wire: &Path, args: &[&str]) -> String {
     let program =
-        |name| needs::program(name).unwrap_or_else(|| panic!("{name} is needed to cut cables"));
+        |name| needs::program(name).unwrap_or_else(|| panic!("{name} is needed for the wire"));
     let mut command = Command::new(program("nsenter"));
     command
         .arg(format!("--net={}", wire.display()))

@@ -11,6 +11,8 @@ pub mod load;
 pub mod needs;
 pub mod pair;
 pub mod run;
+pub mod station;
+pub mod talk;
 pub mod tasks;
 pub mod wait;
 

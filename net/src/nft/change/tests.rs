@@ -1,4 +1,5 @@
 use super::*;
+use crate::nft::Turn;
 use crate::nft::seen::SeenChain;
 use crate::nft::table::Bytes;
 
@@ -17,7 +18,7 @@ fn table(slots: u32, to: &str) -> Table {
     vips.goto(Bytes::new().ip(vip), "svc-1");
     table.set(vips);
     let ip = crate::nft::rule::Ip::V4;
-    let rules = vec![Rule::new().dnat_by_destination(ip, slots, "be4")];
+    let rules = vec![Rule::new().dnat_by_destination(ip, Turn::InOrder, slots, "be4")];
     table.chain(Chain::plain("svc-1", rules));
     let rules = vec![Rule::new().follow_destination(ip, "vip4")];
     table.chain(Chain::base("nat-out", Hook::nat_output(), rules));

@@ -1,0 +1,118 @@
+//! Places to talk from: namespaces of nodes and tasks, and clients of their own on the nodes' wire.
+//! Sockets stay in the namespace they were made in, so no program has to run there.
+
+use std::fs::File;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::gettid;
+
+use crate::cluster::on_wire;
+use crate::run::{TIMEOUT, run};
+use crate::{Cluster, needs};
+
+/// A network namespace.
+#[derive(Debug, Clone)]
+pub struct Station {
+    path: PathBuf,
+}
+
+impl Station {
+    /// The namespace of a process.
+    pub fn of(pid: u32) -> Self {
+        Self::at(format!("/proc/{pid}/ns/net"))
+    }
+
+    /// The namespace behind a file.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Whether it is that of a process.
+    pub fn is_of(&self, pid: u32) -> bool {
+        self.path == Self::of(pid).path
+    }
+
+    /// Does something in there, on a thread of its own.
+    #[track_caller]
+    pub fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let netns = File::open(&self.path).expect("a namespace that exists");
+                setns(netns, CloneFlags::CLONE_NEWNET).expect("root may enter it");
+                f()
+            });
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs `ip` in there.
+    #[track_caller]
+    pub fn ip(&self, line: &str) -> String {
+        let program = |name| needs::program(name).unwrap_or_else(|| panic!("{name} is needed"));
+        let mut command = Command::new(program("nsenter"));
+        command
+            .arg(format!("--net={}", self.path.display()))
+            .arg(program("ip"))
+            .args(line.split(' '));
+        run(&mut command, b"", TIMEOUT).ok()
+    }
+}
+
+/// A machine on the nodes' wire that is none of the cluster's. It goes when it is dropped.
+pub struct Outsider {
+    pub station: Station,
+    /// Its thread is the namespace's only holder.
+    _ends: mpsc::Sender<()>,
+}
+
+impl Outsider {
+    /// Plugs in a machine with the last number of its addresses.
+    #[track_caller]
+    pub fn plug(cluster: &Cluster, number: u8) -> Self {
+        let (ends, wait) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root may");
+            tell.send(gettid()).expect("somebody waits for it");
+            // Until the other end is dropped.
+            let _ = wait.recv();
+        });
+        let thread = told.recv().expect("it tells");
+        let station = Station::at(format!("/proc/{}/task/{thread}/ns/net", std::process::id()));
+        let port = format!("skc{number}");
+        let wire = cluster.root.join("wire/netns/skep-dev");
+        let ip = |line: &str| on_wire(&wire, &line.split(' ').collect::<Vec<_>>());
+        ip(&format!(
+            "link add {port} type veth peer name eth0 netns {thread}"
+        ));
+        ip(&format!("link set {port} master skepdev0 up"));
+        let [a, b, c] = cluster.subnet;
+        station.ip("link set lo up");
+        station.ip("link set eth0 up");
+        station.ip(&format!("addr add {a}.{b}.{c}.{number}/24 dev eth0"));
+        station.ip(&format!("addr add {}/64 dev eth0 nodad", address6(number)));
+        Self {
+            station,
+            _ends: ends,
+        }
+    }
+}
+
+/// The IPv6 address on the wire that goes with the last number of an IPv4 one.
+pub fn address6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into())
+}
+
+/// The namespace of a node.
+#[track_caller]
+pub fn node(cluster: &Cluster, name: &str) -> Station {
+    let pid = cluster.daemon(name).expect("its daemon runs");
+    Station::of(pid)
+}
