@@ -116,6 +116,7 @@ mod tests {
             node: node.into(),
             addresses: vec![address.to_owned()],
             serves,
+            aliases: Vec::new(),
         }
     }
 
@@ -147,6 +148,7 @@ mod tests {
             mode: ResolutionMode::Vip,
             vips: Vec::new(),
             aliases: Vec::new(),
+            stack: String::new(),
             ports: vec![port],
             endpoints,
         };
