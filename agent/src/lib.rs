@@ -5,6 +5,7 @@ pub mod guests;
 pub mod journal;
 mod logs;
 pub mod network;
+pub mod paths;
 pub mod session;
 pub mod status;
 pub mod task;

@@ -210,6 +210,7 @@ fn overlay(network: &Network, assigned: &Assigned) -> Overlay {
                 mac: Mac::of(*ips.first()?),
                 ips,
                 vtep,
+                node: mesh::node_index(endpoint, assigned).unwrap_or_default(),
             })
         })
         .collect();

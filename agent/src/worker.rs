@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use skep_engine::{Engine, EventQuery, Filters, Guest, ListOptions};
+use skep_model::node::NetworkProblem;
 use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
 use skep_net::{
     Connections, Failure, Host, HostPort, NetError, StaleFlows, gateway_address6, names,
@@ -19,6 +20,7 @@ use tracing::{debug, warn};
 use crate::assigned::Assigned;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::network::{self, SandboxChoice};
+use crate::paths;
 use crate::status::Statuses;
 use crate::task::driver::Driver;
 use crate::task::spec::TASK_ID_LABEL;
@@ -28,6 +30,9 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// The host's network is compared with what it should be this often even when nothing changed:
 /// somebody else may have changed it.
 const REPAIR: Duration = Duration::from_secs(2);
+
+/// Failures that are told of at the same time.
+const FAILURES_MAX: usize = 50;
 
 /// Why a task's namespace cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +61,28 @@ pub struct Worker {
     network_changed: Notify,
     /// The version of the assignments that packets and names follow.
     followed: watch::Sender<u64>,
+    /// What is wrong with this node's networks: ways to other nodes, and what could not be made.
+    problems: watch::Sender<Problems>,
     /// Flows to be cut, and whether somebody is at it.
     stale: Mutex<(StaleFlows, bool)>,
     drivers: Mutex<HashMap<TaskId, Handle>>,
     remembered: Mutex<BTreeMap<TaskId, Entry>>,
+}
+
+/// What is wrong with a node's networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems {
+    /// Of the ways to other nodes.
+    paths: Vec<NetworkProblem>,
+    /// Of what is to be on this host.
+    unmade: Vec<NetworkProblem>,
+}
+
+impl Problems {
+    /// All of them.
+    pub fn all(&self) -> Vec<NetworkProblem> {
+        [self.unmade.clone(), self.paths.clone()].concat()
+    }
 }
 
 struct Handle {
@@ -95,10 +118,50 @@ impl Worker {
             network: tokio::sync::Mutex::default(),
             network_changed: Notify::new(),
             followed: watch::Sender::new(0),
+            problems: watch::Sender::default(),
             stale: Mutex::default(),
             drivers: Mutex::default(),
             remembered: Mutex::new(remembered),
         }))
+    }
+
+    /// The host's data plane.
+    pub(crate) fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+
+    /// What is wrong with this node's networks, now and later.
+    pub fn problems(&self) -> watch::Receiver<Problems> {
+        self.problems.subscribe()
+    }
+
+    /// Takes in what is wrong with the ways to other nodes.
+    pub(crate) fn tell_paths(&self, paths: Vec<NetworkProblem>) {
+        self.problems.send_if_modified(|known| {
+            paths::log_changes(&known.paths, &paths);
+            let changed = known.paths != paths;
+            known.paths = paths;
+            changed
+        });
+    }
+
+    /// Takes in what of the host's network could not be made.
+    fn tell_failures(&self, failures: &[Failure]) {
+        let mut unmade: Vec<NetworkProblem> = failures
+            .iter()
+            .take(FAILURES_MAX)
+            .map(|failure| NetworkProblem {
+                message: format!("{}: {}", failure.object, failure.error.chain()),
+                ..NetworkProblem::default()
+            })
+            .collect();
+        unmade.sort();
+        unmade.dedup();
+        self.problems.send_if_modified(|known| {
+            let changed = known.unmade != unmade;
+            known.unmade = unmade;
+            changed
+        });
     }
 
     /// The version of the assignments that packets and names follow.
@@ -260,6 +323,7 @@ impl Worker {
                 for failure in &report.failures {
                     warn!(object = failure.object, error = %failure.error.chain(), "network");
                 }
+                self.tell_failures(&report.failures);
                 // A port that another program of this host holds leads nobody anywhere.
                 let harmless =
                     |failure: &Failure| matches!(failure.error, NetError::PublishedPort { .. });

@@ -77,6 +77,25 @@ pub struct NodeDescription {
         deserialize_with = "null_default"
     )]
     pub addresses: Vec<IpAddr>,
+    /// What is wrong with its networks at the moment. Our addition.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub network_problems: Vec<NetworkProblem>,
+}
+
+/// Something that is wrong with a network, as seen from one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkProblem {
+    /// The network's name; empty when it concerns all of them.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub network: String,
+    /// The node at the other end; empty when it is about this node alone.
+    #[serde(skip_serializing_if = "NodeId::is_empty")]
+    pub peer: NodeId,
+    pub message: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::entry;
 use crate::nft;
 use crate::plan::published::{At, Served};
-use crate::plan::{mesh, overlay, services, task};
+use crate::plan::{mesh, overlay, path, services, task};
 use crate::ports::{self, Refused};
 use crate::sysctl;
 use crate::view::{LinkKind, NsKey, Scope, Wanted};
@@ -33,6 +33,13 @@ pub(crate) struct Cluster {
     /// What flows could lead to, by namespace.
     tasks: BTreeMap<String, TaskTargets>,
     mesh: Option<MeshTargets>,
+}
+
+impl Cluster {
+    /// What the last call wanted of this node.
+    pub(crate) fn state(&self) -> Option<&HostState> {
+        self.state.as_ref()
+    }
 }
 
 impl Host {
@@ -256,12 +263,15 @@ impl Host {
                 failures: vec![error],
             };
         }
-        let wanted = overlay::namespace(
+        let mut wanted = overlay::namespace(
             state.node.vtep,
             self.config.data_port,
             network,
             local.iter().copied(),
         );
+        if self.capabilities().ipv6 {
+            path::add(&mut wanted, state, network);
+        }
         self.reconcile_ends(&NsKey::Pinned(name), &wanted, Scope::Overlay)
     }
 

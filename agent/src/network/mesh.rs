@@ -70,7 +70,7 @@ pub fn host(port: &PortConfig) -> HostAddress {
     }
 }
 
-fn node_index(endpoint: &Endpoint, assigned: &Assigned) -> Option<u16> {
+pub(super) fn node_index(endpoint: &Endpoint, assigned: &Assigned) -> Option<u16> {
     let local = assigned.local.as_ref()?;
     if endpoint.node == local.node {
         return Some(local.index);

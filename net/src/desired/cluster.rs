@@ -139,8 +139,11 @@ pub struct RemoteEndpoint {
     pub ips: Vec<IpAddr>,
     /// Its hardware address; normally `Mac::of` its first address.
     pub mac: Mac,
-    /// The node it is on.
+    /// Where frames for it go: its node's data-path address.
     pub vtep: IpAddr,
+    /// Cluster-wide number of its node; 0 when not known.
+    #[serde(default)]
+    pub node: u16,
 }
 
 /// The network namespace of one task and everything that reaches into it.

@@ -5,6 +5,7 @@ pub(crate) mod bridge;
 mod ingress;
 pub(crate) mod mesh;
 pub(crate) mod overlay;
+pub(crate) mod path;
 pub(crate) mod published;
 pub(crate) mod services;
 pub(crate) mod task;

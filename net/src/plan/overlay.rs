@@ -155,6 +155,7 @@ mod tests {
                 ips: vec![ip],
                 mac: Mac::of(ip),
                 vtep: vtep.parse().unwrap(),
+                node: 0,
             }
         };
         Overlay {

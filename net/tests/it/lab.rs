@@ -337,6 +337,7 @@ impl Lab {
                             ips,
                             mac,
                             vtep: vtep(task.node),
+                            node: task.node as u16 + 1,
                         });
                     }
                 }

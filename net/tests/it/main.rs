@@ -5,6 +5,7 @@ mod bridge;
 mod lab;
 mod mesh;
 mod overlay;
+mod paths;
 mod published;
 mod repair;
 mod talk;

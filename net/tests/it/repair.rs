@@ -411,6 +411,7 @@ fn ten_thousand_endpoints_and_many_services_take_moments() {
                 ips: vec![ip],
                 mac: skep_net::Mac::of(ip),
                 vtep,
+                node: 0,
             }
         })
         .collect();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
 use skep_agent::guests::{self, Keeper};
+use skep_agent::paths;
 use skep_agent::{AgentEvent, Session, Worker};
 use skep_api::cluster::{LocalCluster, LocalState};
 use skep_api::texts;
@@ -47,6 +48,8 @@ const STEP_DOWN: Duration = Duration::from_secs(3);
 /// at most this often.
 const LOCK_LOOK: Duration = Duration::from_secs(1);
 const LOCK_SETTLE: Duration = Duration::from_millis(10);
+/// Pause between two words about this node's networks.
+const PROBLEMS_SETTLE: Duration = Duration::from_secs(1);
 /// How long the only manager that is left may take to lead.
 const TAKE_OVER: Duration = Duration::from_secs(15);
 /// Log entries between snapshots, and entries kept for followers that are a little slow.
@@ -143,6 +146,9 @@ impl Active {
         }
         active.spawn(Arc::clone(&worker).watch_containers());
         active.spawn(Arc::clone(&worker).keep_network());
+        active.spawn(paths::watch(Arc::clone(&worker)));
+        let telling = Arc::clone(&active);
+        active.spawn(async move { telling.tell_problems().await });
         let (keeper, requests) = Keeper::new(Arc::clone(&worker));
         active.spawn(guests::keep(worker, requests));
         let engine = Arc::clone(&active.around.engine);
@@ -395,6 +401,24 @@ impl Active {
                 ),
                 Err(error) => warn!(%error, "the manager's keys could not be looked at"),
             }
+        }
+    }
+
+    /// Has the managers know what is wrong with this node's networks.
+    async fn tell_problems(self: Arc<Self>) {
+        let mut problems = self.worker.problems();
+        loop {
+            let now = problems.borrow_and_update().all();
+            self.description.send_if_modified(|known| {
+                let changed = known.network_problems != now;
+                known.network_problems = now;
+                changed
+            });
+            if problems.changed().await.is_err() {
+                return;
+            }
+            // What changes many times a second is not worth a word each time.
+            tokio::time::sleep(PROBLEMS_SETTLE).await;
         }
     }
 

@@ -71,6 +71,7 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
         tls_info: Default::default(),
         data_path_addr: Some(data_path),
         addresses: addresses(around).await,
+        network_problems: Vec::new(),
         data_path_mtu: mtu.ok().and_then(Result::ok).unwrap_or(0),
     }
 }
