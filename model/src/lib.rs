@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod attachment;
+pub mod audit;
 pub mod cluster;
 pub mod constraint;
 pub mod container;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod allocate;
+pub mod audit;
 pub mod control;
 mod drain;
 mod initial;
