@@ -325,8 +325,11 @@ impl Worker {
                 }
                 self.tell_failures(&report.failures);
                 // A port that another program of this host holds leads nobody anywhere.
-                let harmless =
-                    |failure: &Failure| matches!(failure.error, NetError::PublishedPort { .. });
+                // Nor does a firewall that is not ours keep anybody from following.
+                let harmless = |failure: &Failure| {
+                    matches!(failure.error, NetError::PublishedPort { .. })
+                        || failure.object == "firewalls"
+                };
                 if report.failures.iter().all(harmless) {
                     self.followed.send_replace(version);
                 }

@@ -14,6 +14,7 @@ use crate::names;
 use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::entry;
 use crate::nft;
+use crate::passage;
 use crate::plan::published::{At, Served};
 use crate::plan::{mesh, overlay, path, services, task};
 use crate::ports::{self, Refused};
@@ -115,6 +116,7 @@ impl Host {
             absorb(&mut report, &object, self.inside(sandbox));
         }
 
+        self.let_through(passage::of_cluster(), &mut report);
         let stale = self.stale_flows(&mut cluster, desired, &served);
         cluster.state = Some(desired.clone());
         (report, stale)
@@ -205,6 +207,7 @@ impl Host {
             }
             Err(error) => report.fail("namespaces", error),
         }
+        self.shut(passage::of_cluster(), &mut report);
         let nothing = Wanted::default();
         let outcome = self
             .ground

@@ -15,6 +15,7 @@ use crate::netlink::entry::{self, Names};
 use crate::netlink::link;
 use crate::netlink::socket::Socket;
 use crate::nft;
+use crate::passage::Passage;
 use crate::plan::default_prefix;
 use crate::ports::Ports;
 use crate::relay::Relay;
@@ -110,6 +111,7 @@ pub struct Host {
     pub(crate) bridges: Mutex<Bridges>,
     pub(crate) ports: Mutex<Ports>,
     pub(crate) relay: Mutex<Relay>,
+    pub(crate) passage: Mutex<Passage>,
     capabilities: OnceLock<Capabilities>,
 }
 
@@ -147,6 +149,7 @@ impl Host {
             ground,
             cluster: Mutex::default(),
             bridges: Mutex::default(),
+            passage: Mutex::default(),
             ports: Mutex::default(),
             capabilities: OnceLock::new(),
         })
@@ -177,17 +180,24 @@ impl Host {
         sockets::connections(&self.ground.namespaces.open(netns)?)
     }
 
-    /// What this host can do; probed once.
+    /// What this host can do; probed once, but for the firewalls of others.
     pub fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        let mut found = self
+            .capabilities
             .get_or_init(|| crate::probe::probe(&self.ground))
-            .clone()
+            .clone();
+        if let Some(closed) = self.closed_chains() {
+            found.foreign_forward_drops = closed;
+        }
+        found
     }
 
     /// Removes everything of ours from this host: both halves, all pinned
     /// namespaces. For leaving a cluster for good; containers must be gone.
     pub fn remove_everything(&self) -> Report {
         let mut report = self.remove_cluster();
+        let bridges: Vec<String> = lock(&self.passage).links().cloned().collect();
+        self.shut(bridges, &mut report);
         let bridges = self.apply_bridges(&crate::BridgeState::default());
         report.changes.extend(bridges.changes);
         report.failures.extend(bridges.failures);

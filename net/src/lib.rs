@@ -13,6 +13,7 @@ pub mod names;
 mod netlink;
 mod netns;
 mod nft;
+mod passage;
 mod paths;
 mod plan;
 mod ports;
