@@ -41,6 +41,8 @@ pub(crate) enum SandboxError {
     Net(#[from] NetError),
     #[error("no free address is left for the task's gateway leg")]
     NoGatewayAddress,
+    #[error("port {0}/sctp cannot be published on this node: its kernel has no SCTP")]
+    NoSctp(u16),
 }
 
 /// What all drivers share.
@@ -504,6 +506,13 @@ impl Worker {
     }
 
     fn choose(&self, task: &Task, assigned: &Assigned) -> Result<SandboxChoice, SandboxError> {
+        let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        let mut sctp = ports.filter(|port| port.protocol == Protocol::Sctp);
+        if let Some(port) = sctp.next()
+            && !self.host.capabilities().sctp
+        {
+            return Err(SandboxError::NoSctp(port.target_port));
+        }
         let used: BTreeSet<Ipv4Addr> = lock(&self.sandboxes)
             .values()
             .filter_map(|choice| choice.gateway)
