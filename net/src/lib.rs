@@ -20,6 +20,7 @@ mod ports;
 mod probe;
 pub mod relay;
 mod report;
+mod reserve;
 mod sockets;
 mod sysctl;
 mod view;
