@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encryption::NodeEncryption;
 use crate::placement::Platform;
 use crate::resources::Resources;
 use crate::serde_help::{is_zero, null_default};
@@ -71,6 +72,9 @@ pub struct NodeDescription {
     /// MTU of the device behind that address; 0 before it was told.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub data_path_mtu: u32,
+    /// How the node encrypts what it sends to others. An addition to the API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub encryption: NodeEncryption,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

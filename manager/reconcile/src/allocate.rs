@@ -318,7 +318,7 @@ fn allocate_network(
             numbers::choose_vni(&used, &cluster.resting_vnis, now).ok_or("no VXLAN id is free")?
         }
     };
-    let encrypted = options.is_some_and(|options| options.contains_key("encrypted"));
+    let encrypted = network.spec.is_encrypted();
     network.mtu = numbers::mtu(view.nodes().map(|node| &**node), encrypted);
     Ok(())
 }

@@ -7,6 +7,7 @@ use skep_model::{ControlError, ControlRequest, ControlResponse, Kind, Random, Ti
 use skep_store::{Commit, FindError, Snapshot, Transaction};
 
 mod cluster;
+mod encryption;
 pub use cluster::check_authority;
 mod network;
 mod node;
@@ -102,6 +103,7 @@ impl Door<'_> {
                 rotate_worker_token,
                 rotate_manager_token,
                 rotate_unlock_key,
+                rotate_data_keys,
             } => self.update_cluster(
                 *version,
                 spec,
@@ -109,6 +111,7 @@ impl Door<'_> {
                     worker_token: *rotate_worker_token,
                     manager_token: *rotate_manager_token,
                     unlock_key: *rotate_unlock_key,
+                    data_keys: *rotate_data_keys,
                 },
             ),
             ControlRequest::DeployStack { spec, prune } => self.deploy_stack(spec, *prune),

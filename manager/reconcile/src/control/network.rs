@@ -14,6 +14,7 @@ use crate::allocate::NODE_LOCAL;
 impl Door<'_> {
     pub(super) fn create_network(&mut self, spec: &NetworkSpec) -> Result<NetworkId, ControlError> {
         check_network(spec)?;
+        let spec = &self.with_encryption(spec)?;
         let taken = self.tx.by_name::<Network>(&spec.name).is_some();
         if taken || NODE_LOCAL.contains(&spec.name.as_str()) {
             return Err(ControlError::new(
