@@ -15,7 +15,7 @@ use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::entry;
 use crate::nft;
 use crate::plan::mesh::{self, Served};
-use crate::plan::{overlay, services, task};
+use crate::plan::{overlay, services, task, tunnel};
 use crate::ports::{self, Refused};
 use crate::sysctl;
 use crate::view::{LinkKind, NsKey, Scope, Wanted};
@@ -53,7 +53,10 @@ impl Host {
     pub fn follow(&self, desired: &HostState) -> (Report, StaleFlows) {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
-        let desired = &self.as_possible(desired);
+        let mut desired = self.as_possible(desired);
+        // Guards and tunnels before anything goes through them.
+        self.encrypt(&mut desired, &mut report);
+        let desired = &desired;
         let overlays: Vec<&Overlay> = desired
             .overlays
             .iter()
@@ -139,6 +142,7 @@ impl Host {
                 });
             };
             overlay::check(network)?;
+            self.guard_network(state, network)?;
             if self.ground.namespaces.exists(&names::overlay_netns(id)) {
                 outcome.absorb(self.attach(state, network, &endpoints));
             } else {
@@ -199,6 +203,7 @@ impl Host {
             .ground
             .reconcile(&NsKey::Root, &nothing, Scope::Mesh, &BTreeSet::new());
         absorb(&mut report, "mesh", outcome);
+        report.part("encryption", self.remove_encryption());
         *cluster = Cluster::default();
         report
     }
@@ -248,18 +253,14 @@ impl Host {
         local: &[(&str, &crate::LocalEndpoint)],
     ) -> Outcome {
         let name = names::overlay_netns(&network.id);
-        if let Err(error) = self.ground.namespaces.create(&name) {
-            return Outcome {
-                changes: Vec::new(),
-                failures: vec![error],
-            };
-        }
-        let wanted = overlay::namespace(
-            state.node.vtep,
-            self.config.data_port,
-            network,
-            local.iter().copied(),
-        );
+        let made = tunnel::way(state, network)
+            .and_then(|way| self.ground.namespaces.create(&name).map(|_| way));
+        let (from, network) = match made {
+            Ok(way) => way,
+            Err(error) => return Outcome::failed(error),
+        };
+        let wanted =
+            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
         self.reconcile_ends(&NsKey::Pinned(name), &wanted, Scope::Overlay)
     }
 
@@ -270,12 +271,12 @@ impl Host {
         network: &Overlay,
         local: &[(&str, &crate::LocalEndpoint)],
     ) -> Outcome {
-        let mut wanted = overlay::namespace(
-            state.node.vtep,
-            self.config.data_port,
-            network,
-            local.iter().copied(),
-        );
+        let (from, network) = match tunnel::way(state, network) {
+            Ok(way) => way,
+            Err(error) => return Outcome::failed(error),
+        };
+        let mut wanted =
+            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
         wanted.forwarding.clear();
         wanted.neighbours.clear();
         let key = NsKey::Pinned(names::overlay_netns(&network.id));

@@ -42,6 +42,8 @@ pub(crate) struct LinkChange {
     pub master: Option<String>,
     pub group: Option<u32>,
     pub alias: Option<String>,
+    /// Where a VXLAN's frames leave from.
+    pub local: Option<IpAddr>,
     pub up: bool,
 }
 
@@ -284,7 +286,8 @@ fn is_same(link: &Link, found: &SeenLink) -> bool {
         } => found.vxlan.as_ref().is_some_and(|vxlan| {
             vxlan.vni == *vni
                 && vxlan.port == *port
-                && vxlan.local == Some(*local)
+                // Within a family it can be changed, and no frame is lost.
+                && vxlan.local.is_some_and(|seen| seen.is_ipv4() && local.is_ipv4() || seen == *local)
                 && vxlan.proxy == *proxy
                 && !vxlan.learning
         }),
@@ -314,6 +317,14 @@ fn link_change(link: &Link, found: Option<&SeenLink>, master: Option<&str>) -> O
             .alias
             .clone()
             .filter(|alias| found.and_then(|found| found.alias.as_ref()) != Some(alias)),
+        local: match &link.kind {
+            LinkKind::Vxlan { local, .. } => found
+                .and_then(|found| found.vxlan.as_ref())
+                .and_then(|vxlan| vxlan.local)
+                .filter(|seen| seen != local)
+                .map(|_| *local),
+            _ => None,
+        },
         up: !found.is_some_and(|found| found.is_up),
     };
     (change != LinkChange::default()).then_some(change)

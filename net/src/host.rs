@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -19,7 +20,7 @@ use crate::plan::default_prefix;
 use crate::ports::Ports;
 use crate::sockets::{self, Connections};
 use crate::view::{NsKey, Route};
-use crate::{Capabilities, KernelError, Namespaces, NetError, Netns, Report};
+use crate::{Capabilities, EncryptionChoice, KernelError, Namespaces, NetError, Netns, Report};
 
 /// How this daemon's data plane is set up. All nodes of a cluster agree on
 /// `data_port`.
@@ -34,16 +35,24 @@ pub struct HostConfig {
     pub gateway_subnet: Ipv4Net,
     /// The upper eight bits of our packet marks.
     pub mark_tag: u8,
+    /// What may encrypt between nodes.
+    #[serde(default)]
+    pub encryption: EncryptionChoice,
+    /// The program that is a tunnel's process when it is called `wireguard`.
+    pub program: PathBuf,
 }
 
 impl HostConfig {
-    /// Defaults: port 4789, 172.18.0.0/16, tag 0x5a.
+    /// Defaults: port 4789, 172.18.0.0/16, tag 0x5a, encryption by what there is, this
+    /// very program.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Self {
             run_dir: run_dir.into(),
             data_port: 4789,
             gateway_subnet: Ipv4Net::new_assert(Ipv4Addr::new(172, 18, 0, 0), 16),
             mark_tag: 0x5a,
+            encryption: EncryptionChoice::Auto,
+            program: "/proc/self/exe".into(),
         }
     }
 }
@@ -89,6 +98,8 @@ pub struct Host {
     pub(crate) cluster: Mutex<Cluster>,
     pub(crate) bridges: Mutex<Bridges>,
     pub(crate) ports: Mutex<Ports>,
+    /// Processes of tunnels that we started, to be waited for.
+    pub(crate) tunnels: Mutex<Vec<Child>>,
     capabilities: OnceLock<Capabilities>,
 }
 
@@ -119,6 +130,7 @@ impl Host {
             cluster: Mutex::default(),
             bridges: Mutex::default(),
             ports: Mutex::default(),
+            tunnels: Mutex::default(),
             capabilities: OnceLock::new(),
         })
     }

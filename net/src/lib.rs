@@ -6,6 +6,7 @@ mod bridges;
 mod cluster;
 pub mod desired;
 mod diff;
+mod encryption;
 mod error;
 mod flows;
 mod host;
@@ -29,10 +30,13 @@ pub use desired::cluster::{
     GatewayLeg, HostPort, HostState, IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode,
     Overlay, Peer, PublishedPort, RemoteEndpoint, TaskSandbox, Vip,
 };
+pub use desired::tunnel::{Encryption, Tunnel, TunnelPeer};
+pub use encryption::{EncryptionChoice, EncryptionMethod};
 pub use error::{KernelError, Kind, NetError};
 pub use flows::StaleFlows;
 pub use host::{Host, HostConfig, InterfaceCounters, next_gateway_address};
 pub use netns::{Namespaces, Netns};
 pub use probe::Capabilities;
 pub use report::{Failure, Report};
+pub use skep_wg::{PrivateKey, PublicKey};
 pub use sockets::Connections;

@@ -6,6 +6,7 @@
 
 mod change;
 mod expr;
+mod frame;
 mod rule;
 mod seen;
 mod table;

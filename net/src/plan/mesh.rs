@@ -17,7 +17,7 @@ use crate::nft::{
     Direction::{In, Out},
     Family, Field, Hook, Ip, Rule, Set, Table,
 };
-use crate::plan::{ingress, not_from_loopback6, task};
+use crate::plan::{ingress, not_from_loopback6, task, tunnel};
 use crate::view::{Sysctl, Wanted};
 use crate::{HostConfig, Proto};
 
@@ -205,6 +205,7 @@ fn nodes(table: &mut Table, config: &HostConfig, state: &HostState) {
         .iter()
         .map(|peer| peer.vtep)
         .chain([node.vtep])
+        .chain(tunnel::addresses(state))
         .collect();
     let mut addresses = vteps.clone();
     addresses.extend(&node.addresses);

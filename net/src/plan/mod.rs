@@ -7,6 +7,7 @@ pub(crate) mod mesh;
 pub(crate) mod overlay;
 pub(crate) mod services;
 pub(crate) mod task;
+pub(crate) mod tunnel;
 
 use std::net::IpAddr;
 

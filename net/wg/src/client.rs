@@ -20,7 +20,7 @@ pub fn get(control: &Path) -> io::Result<Config> {
 
 /// Changes the configuration.
 pub fn set(control: &Path, config: &Config) -> io::Result<()> {
-    check(&*ask(control, &uapi::set_request(config))?)
+    check(&ask(control, &uapi::set_request(config))?)
 }
 
 fn ask(control: &Path, request: &str) -> io::Result<zeroize::Zeroizing<String>> {

@@ -127,9 +127,10 @@ impl Device {
         let peer = self.peers.get_mut(&key).expect("it was just put there");
         peer.endpoint = config.endpoint.or(peer.endpoint);
         let before = peer.allowed;
-        if config.allowed.is_some() && config.allowed != before {
-            peer.allowed = config.allowed;
-            let address = config.allowed.expect("just looked at");
+        if let Some(address) = config.allowed
+            && before != Some(address)
+        {
+            peer.allowed = Some(address);
             self.forget_address(&key, before);
             // Whoever had the address before has it no more.
             if let Some(other) = self.by_address.insert(address, key)

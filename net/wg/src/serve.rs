@@ -139,11 +139,11 @@ impl Loop {
         loop {
             let left = next_tick.saturating_duration_since(Instant::now());
             self.wait(left)?;
-            if !self.from_host(&mut packet) {
+            if !self.serve_host(&mut packet) {
                 return Ok(());
             }
-            self.from_network(&mut packet);
-            self.from_control();
+            self.serve_network(&mut packet);
+            self.serve_control();
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 if !self.control.is_there() {
@@ -176,7 +176,7 @@ impl Loop {
     }
 
     /// Encrypts what this host sends. False when the device is gone.
-    fn from_host(&mut self, packet: &mut [u8]) -> bool {
+    fn serve_host(&mut self, packet: &mut [u8]) -> bool {
         let Self {
             device,
             sockets,
@@ -201,7 +201,7 @@ impl Loop {
     }
 
     /// Decrypts what peers send.
-    fn from_network(&mut self, packet: &mut [u8]) {
+    fn serve_network(&mut self, packet: &mut [u8]) {
         let Self {
             device,
             sockets,
@@ -221,7 +221,7 @@ impl Loop {
         }
     }
 
-    fn from_control(&mut self) {
+    fn serve_control(&mut self) {
         while let Ok((stream, _)) = self.control.listener.accept() {
             // A client that goes away midway has changed nothing.
             let _ = self.answer(&stream);
