@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use skep_engine::{Engine, EventQuery, Filters, ListOptions};
+use skep_model::encryption::DataKey;
 use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
 use skep_net::{
     Connections, Failure, Host, HostPort, NetError, StaleFlows, names, next_gateway_address,
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 use crate::assigned::Assigned;
+use crate::encryption::Keys;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::network::{self, SandboxChoice};
 use crate::status::Statuses;
@@ -42,6 +44,7 @@ pub struct Worker {
     host: Arc<Host>,
     run_dir: PathBuf,
     underlay_mtu: u32,
+    keys: Keys,
     journal: Journal,
     pub(crate) statuses: Statuses,
     assigned: watch::Sender<Arc<Assigned>>,
@@ -76,14 +79,17 @@ impl Worker {
         state_dir: &Path,
         run_dir: &Path,
         underlay_mtu: u32,
+        random: fn() -> [u8; 32],
     ) -> Result<Arc<Self>, JournalError> {
         let journal = Journal::open(&state_dir.join("journal"))?;
         let remembered: BTreeMap<TaskId, Entry> = journal.entries().into_iter().collect();
+        let keys = Keys::new(host.tunnel_dir(), random);
         Ok(Arc::new(Self {
             engine,
             host,
             run_dir: run_dir.to_owned(),
             underlay_mtu,
+            keys,
             journal,
             statuses: Statuses::default(),
             assigned: watch::Sender::new(Arc::new(Assigned::default())),
@@ -100,6 +106,11 @@ impl Worker {
     /// The version of the assignments that packets and names follow.
     pub(crate) fn followed(&self) -> watch::Receiver<u64> {
         self.followed.subscribe()
+    }
+
+    /// The public halves of this node's keys.
+    pub fn keys(&self) -> watch::Receiver<Vec<DataKey>> {
+        self.keys.told()
     }
 
     /// What is assigned now.
@@ -233,7 +244,7 @@ impl Worker {
         let _changing = self.network.lock().await;
         let assigned = self.assigned();
         let sandboxes = lock(&self.sandboxes).clone();
-        let Some(state) = network::host_state(&assigned, &sandboxes, self.underlay_mtu) else {
+        let Some(mut state) = network::host_state(&assigned, &sandboxes, self.underlay_mtu) else {
             return;
         };
         let version = assigned.version;
@@ -241,6 +252,8 @@ impl Worker {
         let began = std::time::Instant::now();
         let report = tokio::task::spawn_blocking(move || {
             worker.write_zones(&assigned);
+            let (host, mtu) = (&worker.host, worker.underlay_mtu);
+            state.encryption = worker.keys.follow(host, &assigned, mtu);
             worker.host.follow(&state)
         })
         .await;
@@ -358,6 +371,13 @@ impl Worker {
         self: &Arc<Self>,
         task: &Arc<Task>,
     ) -> Result<(), SandboxError> {
+        // An encrypted network's tunnel is there before the network is.
+        let is_encrypted = network::named_networks(task, &self.assigned())
+            .iter()
+            .any(|network| network.spec.is_encrypted());
+        if is_encrypted {
+            self.apply_network().await;
+        }
         let _changing = self.network.lock().await;
         let assigned = self.assigned();
         let choice = self.choose(task, &assigned)?;

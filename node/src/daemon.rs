@@ -141,7 +141,8 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         make_private(directory)?;
     }
     let _only_one = only_one(&args.data_root)?;
-    let host_config = HostConfig::new(args.exec_root.clone());
+    let mut host_config = HostConfig::new(args.exec_root.clone());
+    host_config.encryption = args.encryption()?;
     let reserved = IpNet::V4(host_config.gateway_subnet);
     let host = Arc::new(Host::open(host_config).map_err(DaemonError::Net)?);
     let engine = Engine::open_with(args.engine_config(reserved)?, Arc::clone(&host))

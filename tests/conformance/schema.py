@@ -59,7 +59,7 @@ FIELDS_BESIDE = {
     "Task": {"ServiceName", "Endpoint"},
     "TaskStatus": {"AppliedAt"},
     "Node": {"Role", "Index", "IngressAddresses"},
-    "NodeDescription": {"DataPathAddr", "DataPathMtu"},
+    "NodeDescription": {"DataPathAddr", "DataPathMtu", "Encryption"},
     "NodeStatus": {"Since"},
     "ManagerStatus": {"RaftId"},
 }
