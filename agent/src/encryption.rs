@@ -1,6 +1,7 @@
 //! This node's keys, and from what is assigned to which tunnels are to be.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -115,8 +116,8 @@ impl Keys {
         }
         held.retain(|generation, _| is_wanted(*generation));
         for generation in ring.into_iter().flat_map(KeyRing::generations) {
-            if !held.contains_key(&generation) {
-                held.insert(generation, self.read_or_make(generation)?);
+            if let Entry::Vacant(place) = held.entry(generation) {
+                place.insert(self.read_or_make(generation)?);
             }
         }
         Ok(held.clone())

@@ -54,8 +54,12 @@ impl Host {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
         let mut desired = self.as_possible(desired);
+        self.wait_for_ended();
         // Guards and tunnels before anything goes through them.
-        self.encrypt(&mut desired, &mut report);
+        let had_tunnels = cluster.state.as_ref().is_none_or(HostState::encrypts);
+        if had_tunnels || desired.encrypts() {
+            self.encrypt(&mut desired, &mut report);
+        }
         let desired = &desired;
         let overlays: Vec<&Overlay> = desired
             .overlays

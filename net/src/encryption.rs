@@ -77,7 +77,6 @@ impl Host {
     /// Makes guards and tunnels as desired, guards first. What could not be made is
     /// taken out of `desired`, so that nothing is built on it.
     pub(crate) fn encrypt(&self, desired: &mut HostState, report: &mut Report) {
-        lock(&self.tunnels).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
         let encrypted = desired.overlays.iter().filter(|one| one.encrypted);
         let vnis: Vec<u32> = encrypted.map(|overlay| overlay.vni).collect();
         let encryption = &mut desired.encryption;
@@ -268,6 +267,11 @@ impl Host {
     /// Children that end are to be waited for.
     fn keep(&self, child: Child) {
         lock(&self.tunnels).push(child);
+    }
+
+    /// Forgets the processes of tunnels that have ended.
+    pub(crate) fn wait_for_ended(&self) {
+        lock(&self.tunnels).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn configured(&self, method: EncryptionMethod, name: &str) -> Result<Config, NetError> {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use skep_wg::{PrivateKey, PublicKey};
 
+use crate::HostState;
+
 /// What encrypted networks need on every node of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encryption {
@@ -19,6 +21,13 @@ pub struct Encryption {
     pub used: u64,
     /// Why there is no tunnel, for who asks for an encrypted network all the same.
     pub missing: String,
+}
+
+impl HostState {
+    /// Whether anything here is encrypted.
+    pub(crate) fn encrypts(&self) -> bool {
+        self.encryption != Encryption::default() || self.overlays.iter().any(|one| one.encrypted)
+    }
 }
 
 impl Encryption {

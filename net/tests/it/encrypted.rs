@@ -64,7 +64,12 @@ struct Seen {
 
 impl Capture {
     fn start(netns: &Netns) -> Self {
-        let socket = netns.run(packet_socket).unwrap();
+        Self::on(netns, None)
+    }
+
+    /// Looks at one interface only, or at all.
+    fn on(netns: &Netns, interface: Option<&str>) -> Self {
+        let socket = netns.run(|| packet_socket(interface)).unwrap();
         let done = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&done);
         let thread = std::thread::spawn(move || {
@@ -111,8 +116,8 @@ impl Seen {
     }
 }
 
-/// Sees everything that crosses any interface of this thread's namespace.
-fn packet_socket() -> OwnedFd {
+/// Sees everything that crosses an interface of this thread's namespace, or any.
+fn packet_socket(interface: Option<&str>) -> OwnedFd {
     let every = i32::from((libc::ETH_P_ALL as u16).to_be());
     // SAFETY: plain integers; a non-negative result is a fresh descriptor.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, every) };
@@ -129,6 +134,20 @@ fn packet_socket() -> OwnedFd {
         )
     };
     assert_eq!(rc, 0);
+    if let Some(name) = interface {
+        let name = std::ffi::CString::new(name).unwrap();
+        // SAFETY: the name ends with a zero; an all-zero address of this plain C structure is
+        // valid, and it lives for the call.
+        let rc = unsafe {
+            let mut address: libc::sockaddr_ll = std::mem::zeroed();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+            address.sll_ifindex = libc::if_nametoindex(name.as_ptr()).cast_signed();
+            let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            libc::bind(fd, std::ptr::from_ref(&address).cast(), length)
+        };
+        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+    }
     // SAFETY: see above.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
@@ -154,6 +173,47 @@ fn nothing_readable_of_an_encrypted_network_is_on_the_wire() {
     connection.ask_at_length(1 << 20).unwrap();
     let seen = capture.seen();
     assert!(seen.marked > 0, "a clear network can be read: {seen:?}");
+}
+
+#[test]
+fn nodes_may_reach_one_another_over_ipv6() {
+    let Some(mut lab) = network() else { return };
+    lab.underlay6 = true;
+    lab.apply();
+    serve_all(&lab);
+    let capture = Capture::start(&lab.station("wire"));
+    let mut connection = Connection::open(&lab.inside("a1"), at("10.0.1.31", 80), 0).unwrap();
+    connection.ask_at_length(1 << 20).unwrap();
+    let seen = capture.seen();
+    assert!(seen.bytes > 1 << 20 && seen.marked == 0, "{seen:?}");
+}
+
+#[test]
+fn the_routing_mesh_goes_through_tunnels_when_its_network_is_encrypted() {
+    let Some(mut lab) = network() else { return };
+    lab.networks.clear();
+    lab.tasks = vec![Task::new("b1", 1).published(5, 80)];
+    lab.mesh = true;
+    lab.encrypted_ingress = true;
+    lab.publish(8080, &["b1"], 80);
+    lab.apply();
+    assert_eq!(changes(&lab), [] as [&str; 0]);
+    serve_all(&lab);
+    let client = lab.station("cl1");
+    for entry in ["10.77.0.1", "10.77.0.3"] {
+        let heard = talk::tcp(&client, at(entry, 8080)).unwrap();
+        assert_eq!(heard.name, "b1");
+        assert_eq!(heard.peer.ip(), lab::ip("10.77.0.101"), "the client's own");
+    }
+    // Between the client and its node it is in clear, between the nodes it is not.
+    let capture = Capture::start(&lab.station("C"));
+    let mut connection = Connection::open(&client, at("10.77.0.3", 8080), 0).unwrap();
+    connection.ask_at_length(1 << 18).unwrap();
+    assert!(capture.seen().marked > 0);
+    let capture = Capture::on(&lab.station("B"), Some("eth0"));
+    connection.ask_at_length(1 << 18).unwrap();
+    let seen = capture.seen();
+    assert!(seen.bytes > 1 << 18 && seen.marked == 0, "{seen:?}");
 }
 
 fn changes(lab: &Lab) -> Vec<String> {

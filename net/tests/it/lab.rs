@@ -27,6 +27,8 @@ pub struct Lab {
     pub mesh: bool,
     /// Whether overlays go over IPv6 between the nodes.
     pub underlay6: bool,
+    /// Whether the routing mesh goes through tunnels.
+    pub encrypted_ingress: bool,
     /// A node that has another address now.
     pub moved: Option<(usize, IpAddr)>,
     /// Generations of keys that nodes have, and the one that is used.
@@ -264,6 +266,7 @@ impl Lab {
             published: Vec::new(),
             mesh: false,
             underlay6: false,
+            encrypted_ingress: false,
             moved: None,
             keys: (0..=0, 0),
             _wire: wire,
@@ -341,12 +344,13 @@ impl Lab {
                 .collect(),
         };
         Encryption {
-            tunnels: match vnis.is_empty() {
+            tunnels: match vnis.is_empty() && !self.encrypted_ingress {
                 true => Vec::new(),
                 false => self.keys.0.clone().map(tunnel).collect(),
             },
             vnis,
             used: self.keys.1,
+            ingress: self.encrypted_ingress,
             ..Encryption::default()
         }
     }
@@ -364,7 +368,7 @@ impl Lab {
             index: node as u16 + 1,
             vtep: vtep(node),
             ingress: self.ingress(node),
-            ingress_mtu: mtu,
+            ingress_mtu: mtu - if self.encrypted_ingress { 80 } else { 0 },
             addresses: vec![also(node)],
         };
         let peers = (0..NODES.len()).filter(|peer| *peer != node).map(|peer| {
