@@ -176,8 +176,8 @@ pub(crate) fn diff(
             }
         }
         for (dev, mac, node) in &seen.forwarding {
-            let is_wanted = wanted.forwarding.get(&(dev.clone(), *mac)) == Some(node);
-            if !is_wanted && managed(dev) {
+            let to = wanted.forwarding.get(&(dev.clone(), *mac));
+            if to != Some(node) && managed(dev) && !is_replaced(seen, (dev, *mac, *node), to) {
                 ops.push(Op::DeleteForwarding(dev.clone(), *mac, *node));
             }
         }
@@ -328,6 +328,19 @@ fn link_change(link: &Link, found: Option<&SeenLink>, master: Option<&str>) -> O
         up: !found.is_some_and(|found| found.is_up),
     };
     (change != LinkChange::default()).then_some(change)
+}
+
+/// Whether setting the wanted entry overwrites this one, the only one of its address: then no frame
+/// finds none in between.
+fn is_replaced(seen: &Seen, (dev, mac, node): (&str, Mac, IpAddr), to: Option<&IpAddr>) -> bool {
+    let alike = (dev.to_owned(), mac, IpAddr::from([0; 4]));
+    let mut alike = seen.forwarding.range(alike..);
+    let first = alike.next();
+    let next = alike.next();
+    let is_alike = |entry: &(String, Mac, IpAddr)| entry.0 == dev && entry.1 == mac;
+    let is_only = first.is_some_and(|entry| is_alike(entry) && entry.2 == node)
+        && !next.is_some_and(is_alike);
+    to.is_some() && is_only
 }
 
 fn is_vxlan(wanted: &Wanted, dev: &str) -> bool {

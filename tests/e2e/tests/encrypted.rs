@@ -15,7 +15,7 @@ const MARKER: &str = "marked-0123456789-marked";
 /// How often it is sent, and how many of it each time.
 const SENT: (usize, usize) = (20, 300);
 /// What runs through a tunnel while keys are replaced or daemons are gone may wait so long at most:
-/// less than TCP waits before it sends anything again that was lost.
+/// less than TCP waits before it sends a first packet again that was lost.
 const SLOWEST: Duration = Duration::from_millis(900);
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
