@@ -43,6 +43,8 @@ pub struct LocalCluster {
     pub error: String,
     /// Managers known to this node: id and `address:port`.
     pub remote_managers: Vec<(NodeId, String)>,
+    /// What should be said of this node, for `info`.
+    pub warnings: Vec<String>,
 }
 
 /// `POST /swarm/init`. Field names are the API's.

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod constraint;
 pub mod container;
 pub mod control;
+pub mod encryption;
 pub mod error;
 pub mod id;
 pub mod image;

@@ -13,7 +13,7 @@ use crate::netlink::entry;
 use crate::nft;
 use crate::passage;
 use crate::plan::published::Served;
-use crate::plan::{mesh, overlay, path, services, task};
+use crate::plan::{mesh, overlay, path, services, task, tunnel};
 use crate::reserve::MESH_OWNER;
 use crate::sysctl;
 use crate::view::{LinkKind, NsKey, Scope, Wanted};
@@ -55,7 +55,14 @@ impl Host {
     pub fn follow(&self, desired: &HostState) -> (Report, StaleFlows) {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
-        let desired = &self.as_possible(desired);
+        let mut desired = self.as_possible(desired);
+        self.wait_for_ended();
+        // Guards and tunnels before anything goes through them.
+        let had_tunnels = cluster.state.as_ref().is_none_or(HostState::encrypts);
+        if had_tunnels || desired.encrypts() {
+            self.encrypt(&mut desired, &mut report);
+        }
+        let desired = &desired;
         let overlays: Vec<&Overlay> = desired
             .overlays
             .iter()
@@ -144,6 +151,7 @@ impl Host {
                 });
             };
             overlay::check(network)?;
+            self.guard_network(state, network)?;
             if self.ground.namespaces.exists(&names::overlay_netns(id)) {
                 outcome.absorb(self.attach(state, network, &endpoints));
             } else {
@@ -207,6 +215,7 @@ impl Host {
             .ground
             .reconcile(&NsKey::Root, &nothing, Scope::Mesh, &BTreeSet::new());
         absorb(&mut report, "mesh", outcome);
+        report.part("encryption", self.remove_encryption());
         *cluster = Cluster::default();
         report
     }
@@ -254,20 +263,16 @@ impl Host {
         local: &[(&str, &crate::LocalEndpoint)],
     ) -> Outcome {
         let name = names::overlay_netns(&network.id);
-        if let Err(error) = self.ground.namespaces.create(&name) {
-            return Outcome {
-                changes: Vec::new(),
-                failures: vec![error],
-            };
-        }
-        let mut wanted = overlay::namespace(
-            state.node.vtep,
-            self.config.data_port,
-            network,
-            local.iter().copied(),
-        );
+        let made = tunnel::way(state, network)
+            .and_then(|way| self.ground.namespaces.create(&name).map(|_| way));
+        let (from, network) = match made {
+            Ok(way) => way,
+            Err(error) => return Outcome::failed(error),
+        };
+        let mut wanted =
+            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
         if self.capabilities().ipv6 {
-            path::add(&mut wanted, state, network);
+            path::add(&mut wanted, state, &network);
         }
         self.reconcile_ends(&NsKey::Pinned(name), &wanted, Scope::Overlay)
     }
@@ -279,12 +284,12 @@ impl Host {
         network: &Overlay,
         local: &[(&str, &crate::LocalEndpoint)],
     ) -> Outcome {
-        let mut wanted = overlay::namespace(
-            state.node.vtep,
-            self.config.data_port,
-            network,
-            local.iter().copied(),
-        );
+        let (from, network) = match tunnel::way(state, network) {
+            Ok(way) => way,
+            Err(error) => return Outcome::failed(error),
+        };
+        let mut wanted =
+            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
         wanted.forwarding.clear();
         wanted.neighbours.clear();
         let key = NsKey::Pinned(names::overlay_netns(&network.id));

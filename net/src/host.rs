@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -21,7 +22,7 @@ use crate::ports::Ports;
 use crate::relay::Relay;
 use crate::sockets::{self, Connections};
 use crate::view::{NsKey, Route};
-use crate::{Capabilities, KernelError, Namespaces, NetError, Netns, Report};
+use crate::{Capabilities, EncryptionChoice, KernelError, Namespaces, NetError, Netns, Report};
 
 /// How this daemon's data plane is set up. All nodes of a cluster agree on
 /// `data_port`.
@@ -43,10 +44,16 @@ pub struct HostConfig {
     /// protocol spoken; `None`: such ports are not served.
     #[serde(default)]
     pub relay: Option<PathBuf>,
+    /// What may encrypt between nodes.
+    #[serde(default)]
+    pub encryption: EncryptionChoice,
+    /// The program that is a tunnel's process when it is called `wireguard`.
+    pub program: PathBuf,
 }
 
 impl HostConfig {
-    /// Defaults: port 4789, 172.18.0.0/16, fd73:6b65:7000::/64, tag 0x5a.
+    /// Defaults: port 4789, 172.18.0.0/16, fd73:6b65:7000::/64, tag 0x5a, encryption by
+    /// what there is, this very program.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Self {
             run_dir: run_dir.into(),
@@ -58,6 +65,8 @@ impl HostConfig {
             ),
             mark_tag: 0x5a,
             relay: None,
+            encryption: EncryptionChoice::Auto,
+            program: "/proc/self/exe".into(),
         }
     }
 }
@@ -112,6 +121,8 @@ pub struct Host {
     pub(crate) ports: Mutex<Ports>,
     pub(crate) relay: Mutex<Relay>,
     pub(crate) passage: Mutex<Passage>,
+    /// Processes of tunnels that we started, to be waited for.
+    pub(crate) tunnels: Mutex<Vec<Child>>,
     capabilities: OnceLock<Capabilities>,
 }
 
@@ -151,6 +162,7 @@ impl Host {
             bridges: Mutex::default(),
             passage: Mutex::default(),
             ports: Mutex::default(),
+            tunnels: Mutex::default(),
             capabilities: OnceLock::new(),
         })
     }

@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub ipvlan: bool,
     /// The kernel has WireGuard.
     pub wireguard: bool,
+    /// TUN devices can be made: WireGuard works in a process.
+    pub tun: bool,
     /// IPv6 is not disabled.
     pub ipv6: bool,
     /// SCTP sockets can be made: SCTP ports can be reserved.
@@ -141,6 +143,7 @@ mod scratch {
                 found.ipvlan = makes(&mut route, "sk-ipvlan", &Birth::Ipvlan { parent, mode: 0 });
             }
             found.wireguard = makes(&mut route, "sk-wg", &Birth::Plain("wireguard"));
+            found.tun = skep_wg::can_serve().is_ok();
             found.sctp = crate::ports::speaks_sctp();
             Ok(found)
         })?

@@ -7,6 +7,7 @@
 mod change;
 mod expr;
 mod foreign;
+mod frame;
 mod rule;
 mod seen;
 mod table;

@@ -2,6 +2,7 @@
 //! network namespaces of this process, and nothing leaves them.
 
 mod bridge;
+mod encrypted;
 mod firewall;
 mod lab;
 mod mesh;
