@@ -1,11 +1,13 @@
 //! Encrypted networks: made with the docker client, unreadable on the wire, going on without
 //! daemons and through new keys, refused where they cannot be.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use skep_e2e::needs;
+use skep_e2e::run::run;
 use skep_e2e::wait::holds;
 use skep_e2e::{Checks, Cluster, eventually, secs};
 
@@ -58,8 +60,19 @@ fn an_encrypted_network_is_one_all_the_time() {
     checks.check(
         "its task has the MTU that is left, and the host says what it costs",
         || {
-            let view = c.get("n1", "/networks/secret");
-            assert_eq!(view["Driver"], "overlay");
+            if let (Some(nsenter), Some(ip)) = (needs::program("nsenter"), needs::program("ip")) {
+                let task = c.running("n1", "web").remove(0);
+                let pid = c
+                    .container_pid("n1", &task.container)
+                    .expect("it runs")
+                    .to_string();
+                let mut look = Command::new(nsenter);
+                look.args(["-t", &pid, "-n"])
+                    .arg(ip)
+                    .args(["link", "show", "eth0"]);
+                let shown = run(&mut look, b"", secs(5)).ok();
+                assert!(shown.contains("mtu 1370"), "{shown}");
+            }
             if !processes(c).is_empty() {
                 let warnings = c.get("n1", "/info")["Warnings"].to_string();
                 assert!(
