@@ -167,6 +167,28 @@ fn an_encrypted_network_is_one_all_the_time() {
             holds(keys.iter().all(Vec::is_empty), format!("{keys:?}"))
         });
     });
+    checks.check("a node without its tunnel runs no task on it and says why, until it has", || {
+        // A device of somebody else's has the tunnel's port.
+        let ip = |line: &str| {
+            let words: Vec<&str> = std::iter::once("ip").chain(line.split(' ')).collect();
+            c.exec("n3", &words).ok();
+        };
+        ip("link add hold type vxlan id 9 dstport 4790");
+        ip("link set hold up");
+        c.skep("n1", "network create -d overlay --opt encrypted late")
+            .ok();
+        c.skep("n1", "service create -d --no-resolve-image --name late --network late --constraint node.hostname==n3 skep/hello:latest")
+            .ok();
+        eventually("the task is rejected with the reason", secs(20), || {
+            let tasks = c.try_tasks("n1", "late")?;
+            let says = |text: &str| tasks.iter().any(|task| task.error.contains(text));
+            holds(says("sk-wg0") && says("in use"), format!("{tasks:?}"))
+        });
+        ip("link del hold");
+        c.wait_running("n1", "late", 1, secs(30));
+        c.remove_service("n1", "late");
+        c.skep("n1", "network rm late").ok();
+    });
     checks.end();
 }
 
