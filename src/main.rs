@@ -19,6 +19,8 @@ fn main() -> ExitCode {
             args.remove(1);
             skep_node::daemon::main(args)
         }
+        // A tunnel's process, which a daemon starts.
+        Some("wireguard") => skep_wg::main(args),
         Some("dev") => {
             args.remove(1);
             skep_node::dev::main(args)

@@ -25,7 +25,7 @@ pub use mesh::host as port_host;
 /// Room that VXLAN takes from the underlay's MTU: over IPv4, over IPv6.
 const OVERHEAD: (u32, u32) = (50, 70);
 /// MTU of the underlay when the node did not say.
-const UNDERLAY_MTU_DEFAULT: u32 = 1500;
+pub(crate) const UNDERLAY_MTU_DEFAULT: u32 = 1500;
 
 /// Where a network's names are kept.
 pub fn zone_path(run_dir: &Path, network: &NetworkId) -> PathBuf {
@@ -223,11 +223,7 @@ fn overlay(network: &Network, assigned: &Assigned) -> Overlay {
             .iter()
             .filter_map(|config| config.subnet)
             .collect(),
-        encrypted: network
-            .spec
-            .driver
-            .as_ref()
-            .is_some_and(|driver| driver.options.contains_key("encrypted")),
+        encrypted: network.spec.is_encrypted(),
         remote,
     }
 }
@@ -367,6 +363,7 @@ mod tests {
             ingress_addresses: vec!["10.255.0.2/16".into()],
             address: None,
             addresses: Vec::new(),
+            keys: Vec::new(),
         };
         let local = assignment::LocalNode {
             node: "me".into(),
@@ -375,6 +372,7 @@ mod tests {
             ingress_addresses: vec!["10.255.0.1/16".into()],
             data_path_port: 4789,
             vtep: Some("192.0.2.1".parse().unwrap()),
+            encryption: None,
         };
         let mut assigned = Assigned::default();
         assigned.networks.insert("net".into(), Arc::new(network));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use skep_engine::{Engine, EventQuery, Filters, Guest, ListOptions};
+use skep_model::encryption::DataKey;
 use skep_model::node::NetworkProblem;
 use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
 use skep_net::{
@@ -18,6 +19,7 @@ use tonic::transport::Channel;
 use tracing::{debug, warn};
 
 use crate::assigned::Assigned;
+use crate::encryption::Keys;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::network::{self, SandboxChoice};
 use crate::paths;
@@ -41,6 +43,8 @@ pub(crate) enum SandboxError {
     Net(#[from] NetError),
     #[error("no free address is left for the task's gateway leg")]
     NoGatewayAddress,
+    #[error("port {0}/sctp cannot be published on this node: its kernel has no SCTP")]
+    NoSctp(u16),
 }
 
 /// What all drivers share.
@@ -49,6 +53,7 @@ pub struct Worker {
     host: Arc<Host>,
     run_dir: PathBuf,
     underlay_mtu: u32,
+    keys: Keys,
     journal: Journal,
     pub(crate) statuses: Statuses,
     assigned: watch::Sender<Arc<Assigned>>,
@@ -102,14 +107,17 @@ impl Worker {
         state_dir: &Path,
         run_dir: &Path,
         underlay_mtu: u32,
+        random: fn() -> [u8; 32],
     ) -> Result<Arc<Self>, JournalError> {
         let journal = Journal::open(&state_dir.join("journal"))?;
         let remembered: BTreeMap<TaskId, Entry> = journal.entries().into_iter().collect();
+        let keys = Keys::new(host.tunnel_dir(), random);
         Ok(Arc::new(Self {
             engine,
             host,
             run_dir: run_dir.to_owned(),
             underlay_mtu,
+            keys,
             journal,
             statuses: Statuses::default(),
             assigned: watch::Sender::new(Arc::new(Assigned::default())),
@@ -167,6 +175,11 @@ impl Worker {
     /// The version of the assignments that packets and names follow.
     pub(crate) fn followed(&self) -> watch::Receiver<u64> {
         self.followed.subscribe()
+    }
+
+    /// The public halves of this node's keys.
+    pub fn keys(&self) -> watch::Receiver<Vec<DataKey>> {
+        self.keys.told()
     }
 
     /// What is assigned now.
@@ -302,7 +315,7 @@ impl Worker {
         let sandboxes = lock(&self.sandboxes).clone();
         let guests = self.present_guests();
         let state = network::host_state(&assigned, &sandboxes, &guests, self.underlay_mtu);
-        let Some(state) = state else {
+        let Some(mut state) = state else {
             return;
         };
         let version = assigned.version;
@@ -310,6 +323,8 @@ impl Worker {
         let began = std::time::Instant::now();
         let report = tokio::task::spawn_blocking(move || {
             worker.write_zones(&assigned);
+            let (host, mtu) = (&worker.host, worker.underlay_mtu);
+            state.encryption = worker.keys.follow(host, &assigned, mtu);
             worker.host.follow(&state)
         })
         .await;
@@ -325,8 +340,11 @@ impl Worker {
                 }
                 self.tell_failures(&report.failures);
                 // A port that another program of this host holds leads nobody anywhere.
-                let harmless =
-                    |failure: &Failure| matches!(failure.error, NetError::PublishedPort { .. });
+                // Nor does a firewall that is not ours keep anybody from following.
+                let harmless = |failure: &Failure| {
+                    matches!(failure.error, NetError::PublishedPort { .. })
+                        || failure.object == "firewalls"
+                };
                 if report.failures.iter().all(harmless) {
                     self.followed.send_replace(version);
                 }
@@ -344,6 +362,15 @@ impl Worker {
 
     /// Leads a plain container's places into its namespace.
     pub(crate) async fn wire(self: &Arc<Self>, guest: &Guest) -> Result<(), NetError> {
+        // An encrypted network's tunnel is there before the network is.
+        let assigned = self.assigned();
+        let is_encrypted = guest.endpoints.iter().any(|endpoint| {
+            let network = assigned.networks.get(endpoint.network.as_str());
+            network.is_some_and(|network| network.spec.is_encrypted())
+        });
+        if is_encrypted {
+            self.apply_network().await;
+        }
         let _changing = self.network.lock().await;
         let (worker, guest, assigned) = (Arc::clone(self), guest.clone(), self.assigned());
         let wired = tokio::task::spawn_blocking(move || {
@@ -474,6 +501,13 @@ impl Worker {
         self: &Arc<Self>,
         task: &Arc<Task>,
     ) -> Result<(), SandboxError> {
+        // An encrypted network's tunnel is there before the network is.
+        let is_encrypted = network::named_networks(task, &self.assigned())
+            .iter()
+            .any(|network| network.spec.is_encrypted());
+        if is_encrypted {
+            self.apply_network().await;
+        }
         let _changing = self.network.lock().await;
         let assigned = self.assigned();
         let choice = self.choose(task, &assigned)?;
@@ -501,6 +535,13 @@ impl Worker {
     }
 
     fn choose(&self, task: &Task, assigned: &Assigned) -> Result<SandboxChoice, SandboxError> {
+        let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        let mut sctp = ports.filter(|port| port.protocol == Protocol::Sctp);
+        if let Some(port) = sctp.next()
+            && !self.host.capabilities().sctp
+        {
+            return Err(SandboxError::NoSctp(port.target_port));
+        }
         let used: BTreeSet<Ipv4Addr> = lock(&self.sandboxes)
             .values()
             .filter_map(|choice| choice.gateway)

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
+use skep_model::audit::NetworkAudit;
 use skep_model::{
-    Availability, ClusterId, ClusterSpec, ControlError, ControlRequest, ControlResponse, NodeId,
-    ServiceId, TaskId, Timestamp,
+    Availability, ClusterId, ClusterSpec, ControlError, ControlRequest, ControlResponse, Kind,
+    NodeId, ServiceId, TaskId, Timestamp,
 };
 
 /// How this node stands to a cluster (`LocalNodeState` of the API).
@@ -42,6 +43,8 @@ pub struct LocalCluster {
     pub error: String,
     /// Managers known to this node: id and `address:port`.
     pub remote_managers: Vec<(NodeId, String)>,
+    /// What should be said of this node, for `info`.
+    pub warnings: Vec<String>,
 }
 
 /// `POST /swarm/init`. Field names are the API's.
@@ -135,6 +138,14 @@ pub trait Cluster: Send + Sync + 'static {
     /// `Unavailable` with Swarm's text when this node is in no cluster, not a manager, locked,
     /// or cannot reach a leader.
     async fn snapshot(&self, stale: bool) -> Result<skep_store::Snapshot, ControlError>;
+
+    /// What is wrong with the cluster's networks.
+    async fn audit(&self) -> Result<NetworkAudit, ControlError> {
+        Err(ControlError::new(
+            Kind::Unimplemented,
+            "networks cannot be checked here",
+        ))
+    }
 
     /// The cluster's networks that this node has a part in.
     fn networks_here(&self) -> Vec<Arc<skep_model::Network>> {

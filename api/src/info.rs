@@ -190,7 +190,7 @@ fn without_password(proxy: &str) -> String {
 async fn swarm(call: &Call) -> (Value, Vec<String>) {
     let local = call.cluster().local();
     let mut block = local_block(&local);
-    let mut warnings = Vec::new();
+    let mut warnings = local.warnings.clone();
     if !local.is_manager {
         return (block, warnings);
     }

@@ -29,6 +29,7 @@ mod reply;
 mod request_body;
 mod request_line;
 
+mod network_check;
 mod route;
 mod secrets;
 mod server;

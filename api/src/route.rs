@@ -8,8 +8,8 @@ use http::Method;
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
 use crate::{
-    build, cluster_logs, container_io, containers, exec, image_transfer, images, info, networks,
-    nodes, secrets, services, stacks, swarm, system, tasks, volumes,
+    build, cluster_logs, container_io, containers, exec, image_transfer, images, info,
+    network_check, networks, nodes, secrets, services, stacks, swarm, system, tasks, volumes,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -167,6 +167,7 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("POST", ["configs", id, "update"]) => Box::pin(secrets::config_update(call, own(id))),
 
         ("GET", ["skep", "v1", "version"]) => Box::pin(stacks::version(call)),
+        ("GET", ["skep", "v1", "network", "check"]) => Box::pin(network_check::check(call)),
         ("GET", ["skep", "v1", "stacks"]) => Box::pin(stacks::list(call)),
         ("GET", ["skep", "v1", "stacks", name]) => Box::pin(stacks::inspect(call, own(name))),
         ("POST", ["skep", "v1", "stacks", name]) => Box::pin(stacks::deploy(call, own(name))),

@@ -146,6 +146,7 @@ pub(crate) async fn update(mut call: Call) -> Outcome {
         rotate_worker_token: call.query.flag("rotateWorkerToken"),
         rotate_manager_token: call.query.flag("rotateManagerToken"),
         rotate_unlock_key: call.query.flag("rotateManagerUnlockKey"),
+        rotate_data_keys: call.query.flag("rotateDataKeys"),
     };
     call.cluster().submit(request).await?;
     reply::ok()

@@ -10,7 +10,7 @@ use skep_model::{
     Attachment, Network, NetworkId, Node, NodeId, NodeRole, PublishMode, Service, ServiceId, Task,
     TaskId, TaskSpec, TaskState,
 };
-use skep_proto::assignment::{Endpoint, Item, LocalNode, Peer, ServiceOnNetwork};
+use skep_proto::assignment::{Encryption, Endpoint, Item, LocalNode, Peer, ServiceOnNetwork};
 use skep_proto::encode;
 use skep_proto::v1::{AssignmentItem, Assignments};
 use skep_store::Snapshot;
@@ -28,6 +28,7 @@ pub struct Shared {
     networks: BTreeMap<NetworkId, Vec<Encoded>>,
     ingress: Option<NetworkId>,
     peers: Vec<(NodeId, String, Arc<[u8]>)>,
+    encryption: Option<Encryption>,
 }
 
 fn put(items: &mut Items, item: &Item) {
@@ -50,11 +51,13 @@ impl Shared {
             })
             .collect();
         let ingress = snapshot.ingress_network().map(|network| network.id.clone());
+        let encryption = encryption(&snapshot);
         Self {
             snapshot,
             networks,
             ingress,
             peers,
+            encryption,
         }
     }
 
@@ -63,14 +66,15 @@ impl Shared {
         self.snapshot.version().index
     }
 
-    /// The newest version at which a task began to wait for every node to stop leading others to
-    /// it; 0 when none does.
-    pub fn newest_draining(&self) -> u64 {
+    /// The newest version that something waits for every node to follow: a task that is to stop,
+    /// the replacement of keys; 0 when nothing does.
+    pub fn newest_awaited(&self) -> u64 {
         let versions = self
             .snapshot
             .draining_tasks()
             .map(|task| task.version.index);
-        versions.max().unwrap_or_default()
+        let drained = versions.max().unwrap_or_default();
+        drained.max(skep_reconcile::awaited_by_keys(&self.snapshot))
     }
 
     /// Whether the node is still a member.
@@ -158,8 +162,23 @@ impl Shared {
                 }
             }),
             vtep: vtep(node),
+            encryption: self.encryption.clone(),
         }
     }
+}
+
+/// What all nodes must know of the encrypted networks; nothing while there is none.
+fn encryption(snapshot: &Snapshot) -> Option<Encryption> {
+    let encrypted = snapshot.networks().filter(|one| one.spec.is_encrypted());
+    let vnis: BTreeSet<u32> = encrypted
+        .map(|one| one.vni)
+        .filter(|vni| *vni != 0)
+        .collect();
+    let keys = snapshot.cluster()?.data_keys;
+    (!vnis.is_empty()).then(|| Encryption {
+        keys,
+        vnis: vnis.into_iter().collect(),
+    })
 }
 
 /// A task as its agent needs to know it. What the agent itself reports is left out, so that its
@@ -195,6 +214,7 @@ fn peer(node: &Node) -> Peer {
         ingress_addresses: node.ingress_addresses.clone(),
         address: node.status.addr.parse().ok(),
         addresses: node.description.addresses.clone(),
+        keys: node.description.encryption.keys.clone(),
     }
 }
 

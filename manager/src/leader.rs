@@ -74,11 +74,11 @@ async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
             () = tokio::time::sleep(pause) => (),
             () = core.leader_wake.notified() => {
                 watch_nodes(core).await;
-                confirm_drained(core).await;
+                follow_networks(core).await;
             }
             _ = tick.tick() => {
                 watch_nodes(core).await;
-                confirm_drained(core).await;
+                follow_networks(core).await;
                 roles::reconcile(core).await;
             }
         }
@@ -160,20 +160,26 @@ async fn watch_nodes(core: &Arc<Core>) {
     }
 }
 
-/// Lets tasks stop that no node leads anybody to any more.
-async fn confirm_drained(core: &Arc<Core>) {
+/// Does what has waited for the nodes' packets to follow: tasks may stop that no node leads anybody
+/// to any more, and the keys of encrypted networks go a step further.
+async fn follow_networks(core: &Arc<Core>) {
     let snapshot = core.machine.store().snapshot();
-    let commit = {
+    let now = clock::now();
+    let commits = {
         let mut networks = core.networks.lock().unwrap_or_else(PoisonError::into_inner);
         networks.retain(|node, _| snapshot.node(node).is_some());
-        skep_reconcile::confirm_drained(&snapshot, &networks, clock::now())
+        [
+            skep_reconcile::confirm_drained(&snapshot, &networks, now),
+            skep_reconcile::advance_keys(&snapshot, &networks, now),
+        ]
     };
-    let Some(commit) = commit else { return };
-    match submit::propose(core, &commit).await {
-        // A task that changed meanwhile is looked at again: its nodes will report once more.
-        Ok(()) | Err(CommitError::Conflict { .. }) => (),
-        Err(CommitError::Propose(error)) => {
-            debug!(%error, "drained tasks could not be confirmed");
+    for commit in commits.into_iter().flatten() {
+        match submit::propose(core, &commit).await {
+            // What changed meanwhile is looked at again: its nodes will report once more.
+            Ok(()) | Err(CommitError::Conflict { .. }) => (),
+            Err(CommitError::Propose(error)) => {
+                debug!(%error, "what waited for the nodes could not be committed");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encryption::KeyRing;
 use crate::mount::Driver;
 use crate::node::TlsInfo;
 use crate::serde_help::{is_zero, null_default};
@@ -128,6 +129,10 @@ pub struct TaskDefaults {
 pub struct EncryptionConfig {
     #[serde(deserialize_with = "null_default")]
     pub auto_lock_managers: bool,
+    /// Whether overlay networks that do not say are encrypted between nodes. An addition to the
+    /// API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub encrypt_networks: bool,
 }
 
 /// Tokens that admit nodes. They have no `Display`, and debug output hides them.
@@ -207,6 +212,9 @@ pub struct Cluster {
         deserialize_with = "null_default"
     )]
     pub resting_vnis: Vec<RestingVni>,
+    /// The keys of encrypted networks.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub data_keys: KeyRing,
 }
 
 impl Cluster {

@@ -78,6 +78,9 @@ pub enum ControlRequest {
         rotate_worker_token: bool,
         rotate_manager_token: bool,
         rotate_unlock_key: bool,
+        /// Replace the keys of encrypted networks.
+        #[serde(default)]
+        rotate_data_keys: bool,
     },
     /// Brings a whole stack to `spec` in one transaction.
     DeployStack {

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 pub mod attachment;
+pub mod audit;
 pub mod cluster;
 pub mod constraint;
 pub mod container;
 pub mod control;
+pub mod encryption;
 pub mod error;
 pub mod id;
 pub mod image;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encryption::NodeEncryption;
 use crate::placement::Platform;
 use crate::resources::Resources;
 use crate::serde_help::{is_zero, null_default};
@@ -83,6 +84,9 @@ pub struct NodeDescription {
         deserialize_with = "null_default"
     )]
     pub network_problems: Vec<NetworkProblem>,
+    /// How the node encrypts what it sends to others. An addition to the API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub encryption: NodeEncryption,
 }
 
 /// Something that is wrong with a network, as seen from one node.

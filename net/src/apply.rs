@@ -42,7 +42,7 @@ impl Outcome {
         self.failures.extend(other.failures);
     }
 
-    fn failed(error: NetError) -> Self {
+    pub fn failed(error: NetError) -> Self {
         Self {
             changes: Vec::new(),
             failures: vec![error],
@@ -489,6 +489,7 @@ fn spell<'a>(op: &'a Op, indexes: &BTreeMap<String, u32>) -> Result<Message, &'a
                 master,
                 group,
                 alias,
+                local,
                 up,
             },
         ) => {
@@ -498,6 +499,7 @@ fn spell<'a>(op: &'a Op, indexes: &BTreeMap<String, u32>) -> Result<Message, &'a
                 master: master.as_ref().map(index).transpose()?,
                 group: *group,
                 alias: alias.clone(),
+                local: *local,
                 up: *up,
             };
             link::change(index(name)?, &change)

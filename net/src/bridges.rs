@@ -76,6 +76,7 @@ impl Host {
         let wanted = self.bridges_wanted(&bridges, bridges.networks.keys());
         let outcome = self.reconcile_ends(&NsKey::Root, &wanted, Scope::Bridges);
         absorb(&mut report, "bridges", outcome);
+        self.let_through(bridges.networks.values().map(bridge::device), &mut report);
         for endpoint in bridges.endpoints.values() {
             match bridges.network(&endpoint.network) {
                 Ok(network) => {
@@ -101,7 +102,10 @@ impl Host {
             bridges.networks.remove(&network.id);
             let _ = self.delete_bridge(&network.id);
         }
-        made.map(drop)
+        made?;
+        // The network is there; a firewall that drops its packets is told by `info`.
+        self.let_through([bridge::device(network)], &mut Report::default());
+        Ok(())
     }
 
     /// Removes a bridge network; its endpoints should be disconnected before.
@@ -109,7 +113,11 @@ impl Host {
     pub fn remove_bridge(&self, network: &str) -> Result<(), NetError> {
         let mut bridges = lock(&self.bridges);
         self.delete_bridge(network)?;
-        bridges.networks.remove(network);
+        if let Some(gone) = bridges.networks.remove(network) {
+            let mut report = Report::default();
+            self.shut([bridge::device(&gone)], &mut report);
+            report.into_result()?;
+        }
         Ok(())
     }
 

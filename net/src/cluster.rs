@@ -1,28 +1,23 @@
 //! The cluster's half: overlays, sandboxes, service addresses, routing mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
-
 use crate::apply::{Outcome, open_socket};
-use crate::desired::bridge::BoundPort;
 use crate::flows::{MeshTargets, StaleFlows, TaskTargets};
 use crate::host::lock;
 use crate::names;
 use crate::netlink::conntrack::{self, Flow};
 use crate::netlink::entry;
 use crate::nft;
-use crate::plan::published::{At, Served};
-use crate::plan::{mesh, overlay, path, services, task};
-use crate::ports::{self, Refused};
+use crate::passage;
+use crate::plan::published::Served;
+use crate::plan::{mesh, overlay, path, services, task, tunnel};
+use crate::reserve::MESH_OWNER;
 use crate::sysctl;
 use crate::view::{LinkKind, NsKey, Scope, Wanted};
 use crate::{Host, HostState, NetError, Netns, Overlay, Report, TaskSandbox, Vip};
-
-/// The owner of cluster-wide ports in the table of held ports.
-const MESH_OWNER: &str = "routing mesh";
 
 /// What is remembered between calls. Losing it (a restart) costs one look at all
 /// tracked flows, nothing else.
@@ -60,7 +55,14 @@ impl Host {
     pub fn follow(&self, desired: &HostState) -> (Report, StaleFlows) {
         let mut cluster = lock(&self.cluster);
         let mut report = Report::default();
-        let desired = &self.as_possible(desired);
+        let mut desired = self.as_possible(desired);
+        self.wait_for_ended();
+        // Guards and tunnels before anything goes through them.
+        let had_tunnels = cluster.state.as_ref().is_none_or(HostState::encrypts);
+        if had_tunnels || desired.encrypts() {
+            self.encrypt(&mut desired, &mut report);
+        }
+        let desired = &desired;
         let overlays: Vec<&Overlay> = desired
             .overlays
             .iter()
@@ -115,6 +117,7 @@ impl Host {
             absorb(&mut report, &object, self.inside(sandbox));
         }
 
+        self.let_through(passage::of_cluster(), &mut report);
         let stale = self.stale_flows(&mut cluster, desired, &served);
         cluster.state = Some(desired.clone());
         (report, stale)
@@ -148,6 +151,7 @@ impl Host {
                 });
             };
             overlay::check(network)?;
+            self.guard_network(state, network)?;
             if self.ground.namespaces.exists(&names::overlay_netns(id)) {
                 outcome.absorb(self.attach(state, network, &endpoints));
             } else {
@@ -205,11 +209,13 @@ impl Host {
             }
             Err(error) => report.fail("namespaces", error),
         }
+        self.shut(passage::of_cluster(), &mut report);
         let nothing = Wanted::default();
         let outcome = self
             .ground
             .reconcile(&NsKey::Root, &nothing, Scope::Mesh, &BTreeSet::new());
         absorb(&mut report, "mesh", outcome);
+        report.part("encryption", self.remove_encryption());
         *cluster = Cluster::default();
         report
     }
@@ -257,20 +263,16 @@ impl Host {
         local: &[(&str, &crate::LocalEndpoint)],
     ) -> Outcome {
         let name = names::overlay_netns(&network.id);
-        if let Err(error) = self.ground.namespaces.create(&name) {
-            return Outcome {
-                changes: Vec::new(),
-                failures: vec![error],
-            };
-        }
-        let mut wanted = overlay::namespace(
-            state.node.vtep,
-            self.config.data_port,
-            network,
-            local.iter().copied(),
-        );
+        let made = tunnel::way(state, network)
+            .and_then(|way| self.ground.namespaces.create(&name).map(|_| way));
+        let (from, network) = match made {
+            Ok(way) => way,
+            Err(error) => return Outcome::failed(error),
+        };
+        let mut wanted =
+            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
         if self.capabilities().ipv6 {
-            path::add(&mut wanted, state, network);
+            path::add(&mut wanted, state, &network);
         }
         self.reconcile_ends(&NsKey::Pinned(name), &wanted, Scope::Overlay)
     }
@@ -282,12 +284,12 @@ impl Host {
         network: &Overlay,
         local: &[(&str, &crate::LocalEndpoint)],
     ) -> Outcome {
-        let mut wanted = overlay::namespace(
-            state.node.vtep,
-            self.config.data_port,
-            network,
-            local.iter().copied(),
-        );
+        let (from, network) = match tunnel::way(state, network) {
+            Ok(way) => way,
+            Err(error) => return Outcome::failed(error),
+        };
+        let mut wanted =
+            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
         wanted.forwarding.clear();
         wanted.neighbours.clear();
         let key = NsKey::Pinned(names::overlay_netns(&network.id));
@@ -334,113 +336,6 @@ impl Host {
             });
         let lost = self.lost_peers(ends);
         self.ground.reconcile(key, wanted, scope, &lost)
-    }
-
-    /// Holds the node's published ports; those that cannot be held are not
-    /// served here, as another program of this host has them.
-    fn reserve(&self, desired: &HostState, report: &mut Report) -> Served {
-        let own: Vec<(String, IpNet)> = match desired.names_interfaces() {
-            true => self.look(entry::addresses).into_iter().flatten().collect(),
-            false => Vec::new(),
-        };
-        let mut served = Served::of(desired, &own);
-        let bound = |at: &At| BoundPort {
-            proto: at.proto,
-            target: at.port,
-            host_ip: at.ip,
-            host_port: at.port,
-        };
-        let held = |served: &Served| -> Vec<At> {
-            let held = served.ports.iter();
-            held.filter(|(_, answer)| !answer.source.is_relayed())
-                .map(|(at, _)| *at)
-                .collect()
-        };
-        let wanted = held(&served);
-        let mut guard = lock(&self.ports);
-        // A guard stays with its thread; what it guards may be lent to another.
-        let table = &mut *guard;
-        table.retain(MESH_OWNER, |held| {
-            wanted.iter().any(|at| bound(at) == *held)
-        });
-        let refused = self.ground.root.run(|| {
-            let mut refused: BTreeMap<At, Refused> = BTreeMap::new();
-            for at in &wanted {
-                // IPv4 comes first; a number is served on both families or none.
-                if at.ip.is_unspecified() && refused.keys().any(|other| other.is_twin(at)) {
-                    continue;
-                }
-                match table.hold(MESH_OWNER, &bound(at)) {
-                    Ok(()) => {}
-                    // IPv6 may be switched off.
-                    Err(Refused::System(error))
-                        if at.ip == Ipv6Addr::UNSPECIFIED
-                            && error.kind() != std::io::ErrorKind::AddrInUse => {}
-                    Err(error) => drop(refused.insert(*at, error)),
-                }
-            }
-            refused
-        });
-        let refused = refused.unwrap_or_else(|error| {
-            report.fail("published ports", error);
-            BTreeMap::new()
-        });
-        for at in refused.keys() {
-            served
-                .ports
-                .retain(|other, _| other != at && !other.is_twin(at));
-        }
-        let doubled = std::mem::take(&mut served.doubled).into_iter();
-        let doubled = doubled.map(|at| (at, Refused::Held));
-        for (at, why) in refused.into_iter().chain(doubled) {
-            let reason = match why {
-                Refused::Held => "port is already allocated".into(),
-                // The address is another node's.
-                Refused::System(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
-                    continue;
-                }
-                Refused::System(error) => ports::reason(&error),
-            };
-            let error = NetError::PublishedPort {
-                port: at.port,
-                proto: at.proto,
-                reason,
-            };
-            report.fail(format!("port {at}"), error);
-        }
-        let kept = held(&served);
-        table.retain(MESH_OWNER, |held| kept.iter().any(|at| bound(at) == *held));
-        drop(guard);
-        self.relay(desired, &served, report);
-        served
-    }
-
-    /// Has the relay take the ports that need one.
-    fn relay(&self, desired: &HostState, served: &Served, report: &mut Report) {
-        let mut relay = lock(&self.relay);
-        let relay = &mut *relay;
-        let ingress = desired.node.ingress.as_ref();
-        // It is born into the namespace of the thread that starts it.
-        let followed = self.ground.root.run(|| relay.follow(served, ingress));
-        match followed.and_then(|followed| followed) {
-            Err(error) => report.fail("relay", error),
-            Ok(refused) => {
-                let all_of_it = |at: &At| {
-                    let twin = refused.keys().any(|other| other < at && other.is_twin(at));
-                    !twin
-                };
-                for (at, reason) in refused.iter().filter(|(at, _)| all_of_it(at)) {
-                    let (port, proto) = (at.port, at.proto);
-                    let reason = reason.clone();
-                    let error = NetError::PublishedPort {
-                        port,
-                        proto,
-                        reason,
-                    };
-                    report.fail(format!("port {at}"), error);
-                }
-            }
-        }
     }
 
     fn stale_flows(

@@ -42,6 +42,8 @@ pub(crate) struct LinkChange {
     pub master: Option<String>,
     pub group: Option<u32>,
     pub alias: Option<String>,
+    /// Where a VXLAN's frames leave from.
+    pub local: Option<IpAddr>,
     pub up: bool,
 }
 
@@ -174,8 +176,8 @@ pub(crate) fn diff(
             }
         }
         for (dev, mac, node) in &seen.forwarding {
-            let is_wanted = wanted.forwarding.get(&(dev.clone(), *mac)) == Some(node);
-            if !is_wanted && managed(dev) {
+            let to = wanted.forwarding.get(&(dev.clone(), *mac));
+            if to != Some(node) && managed(dev) && !is_replaced(seen, (dev, *mac, *node), to) {
                 ops.push(Op::DeleteForwarding(dev.clone(), *mac, *node));
             }
         }
@@ -284,7 +286,8 @@ fn is_same(link: &Link, found: &SeenLink) -> bool {
         } => found.vxlan.as_ref().is_some_and(|vxlan| {
             vxlan.vni == *vni
                 && vxlan.port == *port
-                && vxlan.local == Some(*local)
+                // Within a family it can be changed, and no frame is lost.
+                && vxlan.local.is_some_and(|seen| seen.is_ipv4() && local.is_ipv4() || seen == *local)
                 && vxlan.proxy == *proxy
                 && !vxlan.learning
         }),
@@ -314,9 +317,30 @@ fn link_change(link: &Link, found: Option<&SeenLink>, master: Option<&str>) -> O
             .alias
             .clone()
             .filter(|alias| found.and_then(|found| found.alias.as_ref()) != Some(alias)),
+        local: match &link.kind {
+            LinkKind::Vxlan { local, .. } => found
+                .and_then(|found| found.vxlan.as_ref())
+                .and_then(|vxlan| vxlan.local)
+                .filter(|seen| seen != local)
+                .map(|_| *local),
+            _ => None,
+        },
         up: !found.is_some_and(|found| found.is_up),
     };
     (change != LinkChange::default()).then_some(change)
+}
+
+/// Whether setting the wanted entry overwrites this one, the only one of its address: then no frame
+/// finds none in between.
+fn is_replaced(seen: &Seen, (dev, mac, node): (&str, Mac, IpAddr), to: Option<&IpAddr>) -> bool {
+    let alike = (dev.to_owned(), mac, IpAddr::from([0; 4]));
+    let mut alike = seen.forwarding.range(alike..);
+    let first = alike.next();
+    let next = alike.next();
+    let is_alike = |entry: &(String, Mac, IpAddr)| entry.0 == dev && entry.1 == mac;
+    let is_only = first.is_some_and(|entry| is_alike(entry) && entry.2 == node)
+        && !next.is_some_and(is_alike);
+    to.is_some() && is_only
 }
 
 fn is_vxlan(wanted: &Wanted, dev: &str) -> bool {

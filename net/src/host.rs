@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -15,12 +16,13 @@ use crate::netlink::entry::{self, Names};
 use crate::netlink::link;
 use crate::netlink::socket::Socket;
 use crate::nft;
+use crate::passage::Passage;
 use crate::plan::default_prefix;
 use crate::ports::Ports;
 use crate::relay::Relay;
 use crate::sockets::{self, Connections};
 use crate::view::{NsKey, Route};
-use crate::{Capabilities, KernelError, Namespaces, NetError, Netns, Report};
+use crate::{Capabilities, EncryptionChoice, KernelError, Namespaces, NetError, Netns, Report};
 
 /// How this daemon's data plane is set up. All nodes of a cluster agree on
 /// `data_port`.
@@ -42,10 +44,16 @@ pub struct HostConfig {
     /// protocol spoken; `None`: such ports are not served.
     #[serde(default)]
     pub relay: Option<PathBuf>,
+    /// What may encrypt between nodes.
+    #[serde(default)]
+    pub encryption: EncryptionChoice,
+    /// The program that is a tunnel's process when it is called `wireguard`.
+    pub program: PathBuf,
 }
 
 impl HostConfig {
-    /// Defaults: port 4789, 172.18.0.0/16, fd73:6b65:7000::/64, tag 0x5a.
+    /// Defaults: port 4789, 172.18.0.0/16, fd73:6b65:7000::/64, tag 0x5a, encryption by
+    /// what there is, this very program.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Self {
             run_dir: run_dir.into(),
@@ -57,6 +65,8 @@ impl HostConfig {
             ),
             mark_tag: 0x5a,
             relay: None,
+            encryption: EncryptionChoice::Auto,
+            program: "/proc/self/exe".into(),
         }
     }
 }
@@ -110,6 +120,9 @@ pub struct Host {
     pub(crate) bridges: Mutex<Bridges>,
     pub(crate) ports: Mutex<Ports>,
     pub(crate) relay: Mutex<Relay>,
+    pub(crate) passage: Mutex<Passage>,
+    /// Processes of tunnels that we started, to be waited for.
+    pub(crate) tunnels: Mutex<Vec<Child>>,
     capabilities: OnceLock<Capabilities>,
 }
 
@@ -147,7 +160,9 @@ impl Host {
             ground,
             cluster: Mutex::default(),
             bridges: Mutex::default(),
+            passage: Mutex::default(),
             ports: Mutex::default(),
+            tunnels: Mutex::default(),
             capabilities: OnceLock::new(),
         })
     }
@@ -177,17 +192,24 @@ impl Host {
         sockets::connections(&self.ground.namespaces.open(netns)?)
     }
 
-    /// What this host can do; probed once.
+    /// What this host can do; probed once, but for the firewalls of others.
     pub fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        let mut found = self
+            .capabilities
             .get_or_init(|| crate::probe::probe(&self.ground))
-            .clone()
+            .clone();
+        if let Some(closed) = self.closed_chains() {
+            found.foreign_forward_drops = closed;
+        }
+        found
     }
 
     /// Removes everything of ours from this host: both halves, all pinned
     /// namespaces. For leaving a cluster for good; containers must be gone.
     pub fn remove_everything(&self) -> Report {
         let mut report = self.remove_cluster();
+        let bridges: Vec<String> = lock(&self.passage).links().cloned().collect();
+        self.shut(bridges, &mut report);
         let bridges = self.apply_bridges(&crate::BridgeState::default());
         report.changes.extend(bridges.changes);
         report.failures.extend(bridges.failures);

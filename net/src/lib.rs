@@ -6,6 +6,7 @@ mod bridges;
 mod cluster;
 pub mod desired;
 mod diff;
+mod encryption;
 mod error;
 mod flows;
 mod host;
@@ -13,12 +14,14 @@ pub mod names;
 mod netlink;
 mod netns;
 mod nft;
+mod passage;
 mod paths;
 mod plan;
 mod ports;
 mod probe;
 pub mod relay;
 mod report;
+mod reserve;
 mod sockets;
 mod sysctl;
 mod view;
@@ -32,6 +35,8 @@ pub use desired::cluster::{
     LocalNode, Overlay, Peer, ProxyVersion, PublishedPort, RemoteEndpoint, Source, TaskSandbox,
     Vip,
 };
+pub use desired::tunnel::{Encryption, Tunnel, TunnelPeer};
+pub use encryption::{EncryptionChoice, EncryptionMethod};
 pub use error::{KernelError, Kind, NetError};
 pub use flows::StaleFlows;
 pub use host::{Host, HostConfig, InterfaceCounters, gateway_address6, next_gateway_address};
@@ -39,4 +44,5 @@ pub use netns::{Namespaces, Netns};
 pub use paths::{Heard, Path};
 pub use probe::Capabilities;
 pub use report::{Failure, Report};
+pub use skep_wg::{PrivateKey, PublicKey};
 pub use sockets::Connections;

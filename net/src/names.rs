@@ -65,6 +65,13 @@ pub(crate) fn bridge_table(network: &str) -> String {
     format!("{BRIDGE_TABLE_PREFIX}{}", short(network, 12))
 }
 
+/// The interface of the tunnel that a generation of keys has.
+pub(crate) fn tunnel(generation: u64) -> &'static str {
+    TUNNELS[usize::from(generation % 2 == 1)]
+}
+
+/// For even generations, for odd ones.
+pub(crate) const TUNNELS: [&str; 2] = ["sk-wg0", "sk-wg1"];
 pub(crate) const GATEWAY_PREFIX: &str = "gw-";
 pub(crate) const BRIDGE_PORT_PREFIX: &str = "skv-";
 pub(crate) const BRIDGE_TABLE_PREFIX: &str = "sk-br-";
@@ -73,6 +80,7 @@ pub(crate) const INGRESS_DEVICE: &str = "sk-ing";
 pub(crate) const OVERLAY_BRIDGE: &str = "br0";
 pub(crate) const OVERLAY_VXLAN: &str = "vxlan0";
 pub(crate) const MESH_TABLE: &str = "sk-mesh";
+pub(crate) const GUARD_TABLE: &str = "sk-guard";
 pub(crate) const SERVICE_TABLE: &str = "sk-svc";
 pub(crate) const DNS_TABLE: &str = "sk-dns";
 

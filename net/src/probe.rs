@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub ipvlan: bool,
     /// The kernel has WireGuard.
     pub wireguard: bool,
+    /// TUN devices can be made: WireGuard works in a process.
+    pub tun: bool,
     /// IPv6 is not disabled.
     pub ipv6: bool,
     /// SCTP sockets can be made: SCTP ports can be reserved.
@@ -30,8 +32,9 @@ pub struct Capabilities {
     pub bridge_nf_call_iptables: Option<bool>,
     /// `bridge-nf-call-ip6tables` of this namespace.
     pub bridge_nf_call_ip6tables: Option<bool>,
-    /// Firewall chains of others that drop forwarded packets by policy, as
-    /// `family table chain`. They win over everything we accept.
+    /// Firewall chains of others that drop what they do not know of forwarded
+    /// packets, and in which our links could not be let through, as `family table
+    /// chain`. They win over everything we accept.
     pub foreign_forward_drops: Vec<String>,
 }
 
@@ -81,7 +84,8 @@ pub(crate) fn probe(ground: &Ground) -> Capabilities {
         };
         let drops = open_socket(libc::NETLINK_NETFILTER)
             .ok()
-            .and_then(|mut socket| nft::foreign_forward_drops(&mut socket).ok());
+            .and_then(|mut socket| nft::closed(&mut socket).ok())
+            .map(|chains| chains.iter().map(ToString::to_string).collect());
         (
             switch("iptables"),
             switch("ip6tables"),
@@ -139,6 +143,7 @@ mod scratch {
                 found.ipvlan = makes(&mut route, "sk-ipvlan", &Birth::Ipvlan { parent, mode: 0 });
             }
             found.wireguard = makes(&mut route, "sk-wg", &Birth::Plain("wireguard"));
+            found.tun = skep_wg::can_serve().is_ok();
             found.sctp = crate::ports::speaks_sctp();
             Ok(found)
         })?

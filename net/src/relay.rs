@@ -160,6 +160,7 @@ impl Relay {
         if self.child.is_none() && holder(&self.directory).is_none() {
             let mut command = Command::new(&program);
             command
+                .arg0("skep")
                 .arg("relay")
                 .arg(&self.directory)
                 .stdin(Stdio::null())

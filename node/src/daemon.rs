@@ -141,11 +141,10 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         make_private(directory)?;
     }
     let _only_one = only_one(&args.data_root)?;
-    let host_config = HostConfig {
-        // This program, whatever its file is called by then.
-        relay: Some("/proc/self/exe".into()),
-        ..HostConfig::new(args.exec_root.clone())
-    };
+    let mut host_config = HostConfig::new(args.exec_root.clone());
+    // This program, whatever its file is called by then.
+    host_config.relay = Some("/proc/self/exe".into());
+    host_config.encryption = args.encryption()?;
     let reserved = IpNet::V4(host_config.gateway_subnet);
     let host = Arc::new(Host::open(host_config).map_err(DaemonError::Net)?);
     let engine = Engine::open_with(args.engine_config(reserved)?, Arc::clone(&host))

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use skep_engine::types::{LogConfig, Ulimit};
 use skep_engine::{AddressPool, EngineConfig};
+use skep_net::EncryptionChoice;
 
 /// Why the daemon does not start with these options.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,9 @@ pub struct DaemonArgs {
     /// Directory where vendors describe devices (default /etc/cdi and /var/run/cdi; empty for none); repeatable
     #[arg(long = "cdi-spec-dir")]
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// What encrypts encrypted networks: auto (the kernel's WireGuard, else a process), kernel, userspace or none
+    #[arg(long, default_value = "auto")]
+    pub data_path_encryption: String,
     /// Run an init in every container
     #[arg(long)]
     pub init: bool,
@@ -179,6 +183,7 @@ const FILE_KEYS: &[(&str, &str)] = &[
     ("default-ulimits", "default-ulimit"),
     ("default-shm-size", "default-shm-size"),
     ("init", "init"),
+    ("data-path-encryption", "data-path-encryption"),
     ("cdi-spec-dirs", "cdi-spec-dir"),
     ("userns-remap", "userns-remap"),
     ("node-name", "node-name"),
@@ -316,6 +321,21 @@ impl DaemonArgs {
             ));
         }
         Ok(())
+    }
+
+    /// What may encrypt between nodes.
+    pub fn encryption(&self) -> Result<EncryptionChoice, OptionError> {
+        match self.data_path_encryption.as_str() {
+            "auto" => Ok(EncryptionChoice::Auto),
+            "kernel" => Ok(EncryptionChoice::Kernel),
+            "userspace" => Ok(EncryptionChoice::Userspace),
+            "none" => Ok(EncryptionChoice::None),
+            other => Err(wrong(
+                "data-path-encryption",
+                other,
+                "want auto, kernel, userspace or none",
+            )),
+        }
     }
 
     /// The engine's configuration.

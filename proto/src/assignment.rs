@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use skep_model::encryption::{DataKey, KeyRing};
 use skep_model::service::ResolutionMode;
 use skep_model::{Config, Network, NetworkId, NodeId, PortConfig, Secret, ServiceId, Task, TaskId};
 
@@ -46,6 +47,17 @@ pub struct LocalNode {
     /// UDP port of the overlay.
     pub data_path_port: u16,
     pub vtep: Option<IpAddr>,
+    /// Nothing while no network is encrypted.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
+}
+
+/// What every node must know of the encrypted networks, those it has no task on included.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    pub keys: KeyRing,
+    /// The VXLAN ids of all of them, in order: no frame of theirs may be sent or taken in clear.
+    pub vnis: Vec<u32>,
 }
 
 /// Another node, as the data plane sees it.
@@ -60,6 +72,9 @@ pub struct Peer {
     /// Its other addresses, for the same rules.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// Its keys, by generation.
+    #[serde(default)]
+    pub keys: Vec<DataKey>,
 }
 
 /// A service on one network: its virtual address, its names, and its tasks wherever they run.

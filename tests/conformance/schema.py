@@ -59,7 +59,13 @@ FIELDS_BESIDE = {
     "Task": {"ServiceName", "Endpoint"},
     "TaskStatus": {"AppliedAt"},
     "Node": {"Role", "Index", "IngressAddresses"},
-    "NodeDescription": {"Addresses", "DataPathAddr", "DataPathMtu"},
+    "NodeDescription": {
+        "Addresses",
+        "DataPathAddr",
+        "DataPathMtu",
+        "Encryption",
+        "NetworkProblems",
+    },
     "NodeStatus": {"Since"},
     "ManagerStatus": {"RaftId"},
 }

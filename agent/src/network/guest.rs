@@ -180,6 +180,7 @@ mod tests {
             ingress_addresses: Vec::new(),
             data_path_port: 4789,
             vtep: None,
+            encryption: None,
         }));
         assigned
     }

@@ -129,6 +129,7 @@ mod tests {
             ingress_addresses: Vec::new(),
             data_path_port: 4789,
             vtep: None,
+            encryption: None,
         };
         let assigned = Assigned {
             local: Some(local.into()),

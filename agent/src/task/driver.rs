@@ -39,7 +39,7 @@ enum DriveError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("{0}")]
-    Exhausted(&'static str),
+    Impossible(crate::worker::SandboxError),
 }
 
 /// One task under this agent's care.
@@ -296,9 +296,7 @@ impl Driver {
             .await
             .map_err(|error| match error {
                 crate::worker::SandboxError::Net(error) => DriveError::Net(error),
-                crate::worker::SandboxError::NoGatewayAddress => {
-                    DriveError::Exhausted("no free address is left for the task's gateway leg")
-                }
+                other => DriveError::Impossible(other),
             })
     }
 

@@ -128,6 +128,7 @@ commands! {
     "inspect" => inspect::any;
     "login" => registry::login;
     "logout" => registry::logout;
+    "network_check" => network::check;
     "network_connect" => network::connect;
     "network_create" => network::create;
     "network_disconnect" => network::disconnect;

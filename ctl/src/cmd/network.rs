@@ -35,6 +35,51 @@ const NETWORKS: Listing = Listing {
     ],
 };
 
+const FINDINGS: Listing = Listing {
+    kind: "*network.findingContext",
+    columns: &[
+        ("Kind", "KIND"),
+        ("Network", "NETWORK"),
+        ("Node", "NODE"),
+        ("Message", "FINDING"),
+    ],
+    table: "{{.Kind}}\t{{.Network}}\t{{.Node}}\t{{.Message}}",
+    quiet: "{{.Message}}",
+    raw: &[],
+};
+
+/// Prints what is wrong; fails if anything is.
+pub async fn check(session: &Session, args: &Args) -> Outcome {
+    let audit = session
+        .client
+        .json(Call::get("/skep/v1/network/check"))
+        .await?;
+    let findings = audit.list("Findings");
+    let format = args.text("format");
+    if findings.is_empty() && format.is_empty() {
+        let count = |name| audit.int(name);
+        return session.print(&format!(
+            "{} addresses on {} networks of {} nodes: nothing is wrong\n",
+            count("Addresses"),
+            count("Networks"),
+            count("Nodes"),
+        ));
+    }
+    let rows = findings
+        .iter()
+        .map(|finding| {
+            let columns = ["Kind", "Network", "Node", "Message"];
+            Row::new(columns.map(|name| (name, finding.str(name).into())))
+        })
+        .collect();
+    session.print(&table::render(&FINDINGS, format, false, rows)?)?;
+    match findings.len() {
+        0 => Ok(()),
+        1 => Err(Failure::message("1 thing is wrong")),
+        many => Err(Failure::message(format!("{many} things are wrong"))),
+    }
+}
+
 pub async fn create(session: &Session, args: &Args) -> Outcome {
     let mut body = json!({
         "Name": args.positional(0),

@@ -101,6 +101,42 @@ fn check(got: BTreeMap<String, usize>, wanted: &[(&str, usize)]) {
 }
 
 #[test]
+fn a_task_on_an_encrypted_network_goes_only_where_frames_can_be_encrypted() {
+    use skep_model::encryption::EncryptionMethod::{Kernel, Userspace};
+
+    let able = |id: &str, method| node(id, |node| node.description.encryption.method = method);
+    let attached = |id: &str, network: &str| {
+        let mut task = task(id, "");
+        task.attachments = vec![skep_model::task::NetworkAttachment {
+            network_id: network.into(),
+            ..Default::default()
+        }];
+        task
+    };
+    let tasks = |network| (0..4).map(move |at| attached(&format!("t{at}"), network));
+    let nodes = || [plain("a"), able("b", Kernel), able("c", Userspace)];
+    let mut nodes_of = table(nodes());
+    nodes_of.set_encrypted(["secret".into()]);
+    check(
+        place_all(&mut nodes_of.clone(), tasks("secret")),
+        &[("b", 2), ("c", 2)],
+    );
+    check(
+        place_all(&mut nodes_of, tasks("open").take(3)),
+        &[("a", 1), ("b", 1), ("c", 1)],
+    );
+    let mut unable = table([plain("a"), plain("b")]);
+    unable.set_encrypted(["secret".into()]);
+    check(
+        place_all(&mut unable, tasks("secret").take(1)),
+        &[(
+            "no suitable node (network encryption not possible on 2 nodes)",
+            1,
+        )],
+    );
+}
+
+#[test]
 fn each_filter_says_in_its_own_words_why_there_is_no_node() {
     let three = || table([plain("a"), plain("b"), plain("c")]);
     let cases = [

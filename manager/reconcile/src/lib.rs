@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod allocate;
+pub mod audit;
 pub mod control;
+mod data_keys;
 mod drain;
 mod initial;
 mod memory;
@@ -10,6 +12,7 @@ mod place;
 mod reports;
 mod step;
 
+pub use data_keys::{DATA_KEY_LIFE, advance_keys, awaited as awaited_by_keys};
 pub use drain::confirm_drained;
 pub use initial::{InitialCluster, initial_cluster};
 pub use memory::Memory;

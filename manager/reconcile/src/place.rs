@@ -21,6 +21,9 @@ pub(crate) fn place(stage: &mut Stage<'_>, seen: &[ServiceId], all: bool) {
     let before = std::mem::replace(&mut stage.memory.last, stage.tx.view().clone());
     let after = stage.memory.last.clone();
     stage.memory.account(&before, &after);
+    let encrypted = after.networks().filter(|one| one.spec.is_encrypted());
+    let encrypted = encrypted.map(|one| one.id.clone());
+    stage.memory.table.set_encrypted(encrypted);
 
     let mut groups: BTreeMap<(ServiceId, u64), Vec<Arc<Task>>> = BTreeMap::new();
     let mut room = stage.room();

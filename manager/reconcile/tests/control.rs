@@ -311,6 +311,7 @@ fn tokens_and_keys_are_rotated_on_request_only() {
             rotate_worker_token: true,
             rotate_manager_token: false,
             rotate_unlock_key: false,
+            rotate_data_keys: false,
         })
         .unwrap();
     let after = skep_model::Cluster::clone(cluster.view().cluster().unwrap());
@@ -330,6 +331,7 @@ fn tokens_and_keys_are_rotated_on_request_only() {
         rotate_worker_token: false,
         rotate_manager_token: false,
         rotate_unlock_key: false,
+        rotate_data_keys: false,
     });
     assert_eq!(refusal, "minimum certificate expiry time is: 1h0m0s");
 }
@@ -347,6 +349,7 @@ fn another_authority_is_refused_rather_than_promised() {
             rotate_worker_token: false,
             rotate_manager_token: false,
             rotate_unlock_key: false,
+            rotate_data_keys: false,
         });
         assert!(refusal.contains(text), "{refusal}");
     };

@@ -276,6 +276,7 @@ fn a_lower_history_limit_takes_effect_at_once() {
             rotate_worker_token: false,
             rotate_manager_token: false,
             rotate_unlock_key: false,
+            rotate_data_keys: false,
         })
         .unwrap();
     cluster.settle();

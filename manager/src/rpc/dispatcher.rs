@@ -336,7 +336,7 @@ impl Session {
         };
         self.sent = Some(items);
         self.network.told = common.version();
-        self.network.awaited = common.newest_draining();
+        self.network.awaited = common.newest_awaited();
         match change {
             Some(change) => {
                 self.network.sent = change.version;

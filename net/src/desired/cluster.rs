@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::tunnel::Encryption;
 use crate::{Mac, Proto};
 
 /// Everything the cluster wants of this host's network. What is ours in the
@@ -29,6 +30,9 @@ pub struct HostState {
     pub ingress_endpoints: Vec<IngressEndpoint>,
     /// Every port that is published on all nodes (ingress mode).
     pub published: Vec<PublishedPort>,
+    /// What encrypted networks need. It holds a key, so it is never written out.
+    #[serde(skip)]
+    pub encryption: Encryption,
 }
 
 impl HostState {
@@ -41,6 +45,7 @@ impl HostState {
             sandboxes: Vec::new(),
             ingress_endpoints: Vec::new(),
             published: Vec::new(),
+            encryption: Encryption::default(),
         }
     }
 }
@@ -124,7 +129,7 @@ pub struct Overlay {
     pub mtu: u32,
     /// The network's subnets, of both families.
     pub subnets: Vec<IpNet>,
-    /// Whether frames must be encrypted between nodes. A host that cannot do it
+    /// Whether frames must be encrypted between nodes. A host without a tunnel
     /// refuses the network; it never sends a clear frame of it.
     #[serde(default)]
     pub encrypted: bool,

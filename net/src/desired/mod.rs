@@ -2,3 +2,4 @@
 
 pub mod bridge;
 pub mod cluster;
+pub mod tunnel;

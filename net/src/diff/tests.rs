@@ -191,15 +191,25 @@ fn a_veth_without_its_far_end_is_made_anew() {
 }
 
 #[test]
-fn a_moved_endpoint_changes_node_without_a_gap_in_the_neighbours() {
+fn a_moved_endpoint_changes_node_without_a_gap() {
     let mut wanted = wanted();
     for node in wanted.forwarding.values_mut() {
         *node = "10.77.0.3".parse().unwrap();
     }
     assert_eq!(
         ops(&wanted, &seen(), Scope::Overlay),
+        ["set forwarding of 02:42:0a:00:01:07 to 10.77.0.3 on `vxlan0`",]
+    );
+    // What an address has besides is taken away.
+    let mut seen = seen();
+    let more = seen.forwarding.first().cloned().unwrap();
+    seen.forwarding
+        .insert((more.0, more.1, "10.77.0.9".parse().unwrap()));
+    assert_eq!(
+        ops(&wanted, &seen, Scope::Overlay),
         [
             "delete forwarding of 02:42:0a:00:01:07 to 10.77.0.2 on `vxlan0`",
+            "delete forwarding of 02:42:0a:00:01:07 to 10.77.0.9 on `vxlan0`",
             "set forwarding of 02:42:0a:00:01:07 to 10.77.0.3 on `vxlan0`",
         ]
     );

@@ -170,6 +170,8 @@ pub(crate) struct Change {
     pub master: Option<u32>,
     pub group: Option<u32>,
     pub alias: Option<String>,
+    /// Of a VXLAN: where its frames leave from, of the same address family as before.
+    pub local: Option<IpAddr>,
     pub up: bool,
 }
 
@@ -183,6 +185,17 @@ pub(crate) fn change(index: u32, change: &Change) -> Message {
             m.attr(IFLA_IFALIAS, alias.as_bytes())
         })
         .with(change.master, |m, master| m.u32(IFLA_MASTER, master))
+        .with(change.local, |m, local| {
+            let attribute = if local.is_ipv4() {
+                VXLAN_LOCAL
+            } else {
+                VXLAN_LOCAL6
+            };
+            m.nest(IFLA_LINKINFO, |m| {
+                m.attr(INFO_KIND, b"vxlan")
+                    .nest(INFO_DATA, |m| m.ip(attribute, local))
+            })
+        })
 }
 
 /// Sets the options of a bridge port.

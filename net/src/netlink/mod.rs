@@ -5,6 +5,7 @@ pub(crate) mod entry;
 pub(crate) mod link;
 pub(crate) mod socket;
 pub(crate) mod wire;
+pub(crate) mod wireguard;
 
 use std::io;
 

@@ -17,14 +17,14 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
-const NEW_RULE: u16 = SUBSYSTEM | 6;
-const DELETE_RULE: u16 = SUBSYSTEM | 8;
+pub(super) const NEW_RULE: u16 = SUBSYSTEM | 6;
+pub(super) const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const DELETE_SET: u16 = SUBSYSTEM | 11;
 const NEW_SET_ELEMENTS: u16 = SUBSYSTEM | 12;
 const DELETE_SET_ELEMENTS: u16 = SUBSYSTEM | 14;
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
+pub(super) const BATCH_BEGIN: u16 = 0x10;
+pub(super) const BATCH_END: u16 = 0x11;
 
 const DATA_VERDICT: u32 = 0xffff_ff00;
 const FLAG_SET_MAP: u32 = 8;
@@ -303,13 +303,13 @@ fn changes<'a>(wanted: &'a Table, seen: &SeenTable) -> Vec<Op<'a>> {
 }
 
 /// A number that tells a rule from any other: kept with the rule in the kernel.
-fn fingerprint(rule: &Rule) -> u64 {
+pub(super) fn fingerprint(rule: &Rule) -> u64 {
     crate::names::hash(expressions(message(NEW_RULE, 0, 0), rule).payload())
 }
 
 // ---- spelling ---------------------------------------------------------------
 
-fn expressions(m: Message, rule: &Rule) -> Message {
+pub(super) fn expressions(m: Message, rule: &Rule) -> Message {
     m.nest(4, |m| m.each(&rule.0, |m, expr| expr.write(m)))
 }
 

@@ -163,6 +163,8 @@ pub(crate) enum Expr {
         port: Option<Reg>,
     },
     Masquerade,
+    /// Counts what comes by, for those who look at the chain.
+    Counter,
     Verdict(Verdict),
     Reject(Reject),
     NoTrack,
@@ -183,7 +185,7 @@ impl Expr {
         message.nest(LIST_ELEM, |m| {
             let m = m.str(EXPR_NAME, self.name());
             match self {
-                Self::NoTrack | Self::Masquerade => m,
+                Self::NoTrack | Self::Masquerade | Self::Counter => m,
                 _ => m.nest(EXPR_DATA, |m| self.data(m)),
             }
         })
@@ -202,6 +204,7 @@ impl Expr {
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Nat { .. } => "nat",
             Self::Masquerade => "masq",
+            Self::Counter => "counter",
             Self::Reject(_) => "reject",
             Self::NoTrack => "notrack",
             Self::RouteMss { .. } => "rt",
@@ -311,7 +314,7 @@ impl Expr {
                 .be32(4, 2)
                 .be32(6, 1)
                 .be32(7, from.number()),
-            Self::NoTrack | Self::Masquerade => m,
+            Self::NoTrack | Self::Masquerade | Self::Counter => m,
         }
     }
 }

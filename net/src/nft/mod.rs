@@ -2,15 +2,17 @@
 //!
 //! `expr` spells single expressions, `rule` puts them together readably, `table`
 //! holds what a table should be, `seen` reads what it is, `change` computes and
-//! sends the difference.
+//! sends the difference. `foreign` is about chains of others.
 
 mod change;
 mod expr;
+mod foreign;
+mod frame;
 mod rule;
 mod seen;
 mod table;
 
 pub(crate) use change::reconcile;
+pub(crate) use foreign::{Opened, closed, let_through, take_back};
 pub(crate) use rule::{CT_ESTABLISHED, CT_NEW, CT_RELATED, Direction, Ip, Rule, Turn};
-pub(crate) use seen::foreign_forward_drops;
 pub(crate) use table::{Bytes, Chain, Family, Field, Hook, Set, Table};

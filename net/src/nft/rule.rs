@@ -142,6 +142,18 @@ impl Rule {
         self.interface_op(direction, name, Cmp::Eq)
     }
 
+    /// The interface's name is this, or begins so when the name ends with `+`.
+    pub fn interface_like(self, direction: Direction, name: &str) -> Self {
+        let Some(prefix) = name.strip_suffix('+') else {
+            return self.interface(direction, name);
+        };
+        let key = match direction {
+            Direction::In => Meta::IifName,
+            Direction::Out => Meta::OifName,
+        };
+        self.meta(key).compare(Cmp::Eq, prefix.as_bytes())
+    }
+
     pub fn not_interface(self, direction: Direction, name: &str) -> Self {
         self.interface_op(direction, name, Cmp::Ne)
     }
@@ -321,6 +333,10 @@ impl Rule {
 
     pub fn verdict(self, verdict: Verdict) -> Self {
         self.then(Expr::Verdict(verdict))
+    }
+
+    pub fn count(self) -> Self {
+        self.then(Expr::Counter)
     }
 
     pub fn accept(self) -> Self {

@@ -10,7 +10,7 @@ use crate::netlink::wire::{self, Message};
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
-const GET_RULE: u16 = SUBSYSTEM | 7;
+pub(super) const GET_RULE: u16 = SUBSYSTEM | 7;
 const GET_SET: u16 = SUBSYSTEM | 10;
 const GET_SET_ELEMENTS: u16 = SUBSYSTEM | 13;
 
@@ -21,7 +21,6 @@ pub(super) const FINGERPRINT_KIND: u8 = 0x5a;
 const FLAG_SET_MAP: u32 = 8;
 const DATA_VERDICT: u32 = 0xffff_ff00;
 const NF_DROP: u32 = 0;
-const HOOK_FORWARD: u32 = 2;
 
 /// A table as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,16 +165,16 @@ fn element(attributes: &[u8]) -> Option<(Vec<u8>, Element)> {
     Some((key, value))
 }
 
-fn fingerprint(user_data: &[u8]) -> Option<u64> {
+pub(super) fn fingerprint(user_data: &[u8]) -> Option<u64> {
     match user_data {
         [FINGERPRINT_KIND, 8, hash @ ..] => wire::be64_of(hash),
         _ => None,
     }
 }
 
-type NamedChain = (String, String, Option<SeenHook>);
+pub(super) type NamedChain = (String, String, Option<SeenHook>);
 
-fn chains(socket: &mut Socket, family: u8) -> Result<Vec<NamedChain>, KernelError> {
+pub(super) fn chains(socket: &mut Socket, family: u8) -> Result<Vec<NamedChain>, KernelError> {
     socket.dump(&message(GET_CHAIN, 0, family), |payload| {
         let attributes = payload.get(4..)?;
         let text = |kind| wire::find(attributes, kind).map(wire::text_of);
@@ -198,18 +197,4 @@ fn chains(socket: &mut Socket, family: u8) -> Result<Vec<NamedChain>, KernelErro
         });
         Some((text(1)?, text(3)?, hook))
     })
-}
-
-/// Chains of others on the forward hook whose policy is to drop, as
-/// `family table chain`.
-pub(crate) fn foreign_forward_drops(socket: &mut Socket) -> Result<Vec<String>, KernelError> {
-    let mut found = Vec::new();
-    for (number, family) in [(1, "inet"), (2, "ip"), (10, "ip6")] {
-        for (table, chain, hook) in chains(socket, number)? {
-            if hook.is_some_and(|hook| hook.number == HOOK_FORWARD && hook.drops) {
-                found.push(format!("{family} {table} {chain}"));
-            }
-        }
-    }
-    Ok(found)
 }

@@ -64,6 +64,8 @@ pub(crate) enum Field {
     /// A 32-bit number in host order: a mark, or a slot of a round robin.
     Number,
     Zone,
+    /// A VXLAN network's number.
+    Vni,
 }
 
 impl Field {
@@ -76,7 +78,7 @@ impl Field {
             Self::Proto => 12,
             Self::Port => 13,
             Self::Number => 19,
-            Self::Zone => 4,
+            Self::Zone | Self::Vni => 4,
         }
     }
 
@@ -84,6 +86,7 @@ impl Field {
         match self {
             Self::Proto => 1,
             Self::Port | Self::Zone => 2,
+            Self::Vni => 3,
             Self::Ip4 | Self::Number => 4,
             Self::Mac => 6,
             Self::Ip6 => 16,
@@ -217,6 +220,10 @@ impl Bytes {
 
     pub fn number(self, number: u32) -> Self {
         self.push(&number.to_ne_bytes())
+    }
+
+    pub fn vni(self, vni: u32) -> Self {
+        self.push(&vni.to_be_bytes()[1..])
     }
 
     pub fn zone(self, zone: u16) -> Self {

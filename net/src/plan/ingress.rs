@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::desired::cluster::{HostState, IngressAddresses};
 use crate::names::{INGRESS_DEVICE, MESH_ROUTE_TABLE, MESH_RULE_PREFERENCE, NOBODY_MAC};
-use crate::plan::default_prefix;
+use crate::plan::{default_prefix, tunnel};
 use crate::view::{Link, LinkKind, Route, Rule, Sysctl, Wanted};
 use crate::{HostConfig, Mac};
 
@@ -23,7 +23,7 @@ pub(super) fn device(
     let dev = || INGRESS_DEVICE.to_owned();
     let kind = LinkKind::Vxlan {
         vni: state.node.ingress_vni,
-        local: state.node.vtep,
+        local: tunnel::ingress_local(state),
         port: config.data_port,
         proxy: false,
     };
@@ -58,15 +58,14 @@ pub(super) fn device(
     }
 
     let macs = macs(state);
-    for peer in state
-        .peers
-        .iter()
-        .filter(|peer| peer.vtep.is_ipv4() == state.node.vtep.is_ipv4())
-    {
+    for peer in &state.peers {
         let Some(mac) = macs.get(&peer.index) else {
             continue;
         };
-        wanted.forwarding.insert((dev(), *mac), peer.vtep);
+        let Some(to) = tunnel::ingress_remote(state, peer) else {
+            continue;
+        };
+        wanted.forwarding.insert((dev(), *mac), to);
         let own = [
             peer.ingress_ip4.map(IpAddr::V4),
             peer.ingress_ip6.map(IpAddr::V6),

@@ -18,7 +18,7 @@ use crate::nft::{
     Family, Field, Hook, Ip, Rule, Set, Table,
 };
 use crate::plan::published::{self, Served};
-use crate::plan::{ingress, not_from_loopback6, task};
+use crate::plan::{ingress, not_from_loopback6, task, tunnel};
 use crate::view::{Sysctl, Wanted};
 use crate::{HostConfig, Proto};
 
@@ -172,6 +172,7 @@ fn nodes(table: &mut Table, config: &HostConfig, state: &HostState) {
         .iter()
         .map(|peer| peer.vtep)
         .chain([node.vtep])
+        .chain(tunnel::addresses(state))
         .collect();
     let mut addresses = vteps.clone();
     addresses.extend(&node.addresses);

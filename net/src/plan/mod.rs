@@ -9,6 +9,7 @@ pub(crate) mod path;
 pub(crate) mod published;
 pub(crate) mod services;
 pub(crate) mod task;
+pub(crate) mod tunnel;
 
 use std::net::IpAddr;
 

@@ -25,12 +25,6 @@ const VXLAN_PORT: PortOptions = PortOptions {
 /// Refuses what cannot be built, before anything is.
 pub(crate) fn check(overlay: &Overlay) -> Result<(), NetError> {
     let object = || format!("overlay network `{}`", overlay.id);
-    if overlay.encrypted {
-        return Err(NetError::Unsupported {
-            object: format!("encryption of {}", object()),
-            reason: "there is no WireGuard between the nodes".into(),
-        });
-    }
     let invalid = |reason: String| {
         Err(NetError::Invalid {
             object: object(),
@@ -194,15 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn encrypted_networks_and_wild_numbers_are_refused() {
+    fn wild_numbers_are_refused() {
         assert!(check(&overlay()).is_ok());
-        assert!(
-            check(&Overlay {
-                encrypted: true,
-                ..overlay()
-            })
-            .is_err()
-        );
         assert!(
             check(&Overlay {
                 vni: 4095,

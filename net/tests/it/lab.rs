@@ -1,15 +1,17 @@
 //! Hosts A, B, C and two clients on one wire, all in namespaces, built by the
 //! crate itself: the wire is one of its bridge networks.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use skep_net::{
-    BridgeEndpoint, BridgeNetwork, GatewayLeg, Host, HostAddress, HostConfig, HostPort, HostState,
-    IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode, Mac, Namespaces, Netns, Overlay,
-    Peer, Proto, PublishedPort, RemoteEndpoint, Report, Source, TaskSandbox, Vip, gateway_address6,
-    names,
+    BridgeEndpoint, BridgeNetwork, Encryption, GatewayLeg, Host, HostAddress, HostConfig, HostPort,
+    HostState, IngressAddresses, IngressEndpoint, LocalEndpoint, LocalNode, Mac, Namespaces, Netns,
+    Overlay, Peer, PrivateKey, Proto, PublishedPort, RemoteEndpoint, Report, Source, TaskSandbox,
+    Tunnel, TunnelPeer, Vip, gateway_address6, names,
 };
 use tempfile::TempDir;
 
@@ -25,6 +27,12 @@ pub struct Lab {
     pub mesh: bool,
     /// Whether overlays go over IPv6 between the nodes.
     pub underlay6: bool,
+    /// Whether the routing mesh goes through tunnels.
+    pub encrypted_ingress: bool,
+    /// A node that has another address now.
+    pub moved: Option<(usize, IpAddr)>,
+    /// Generations of keys that nodes have, and the one that is used.
+    pub keys: (RangeInclusive<u64>, u64),
     _wire: Host,
     _dir: TempDir,
 }
@@ -177,6 +185,13 @@ fn own_mounts() {
     assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// How a host of the lab is set up.
+pub fn config(run_dir: PathBuf) -> HostConfig {
+    let mut config = HostConfig::new(run_dir);
+    config.program = env!("CARGO_BIN_EXE_skep-wireguard").into();
+    config
+}
+
 /// An open host in a fresh namespace of its own.
 pub fn lone_host() -> (Host, Netns, TempDir) {
     own_mounts();
@@ -189,13 +204,22 @@ pub fn lone_host() -> (Host, Netns, TempDir) {
     (host, netns, dir)
 }
 
+/// Processes of tunnels end with their control sockets.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for host in &self.hosts {
+            let _ = std::fs::remove_dir_all(host.tunnel_dir());
+        }
+    }
+}
+
 impl Lab {
     pub fn new() -> Self {
         own_mounts();
         let dir = TempDir::new().unwrap();
         let stations = Namespaces::new(&dir.path().join("lab"));
         let open = |name: &str| {
-            let config = HostConfig::new(dir.path().join(format!("run-{name}")));
+            let config = config(dir.path().join(format!("run-{name}")));
             stations
                 .create(name)
                 .unwrap()
@@ -246,6 +270,9 @@ impl Lab {
             published: Vec::new(),
             mesh: false,
             underlay6: false,
+            encrypted_ingress: false,
+            moved: None,
+            keys: (0..=0, 0),
             _wire: wire,
             _dir: dir,
         }
@@ -286,21 +313,67 @@ impl Lab {
         })
     }
 
+    /// The address that frames of a node leave from.
+    pub fn vtep(&self, node: usize) -> IpAddr {
+        match self.underlay6 {
+            _ if self.moved.is_some_and(|(moved, _)| moved == node) => {
+                self.moved.expect("just looked at").1
+            }
+            false => ip(&format!("10.77.0.{}", node + 1)),
+            true => ip(&format!("fd77::{}", node + 1)),
+        }
+    }
+
+    fn key(node: usize, generation: u64) -> PrivateKey {
+        PrivateKey::new([node as u8 + 1 + 16 * generation as u8; 32])
+    }
+
+    /// Tunnels among all nodes, where some network is encrypted.
+    fn encryption(&self, node: usize) -> Encryption {
+        let encrypted = self.networks.iter().filter(|overlay| overlay.encrypted);
+        let vnis: BTreeSet<u32> = encrypted.map(|overlay| overlay.vni).collect();
+        let port = |generation: u64| 4790 + (generation % 2) as u16;
+        let tunnel = |generation| Tunnel {
+            generation,
+            private_key: Self::key(node, generation),
+            port: port(generation),
+            mtu: 1420,
+            peers: (0..NODES.len())
+                .filter(|peer| *peer != node)
+                .map(|peer| TunnelPeer {
+                    index: peer as u16 + 1,
+                    public_key: Self::key(peer, generation).public(),
+                    endpoint: SocketAddr::new(self.vtep(peer), port(generation)),
+                })
+                .collect(),
+        };
+        Encryption {
+            tunnels: match vnis.is_empty() && !self.encrypted_ingress {
+                true => Vec::new(),
+                false => self.keys.0.clone().map(tunnel).collect(),
+            },
+            vnis,
+            used: self.keys.1,
+            ingress: self.encrypted_ingress,
+            ..Encryption::default()
+        }
+    }
+
     pub fn state(&self, node: usize) -> HostState {
         let address4 = |node: usize| ip(&format!("10.77.0.{}", node + 1));
         let address6 = |node: usize| ip(&format!("fd77::{}", node + 1));
-        let (vtep, also): (&dyn Fn(usize) -> IpAddr, &dyn Fn(usize) -> IpAddr) =
-            match self.underlay6 {
-                false => (&address4, &address6),
-                true => (&address6, &address4),
-            };
+        let vtep = |node: usize| self.vtep(node);
+        let also: &dyn Fn(usize) -> IpAddr = match self.underlay6 {
+            false => &address6,
+            true => &address4,
+        };
         let mtu = if self.underlay6 { 1430 } else { 1450 };
         let local = LocalNode {
             index: node as u16 + 1,
             vtep: vtep(node),
             ingress: self.ingress(node),
             ingress_vni: names::INGRESS_VNI,
-            ingress_mtu: mtu,
+            ingress_mtu: mtu - if self.encrypted_ingress { 80 } else { 0 },
             addresses: vec![also(node)],
         };
         let peers = (0..NODES.len()).filter(|peer| *peer != node).map(|peer| {
@@ -326,7 +399,7 @@ impl Lab {
             .filter(|overlay| here(&overlay.id))
             .map(|overlay| {
                 let mut overlay = Overlay {
-                    mtu,
+                    mtu: mtu - if overlay.encrypted { 80 } else { 0 },
                     ..overlay.clone()
                 };
                 for task in self.tasks.iter().filter(|task| task.node != node) {
@@ -364,6 +437,7 @@ impl Lab {
             sandboxes: sandboxes.collect(),
             ingress_endpoints: ingress_endpoints.collect(),
             published: self.published.clone(),
+            encryption: self.encryption(node),
         }
     }
 

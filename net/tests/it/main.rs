@@ -2,6 +2,8 @@
 //! network namespaces of this process, and nothing leaves them.
 
 mod bridge;
+mod encrypted;
+mod firewall;
 mod lab;
 mod mesh;
 mod overlay;

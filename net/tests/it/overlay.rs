@@ -319,7 +319,7 @@ fn long_messages_pass_whatever_the_underlay() {
 }
 
 /// A frame of an overlay as it goes between nodes: a datagram to port 7777.
-fn frame(vni: u32, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
+pub fn frame(vni: u32, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![8, 0, 0, 0];
     frame.extend((vni << 8).to_be_bytes());
     frame.extend([&[2, 0x42], &to[..], &[2, 0x42], &from[..], &[8, 0]].concat());

@@ -55,7 +55,7 @@ fn changes(reports: &[Report]) -> Vec<String> {
 }
 
 /// Runs a program in a namespace; `None` when it is not installed.
-fn run(netns: &Netns, program: &str, arguments: &[&str]) -> Option<String> {
+pub fn run(netns: &Netns, program: &str, arguments: &[&str]) -> Option<String> {
     let output = netns
         .run(|| Command::new(program).args(arguments).output())
         .unwrap();

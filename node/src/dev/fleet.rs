@@ -170,6 +170,10 @@ fn spawn_daemon(plan: &Plan, node: &Node, log_level: &str) -> Result<(), DevErro
         .arg(format!("unix://{}", plan.socket(node).display()))
         .args(["--node-name", &node.name, "--log-level", log_level])
         .args(["--cgroup-parent", &plan.cgroup_parent(node)])
+        .args(match plan.data_path_encryption.as_str() {
+            "" => Vec::new(),
+            choice => vec!["--data-path-encryption", choice],
+        })
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)

@@ -77,6 +77,9 @@ enum DevCommand {
         /// Directory of the cluster's state
         #[arg(long, default_value = plan::ROOT)]
         root: PathBuf,
+        /// What encrypts encrypted networks: auto, kernel, userspace or none
+        #[arg(long, default_value = "auto")]
+        data_path_encryption: String,
         /// Log level of the nodes
         #[arg(long, default_value = "info")]
         log_level: String,
@@ -165,9 +168,11 @@ async fn run(command: DevCommand) -> Result<ExitCode, DevError> {
             demo,
             subnet,
             root,
+            data_path_encryption,
             log_level,
         } => {
-            let plan = plan::Plan::new(root, subnet, nodes, managers)?;
+            let mut plan = plan::Plan::new(root, subnet, nodes, managers)?;
+            plan.data_path_encryption = data_path_encryption;
             let up = async {
                 fleet::up(&plan, &log_level).await?;
                 if demo { demo::run(&plan).await } else { Ok(()) }

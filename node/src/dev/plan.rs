@@ -21,6 +21,9 @@ pub struct Plan {
     pub root: PathBuf,
     pub subnet: Ipv4Net,
     pub nodes: Vec<Node>,
+    /// `--data-path-encryption` of every daemon; empty leaves it to them.
+    #[serde(default)]
+    pub data_path_encryption: String,
 }
 
 /// One of its nodes.
@@ -66,6 +69,7 @@ impl Plan {
             root,
             subnet,
             nodes,
+            data_path_encryption: String::new(),
         })
     }
 

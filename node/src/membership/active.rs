@@ -16,6 +16,7 @@ use skep_api::cluster::{LocalCluster, LocalState};
 use skep_api::texts;
 use skep_engine::SharedNetworks;
 use skep_manager::{Manager, ManagerConfig, Timing, clock};
+use skep_model::encryption::EncryptionMethod;
 use skep_model::node::NodeDescription;
 use skep_model::{ControlError, Kind, NodeId, NodeRole};
 use skep_pki::tls::{client_config, server_config};
@@ -105,15 +106,17 @@ impl Active {
             .map_err(|_| internal("the data path address is damaged"))?;
         let client_tls = Arc::new(ArcSwap::new(client_config(&identity).map_err(internal)?));
         let server_tls = Arc::new(ArcSwap::new(server_config(&identity).map_err(internal)?));
-        let description = describe::node(&around, &identity, data_path).await;
+        let mut description = describe::node(&around, &identity, data_path).await;
         let worker = Worker::open(
             Arc::clone(&around.engine),
             Arc::clone(&around.host),
             &files.agent(),
             &around.exec_root,
             description.data_path_mtu,
+            skep_pki::random_bytes,
         )
         .map_err(|error| internal(skep_error_chain(&error)))?;
+        description.encryption.keys = worker.keys().borrow().clone();
         let (events, heard) = mpsc::channel(EVENTS);
         let role = identity.peer.role;
         let active = Arc::new(Self {
@@ -155,6 +158,8 @@ impl Active {
         let keeper: Arc<dyn SharedNetworks> = Arc::new(keeper);
         active.spawn(async move { engine.set_shared_networks(Some(keeper)).await });
         active.restart_session();
+        let telling = Arc::clone(&active);
+        active.spawn(async move { telling.tell_keys().await });
         let locking = Arc::clone(&active);
         active.spawn(async move { locking.keep_lock().await });
         let renewing = Arc::clone(&active);
@@ -285,6 +290,7 @@ impl Active {
                 String::new()
             },
             remote_managers: self.remote_managers(),
+            warnings: self.warnings(),
         }
     }
 
@@ -381,6 +387,31 @@ impl Active {
             *known = addresses;
             changed
         });
+    }
+
+    /// Tells the managers the public halves of this node's keys.
+    async fn tell_keys(self: Arc<Self>) {
+        let mut keys = self.worker.keys();
+        loop {
+            let told = keys.borrow_and_update().clone();
+            self.description.send_if_modified(|description| {
+                let changed = description.encryption.keys != told;
+                description.encryption.keys = told;
+                changed
+            });
+            if keys.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What should be said of this node to whoever asks about it.
+    fn warnings(&self) -> Vec<String> {
+        let encryption = self.description.borrow().encryption.clone();
+        let is_slow =
+            encryption.method == EncryptionMethod::Userspace && !encryption.keys.is_empty();
+        let slow = "WARNING: The kernel has no WireGuard: encrypted networks go through a process,\n         at a few per cent of the kernel's speed.";
+        is_slow.then(|| slow.to_owned()).into_iter().collect()
     }
 
     /// Has this manager's secrets lie on disk as the cluster wants it: with autolock under the

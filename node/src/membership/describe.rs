@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use skep_model::encryption::{EncryptionMethod as Method, NodeEncryption};
 use skep_model::node::{EngineDescription, NodeDescription, PluginDescription};
 use skep_model::placement::Platform;
 use skep_model::resources::Resources;
 use skep_model::{MemoryBytes, NanoCpus};
+use skep_net::{EncryptionMethod, Host};
 use skep_pki::Identity;
 
 use super::Surroundings;
@@ -30,7 +32,12 @@ pub async fn node(
 pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> NodeDescription {
     let host = Arc::clone(&around.host);
     // The device that carries the address, not the way to it: that would be the loopback.
-    let mtu = tokio::task::spawn_blocking(move || host.mtu_of(data_path)).await;
+    let told =
+        tokio::task::spawn_blocking(move || (host.mtu_of(data_path), encryption(&host))).await;
+    let (mtu, encryption) = match told {
+        Ok((mtu, encryption)) => (mtu.unwrap_or(0), encryption),
+        Err(_) => Default::default(),
+    };
     let info = around.engine.info();
     let plugins = |kind: &str, names: &[String]| -> Vec<PluginDescription> {
         names
@@ -72,7 +79,22 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
         data_path_addr: Some(data_path),
         addresses: addresses(around).await,
         network_problems: Vec::new(),
-        data_path_mtu: mtu.ok().and_then(Result::ok).unwrap_or(0),
+        data_path_mtu: mtu,
+        encryption,
+    }
+}
+
+/// How this node encrypts what it sends to others. It has keys only once a network needs them.
+fn encryption(host: &Host) -> NodeEncryption {
+    let (method, reason) = match host.encryption_method() {
+        Ok(EncryptionMethod::Kernel) => (Method::Kernel, String::new()),
+        Ok(EncryptionMethod::Userspace) => (Method::Userspace, String::new()),
+        Err(why) => (Method::None, why),
+    };
+    NodeEncryption {
+        method,
+        reason,
+        keys: Vec::new(),
     }
 }
 

@@ -22,9 +22,11 @@ use skep_api::cluster::{
 };
 use skep_api::texts;
 use skep_engine::Engine;
+use skep_model::audit::NetworkAudit;
 use skep_model::cluster::CaConfig;
 use skep_model::{
     Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
+    Timestamp,
 };
 use skep_net::Host;
 use skep_pki::unlock::UnlockKey;
@@ -40,6 +42,9 @@ use skep_manager::clock;
 
 /// How long joining may take before it is given up.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A task of a removed service that has not stopped for so long is told of by `network check`.
+const LEAKED_AFTER: Duration = Duration::from_secs(600);
 
 /// What a membership needs of the daemon.
 pub struct Surroundings {
@@ -540,6 +545,16 @@ impl Cluster for Membership {
     async fn snapshot(&self, stale: bool) -> Result<Snapshot, ControlError> {
         let manager = self.active()?.manager()?;
         manager.snapshot(stale).await
+    }
+
+    async fn audit(&self) -> Result<NetworkAudit, ControlError> {
+        let snapshot = self.snapshot(false).await?;
+        let settled = Timestamp(
+            clock::now()
+                .0
+                .saturating_sub(LEAKED_AFTER.as_nanos() as i64),
+        );
+        Ok(skep_reconcile::audit::audit(&snapshot, settled))
     }
 
     fn networks_here(&self) -> Vec<Arc<skep_model::Network>> {

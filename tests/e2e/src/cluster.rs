@@ -89,6 +89,12 @@ impl Cluster {
         Self::bring_up(nodes, managers, &[])
     }
 
+    /// The same with more flags of `skep dev up`.
+    #[track_caller]
+    pub fn up_with(nodes: usize, managers: usize, flags: &[&str]) -> Option<Self> {
+        Self::bring_up(nodes, managers, flags)
+    }
+
     /// A cluster that runs the demo.
     #[track_caller]
     pub fn demo(nodes: usize) -> Option<Self> {

@@ -38,6 +38,12 @@ pub fn serve(station: &Station, name: &str, port: u16) {
     });
 }
 
+/// Whether somebody listens on a port in there.
+pub fn is_served(station: &Station, port: u16) -> bool {
+    let loopback = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    station.inside(|| TcpStream::connect(loopback).is_ok())
+}
+
 fn greeting(name: &str, peer: SocketAddr, line: &str) -> String {
     let (ip, port) = (peer.ip().to_canonical(), peer.port());
     format!("{} {name} {line}\n", SocketAddr::new(ip, port))

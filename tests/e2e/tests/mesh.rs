@@ -339,6 +339,80 @@ fn published_ports() {
             });
         },
     );
+    checks.check(
+        "balance=local stays on the node, and ranges are counted out",
+        || {
+            let flags =
+                "--publish published=8090,target=5000,balance=local --publish 8100-8102:5000-5002";
+            serve(c, "near", "n1", flags);
+            c.skep(
+                "n1",
+                "service update -d --constraint-rm node.hostname==n1 near",
+            )
+            .ok();
+            c.skep("n1", "service scale -d near=3").ok();
+            let tasks = c.wait_running("n1", "near", 3, secs(30));
+            for task in &tasks {
+                let pid = c
+                    .container_pid(&task.node, &task.container)
+                    .expect("it runs");
+                let inside = Station::of(pid);
+                // The first one may serve already.
+                if !talk::is_served(&inside, TARGET) {
+                    talk::serve(&inside, &task.node, TARGET);
+                }
+            }
+            let nodes: BTreeSet<&str> = tasks.iter().map(|task| task.node.as_str()).collect();
+            assert_eq!(nodes.len(), 3, "one on each: {tasks:?}");
+            for node in ["n2", "n3"] {
+                let entry = at(entries(c, node)[0], 8090);
+                eventually("only its own task answers", secs(10), || {
+                    let names = (0..6).map(|_| talk::tcp(client, entry).map(|heard| heard.name));
+                    let names: Result<BTreeSet<String>, _> = names.collect();
+                    let names = names.map_err(|error| error.to_string())?;
+                    holds(
+                        names.len() == 1 && names.contains(node),
+                        format!("{names:?}"),
+                    )
+                });
+            }
+            let shown = c.skep("n1", "service ls --filter name=near").ok();
+            assert!(shown.contains("*:8100-8102->5000-5002/tcp"), "{shown}");
+            let shown = c.skep("n1", "service inspect --pretty near").ok();
+            assert!(shown.contains("Balance = local"), "{shown}");
+            c.skep("n1", "service rm near").ok();
+        },
+    );
+    checks.check("stack files and labels of the docker client ask the same", || {
+        let file = "services:\n  web:\n    image: skep/hello:latest\n    ports:\n      - {target: 80, published: 8091, host_ip: 127.0.0.1, x-skep-source: snat}\n";
+        c.skep_given("n1", "stack deploy --detach --resolve-image never -c - shop", file.as_bytes()).ok();
+        let port = &c.get("n1", "/services/shop_web")["Endpoint"]["Ports"][0];
+        assert_eq!((&port["HostIP"], &port["Source"]), (&"127.0.0.1".into(), &"snat".into()));
+        c.skep("n1", "stack rm shop").ok();
+        if skep_e2e::needs::docker().is_none() {
+            println!("skipped: no docker client");
+            return;
+        }
+        let create = "service create -d --no-resolve-image --name labelled --publish 8092:80";
+        let label = "--label skep.publish.8092.host-ip=127.0.0.1";
+        c.docker("n1", &format!("{create} {label} skep/hello:latest")).ok();
+        c.docker("n1", "service update -d --env-add A=B labelled").ok();
+        eventually("the label holds after an update", secs(5), || {
+            let port = c.get("n1", "/services/labelled")["Endpoint"]["Ports"][0].clone();
+            holds(port["HostIP"] == "127.0.0.1", port)
+        });
+        c.skep("n1", "service rm labelled").ok();
+    });
+    checks.check("SCTP is published where the kernel has it, else refused by name", || {
+        c.skep("n1", "service create -d --no-resolve-image --name sctp --publish 8093:5000/sctp skep/hello:latest").ok();
+        eventually("the task runs, or says why not", secs(20), || {
+            let tasks = c.tasks("n1", "sctp");
+            let told = "port 5000/sctp cannot be published on this node: its kernel has no SCTP";
+            let ends = |task: &skep_e2e::tasks::Task| task.state == "running" || task.error.contains(told);
+            holds(tasks.iter().any(ends), skep_e2e::tasks::shown(&tasks))
+        });
+        c.skep("n1", "service rm sctp").ok();
+    });
     checks.check("the ingress network is replaced by another", || {
         c.skep_given("n1", "network rm ingress", b"y\n")
             .fails("ingress network cannot be removed because service");
@@ -351,7 +425,13 @@ fn published_ports() {
             .ok();
         c.skep("n1", "network create -d overlay --ingress other")
             .fails("is already present");
-        serve(c, "again", "n3", "--publish 8084:5000");
+        // The relay is there when everything is taken down.
+        serve(
+            c,
+            "again",
+            "n3",
+            "--publish 8084:5000 --publish published=8085,target=5000,source=proxy-protocol",
+        );
         for entry in NODES.iter().flat_map(|node| entries(c, node)) {
             let heard = eventually("every node answers", secs(10), || {
                 talk::tcp(client, at(entry, 8084))

@@ -206,7 +206,10 @@ fn without_additions(text: &str) -> String {
     for node in nodes.as_array_mut().into_iter().flatten() {
         for (place, names) in [
             ("", &["Role", "Index", "IngressAddresses"][..]),
-            ("/Description", &["DataPathAddr", "DataPathMtu"]),
+            (
+                "/Description",
+                &["DataPathAddr", "DataPathMtu", "Encryption"],
+            ),
             ("/Status", &["Since"]),
             ("/ManagerStatus", &["RaftId"]),
         ] {

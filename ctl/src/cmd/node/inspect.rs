@@ -61,6 +61,24 @@ fn pretty_text(node: &Json) -> String {
     if !node.str("Status.Addr").is_empty() {
         line(&mut text, " Address:\t\t", node.str("Status.Addr"));
     }
+    let problems = node.list("Description.NetworkProblems");
+    if !problems.is_empty() {
+        text.push_str("Network Problems:\n");
+        for problem in problems {
+            let whereabouts = [problem.str("Network"), problem.str("Peer")];
+            let whereabouts: Vec<&str> = whereabouts
+                .into_iter()
+                .filter(|word| !word.is_empty())
+                .collect();
+            let place = whereabouts.join(" to ");
+            let separator = if place.is_empty() { "" } else { ": " };
+            line(
+                &mut text,
+                " ",
+                &format!("{place}{separator}{}", problem.str("Message")),
+            );
+        }
+    }
     if node
         .get("ManagerStatus")
         .is_some_and(|status| *status != Json::Null)

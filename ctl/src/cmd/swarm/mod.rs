@@ -21,6 +21,7 @@ pub struct Rotate {
     pub worker_token: bool,
     pub manager_token: bool,
     pub unlock_key: bool,
+    pub data_keys: bool,
 }
 
 /// Stores the spec of an inspected swarm.
@@ -34,6 +35,7 @@ pub async fn store(session: &Session, swarm: &Value, rotate: Rotate) -> Outcome 
                 .query("rotateWorkerToken", rotate.worker_token)
                 .query("rotateManagerToken", rotate.manager_token)
                 .query("rotateManagerUnlockKey", rotate.unlock_key)
+                .query_if("rotateDataKeys", rotate.data_keys)
                 .json(&swarm["Spec"]),
         )
         .await
@@ -147,7 +149,11 @@ pub async fn update(session: &Session, args: &Args) -> Outcome {
         .unwrap_or("")
         .to_owned();
     merge_spec(&mut swarm["Spec"], args, &root)?;
-    store(session, &swarm, Rotate::default()).await?;
+    let rotate = Rotate {
+        data_keys: args.flag("rotate-data-keys"),
+        ..Rotate::default()
+    };
+    store(session, &swarm, rotate).await?;
     session.say("Swarm updated.")?;
     if locks(&swarm) && !locked_before {
         let key = token::fetch_unlock_key(session).await?;
@@ -180,6 +186,9 @@ pub fn merge_spec(spec: &mut Value, args: &Args, root: &str) -> Outcome {
     }
     if args.given("autolock") {
         spec["EncryptionConfig"]["AutoLockManagers"] = json!(args.flag("autolock"));
+    }
+    if args.given("encrypt-networks") {
+        spec["EncryptionConfig"]["EncryptNetworks"] = json!(args.flag("encrypt-networks"));
     }
     Ok(())
 }

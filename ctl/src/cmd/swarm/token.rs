@@ -21,7 +21,7 @@ pub async fn join_token(session: &Session, args: &Args) -> Outcome {
         let rotate = Rotate {
             worker_token: worker,
             manager_token: manager,
-            unlock_key: false,
+            ..Rotate::default()
         };
         store(session, &swarm, rotate).await?;
         if !quiet {

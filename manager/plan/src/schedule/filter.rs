@@ -16,16 +16,18 @@ pub(super) enum Refusal {
     Plugin,
     Constraints,
     Platform,
+    Encryption,
     HostPort,
     MaxReplicas,
 }
 
-const REFUSALS: [Refusal; 7] = [
+const REFUSALS: [Refusal; 8] = [
     Refusal::Unavailable,
     Refusal::Resources,
     Refusal::Plugin,
     Refusal::Constraints,
     Refusal::Platform,
+    Refusal::Encryption,
     Refusal::HostPort,
     Refusal::MaxReplicas,
 ];
@@ -43,6 +45,7 @@ impl Refusal {
             Self::Plugin => format!("missing plugin {on}"),
             Self::Constraints => format!("scheduling constraints not satisfied {on}"),
             Self::Platform => format!("unsupported platform {on}"),
+            Self::Encryption => format!("network encryption not possible {on}"),
             Self::HostPort => format!("host-mode port already in use {on}"),
             Self::MaxReplicas => "max replicas per node limit exceed".to_owned(),
         }
@@ -51,7 +54,7 @@ impl Refusal {
 
 /// How many nodes were refused for which reason.
 #[derive(Debug, Default)]
-pub(super) struct Refusals([usize; 7]);
+pub(super) struct Refusals([usize; 8]);
 
 impl Refusals {
     pub(super) fn add(&mut self, refusal: Refusal) {
@@ -92,10 +95,12 @@ pub(super) struct Request {
     host_ports: Vec<HostPort>,
     max_replicas: u64,
     plugins: Vec<(&'static str, String)>,
+    /// Its frames must be encrypted between nodes.
+    encrypted: bool,
 }
 
 impl Request {
-    pub(super) fn of(task: &Task) -> Self {
+    pub(super) fn of(task: &Task, encrypted: bool) -> Self {
         let placement = task.spec.placement.clone().unwrap_or_default();
         let constraints = placement
             .constraints
@@ -121,6 +126,7 @@ impl Request {
             host_ports: Load::host_ports(task),
             max_replicas: placement.max_replicas,
             plugins: plugins(task),
+            encrypted,
         }
     }
 
@@ -150,6 +156,9 @@ impl Request {
             || self.platforms.iter().any(|wanted| suits(wanted, platform));
         if !runs {
             return Err(Refusal::Platform);
+        }
+        if self.encrypted && !entry.node.description.encryption.is_able() {
+            return Err(Refusal::Encryption);
         }
         self.check_shared(entry)
     }

@@ -1,12 +1,12 @@
 //! What each node has left. Kept up to date change by change, so a step costs what changed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::publish::PortHost;
 use skep_model::resources::GenericResource;
-use skep_model::{Node, NodeId, Protocol, ServiceId, Task, TaskState, Timestamp};
+use skep_model::{NetworkId, Node, NodeId, Protocol, ServiceId, Task, TaskState, Timestamp};
 
 use super::Placed;
 use super::generic::Pool;
@@ -23,6 +23,8 @@ const FAILURES_KEPT_MAX: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct NodeTable {
     entries: BTreeMap<NodeId, Entry>,
+    /// Networks whose tasks need a node that can encrypt.
+    encrypted: BTreeSet<NetworkId>,
 }
 
 /// One node and what runs there.
@@ -116,6 +118,19 @@ impl NodeTable {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Takes in which networks are encrypted.
+    pub fn set_encrypted(&mut self, networks: impl IntoIterator<Item = NetworkId>) {
+        self.encrypted = networks.into_iter().collect();
+    }
+
+    /// Whether a task is on an encrypted network.
+    pub(super) fn encrypts(&self, task: &Task) -> bool {
+        let on = |id| self.encrypted.contains(id);
+        task.attachments
+            .iter()
+            .any(|attachment| on(&attachment.network_id))
     }
 
     /// Takes a new or changed node in.

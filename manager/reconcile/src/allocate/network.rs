@@ -47,7 +47,7 @@ pub(super) fn allocate_network(
                 .ok_or("no VXLAN id is free")?
         }
     };
-    let encrypted = options.is_some_and(|options| options.contains_key("encrypted"));
+    let encrypted = network.spec.is_encrypted();
     network.mtu = match network.spec.mtu()? {
         Some(mtu) => mtu,
         None => numbers::mtu(view.nodes().map(|node| &**node), encrypted),

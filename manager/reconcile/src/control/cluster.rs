@@ -13,6 +13,7 @@ pub(super) struct Rotate {
     pub worker_token: bool,
     pub manager_token: bool,
     pub unlock_key: bool,
+    pub data_keys: bool,
 }
 
 impl Door<'_> {
@@ -37,6 +38,9 @@ impl Door<'_> {
         if rotate.manager_token {
             let token = rotated(&cluster.join_tokens.manager, self.random)?;
             cluster.join_tokens.manager = token;
+        }
+        if rotate.data_keys {
+            self.rotate_data_keys(&mut cluster)?;
         }
         let locks = cluster.spec.encryption_config.auto_lock_managers;
         if !locks {

@@ -9,6 +9,7 @@ use skep_store::{Commit, FindError, Snapshot, Transaction};
 mod attachment;
 pub use attachment::check_attachable;
 mod cluster;
+mod encryption;
 pub use cluster::check_authority;
 mod network;
 mod node;
@@ -104,6 +105,7 @@ impl Door<'_> {
                 rotate_worker_token,
                 rotate_manager_token,
                 rotate_unlock_key,
+                rotate_data_keys,
             } => self.update_cluster(
                 *version,
                 spec,
@@ -111,6 +113,7 @@ impl Door<'_> {
                     worker_token: *rotate_worker_token,
                     manager_token: *rotate_manager_token,
                     unlock_key: *rotate_unlock_key,
+                    data_keys: *rotate_data_keys,
                 },
             ),
             ControlRequest::DeployStack { spec, prune } => self.deploy_stack(spec, *prune),

@@ -18,6 +18,7 @@ const RESTING_VNIS_MAX: usize = 4096;
 impl Door<'_> {
     pub(super) fn create_network(&mut self, spec: &NetworkSpec) -> Result<NetworkId, ControlError> {
         check_network(spec)?;
+        let spec = &self.with_encryption(spec)?;
         let taken = self.tx.by_name::<Network>(&spec.name).is_some();
         if taken || NODE_LOCAL.contains(&spec.name.as_str()) {
             return Err(ControlError::new(

@@ -1,0 +1,106 @@
+//! Replaces the keys of encrypted networks without losing a frame.
+//!
+//! Two generations live side by side. First every node makes a new key and tells its public half;
+//! when every node knows all of them, frames move over to the new generation; when every node has
+//! followed that, the old one goes. A node that follows slowly is waited for, and until then all
+//! goes on as before; one that is down is not waited for: it takes part again when it is back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skep_model::encryption::KeyRing;
+use skep_model::{Cluster, Node, NodeId, NodeState, Timestamp};
+use skep_store::{Commit, Snapshot, Transaction};
+
+/// Keys are replaced this often. Sessions have keys of their own, two minutes at most, so what was
+/// recorded on the wire is safe from a key that leaks later; this bounds how long a stolen key can
+/// stand in for its node.
+pub const DATA_KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+fn has_encrypted(snapshot: &Snapshot) -> bool {
+    snapshot.networks().any(|one| one.spec.is_encrypted())
+}
+
+fn ready(snapshot: &Snapshot) -> impl Iterator<Item = &Node> {
+    snapshot
+        .nodes()
+        .map(|node| &**node)
+        .filter(|node| node.status.state == NodeState::Ready)
+}
+
+/// The version of the state that all nodes must follow before the keys can go a step further; 0
+/// when nothing waits for them.
+pub fn awaited(snapshot: &Snapshot) -> u64 {
+    let Some(cluster) = snapshot.cluster().filter(|_| has_encrypted(snapshot)) else {
+        return 0;
+    };
+    let ring = cluster.data_keys;
+    if ring.newest > ring.used {
+        // What was last told of any key.
+        let told = ready(snapshot).filter(|node| node.description.encryption.is_able());
+        return told.map(|node| node.version.index).max().unwrap_or(0);
+    }
+    match ring.is_settled() {
+        true => 0,
+        false => cluster.version.index,
+    }
+}
+
+/// The commit that takes the keys a step further, if it is time. `networks`: the version of the
+/// state that each node's packets follow, as far as it is known.
+pub fn advance_keys(
+    snapshot: &Snapshot,
+    networks: &BTreeMap<NodeId, u64>,
+    now: Timestamp,
+) -> Option<Commit> {
+    let cluster = snapshot.cluster()?;
+    let ring = next(snapshot, cluster, networks, now)?;
+    let mut tx = Transaction::new(snapshot, now);
+    let mut cluster = Cluster::clone(cluster);
+    cluster.data_keys = ring;
+    tx.put(cluster).expect("there is one cluster");
+    tx.commit()
+}
+
+fn next(
+    snapshot: &Snapshot,
+    cluster: &Cluster,
+    networks: &BTreeMap<NodeId, u64>,
+    now: Timestamp,
+) -> Option<KeyRing> {
+    let mut ring = cluster.data_keys;
+    let changed = |ring: KeyRing| {
+        Some(KeyRing {
+            changed_at: now,
+            ..ring
+        })
+    };
+    if !has_encrypted(snapshot) {
+        // Nobody holds a key: the next ones are new in any case.
+        (ring.oldest, ring.used) = (ring.newest, ring.newest);
+        return (ring != cluster.data_keys).then_some(ring);
+    }
+    if ring.changed_at.is_zero() {
+        return changed(ring);
+    }
+    if ring.is_settled() {
+        let due = ring.changed_at.plus(DATA_KEY_LIFE) <= now;
+        ring.begin(now);
+        return due.then_some(ring);
+    }
+    let awaited = awaited(snapshot);
+    let followed = |node: &Node| networks.get(&node.id).is_some_and(|at| *at >= awaited);
+    let has_newest = |node: &Node| {
+        let encryption = &node.description.encryption;
+        !encryption.is_able() || encryption.key(ring.newest).is_some()
+    };
+    if !ready(snapshot).all(|node| has_newest(node) && followed(node)) {
+        return None;
+    }
+    if ring.newest > ring.used {
+        ring.used = ring.newest;
+    } else {
+        ring.oldest = ring.used;
+    }
+    changed(ring)
+}

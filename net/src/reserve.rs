@@ -1,0 +1,125 @@
+//! The node's published ports are its own, or told to be somebody else's.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use ipnet::IpNet;
+
+use crate::desired::bridge::BoundPort;
+use crate::host::lock;
+use crate::netlink::entry;
+use crate::plan::published::{At, Served};
+use crate::ports::{self, Refused};
+use crate::{Host, HostState, NetError, Report};
+
+/// The owner of cluster-wide ports in the table of held ports.
+pub(crate) const MESH_OWNER: &str = "routing mesh";
+
+impl Host {
+    /// Holds the node's published ports; those that cannot be held are not
+    /// served here, as another program of this host has them.
+    pub(crate) fn reserve(&self, desired: &HostState, report: &mut Report) -> Served {
+        let own: Vec<(String, IpNet)> = match desired.names_interfaces() {
+            true => self.look(entry::addresses).into_iter().flatten().collect(),
+            false => Vec::new(),
+        };
+        let mut served = Served::of(desired, &own);
+        let bound = |at: &At| BoundPort {
+            proto: at.proto,
+            target: at.port,
+            host_ip: at.ip,
+            host_port: at.port,
+        };
+        let held = |served: &Served| -> Vec<At> {
+            let held = served.ports.iter();
+            held.filter(|(_, answer)| !answer.source.is_relayed())
+                .map(|(at, _)| *at)
+                .collect()
+        };
+        let wanted = held(&served);
+        let mut guard = lock(&self.ports);
+        // A guard stays with its thread; what it guards may be lent to another.
+        let table = &mut *guard;
+        table.retain(MESH_OWNER, |held| {
+            wanted.iter().any(|at| bound(at) == *held)
+        });
+        let refused = self.ground.root.run(|| {
+            let mut refused: BTreeMap<At, Refused> = BTreeMap::new();
+            for at in &wanted {
+                // IPv4 comes first; a number is served on both families or none.
+                if at.ip.is_unspecified() && refused.keys().any(|other| other.is_twin(at)) {
+                    continue;
+                }
+                match table.hold(MESH_OWNER, &bound(at)) {
+                    Ok(()) => {}
+                    // IPv6 may be switched off.
+                    Err(Refused::System(error))
+                        if at.ip == Ipv6Addr::UNSPECIFIED
+                            && error.kind() != std::io::ErrorKind::AddrInUse => {}
+                    Err(error) => drop(refused.insert(*at, error)),
+                }
+            }
+            refused
+        });
+        let refused = refused.unwrap_or_else(|error| {
+            report.fail("published ports", error);
+            BTreeMap::new()
+        });
+        for at in refused.keys() {
+            served
+                .ports
+                .retain(|other, _| other != at && !other.is_twin(at));
+        }
+        let doubled = std::mem::take(&mut served.doubled).into_iter();
+        let doubled = doubled.map(|at| (at, Refused::Held));
+        for (at, why) in refused.into_iter().chain(doubled) {
+            let reason = match why {
+                Refused::Held => "port is already allocated".into(),
+                // The address is another node's.
+                Refused::System(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                    continue;
+                }
+                Refused::System(error) => ports::reason(&error),
+            };
+            let error = NetError::PublishedPort {
+                port: at.port,
+                proto: at.proto,
+                reason,
+            };
+            report.fail(format!("port {at}"), error);
+        }
+        let kept = held(&served);
+        table.retain(MESH_OWNER, |held| kept.iter().any(|at| bound(at) == *held));
+        drop(guard);
+        self.relay(desired, &served, report);
+        served
+    }
+
+    /// Has the relay take the ports that need one.
+    fn relay(&self, desired: &HostState, served: &Served, report: &mut Report) {
+        let mut relay = lock(&self.relay);
+        let relay = &mut *relay;
+        let ingress = desired.node.ingress.as_ref();
+        // It is born into the namespace of the thread that starts it.
+        let followed = self.ground.root.run(|| relay.follow(served, ingress));
+        match followed.and_then(|followed| followed) {
+            Err(error) => report.fail("relay", error),
+            Ok(refused) => {
+                let all_of_it = |at: &At| {
+                    let twin = refused.keys().any(|other| other < at && other.is_twin(at));
+                    !twin
+                };
+                for (at, reason) in refused.iter().filter(|(at, _)| all_of_it(at)) {
+                    let (port, proto) = (at.port, at.proto);
+                    let reason = reason.clone();
+                    let error = NetError::PublishedPort {
+                        port,
+                        proto,
+                        reason,
+                    };
+                    report.fail(format!("port {at}"), error);
+                }
+            }
+        }
+    }
+}
