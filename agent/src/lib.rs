@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod assigned;
+mod cutter;
 pub mod encryption;
 pub mod guests;
 pub mod journal;

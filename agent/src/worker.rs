@@ -11,14 +11,14 @@ use skep_model::encryption::DataKey;
 use skep_model::node::NetworkProblem;
 use skep_model::{NetworkId, Protocol, PublishMode, Task, TaskId, TaskStatus};
 use skep_net::{
-    Connections, Failure, Host, HostPort, NetError, StaleFlows, gateway_address6, names,
-    next_gateway_address,
+    Connections, Failure, Host, HostPort, NetError, gateway_address6, names, next_gateway_address,
 };
 use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 use tracing::{debug, warn};
 
 use crate::assigned::Assigned;
+use crate::cutter::Cutter;
 use crate::encryption::Keys;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::network::{self, SandboxChoice};
@@ -64,12 +64,9 @@ pub struct Worker {
     /// namespace that is just being made.
     network: tokio::sync::Mutex<()>,
     network_changed: Notify,
-    /// The version of the assignments that packets and names follow.
-    followed: watch::Sender<u64>,
     /// What is wrong with this node's networks: ways to other nodes, and what could not be made.
     problems: watch::Sender<Problems>,
-    /// Flows to be cut, and whether somebody is at it.
-    stale: Mutex<(StaleFlows, bool)>,
+    cutter: Arc<Cutter>,
     drivers: Mutex<HashMap<TaskId, Handle>>,
     remembered: Mutex<BTreeMap<TaskId, Entry>>,
 }
@@ -112,6 +109,7 @@ impl Worker {
         let journal = Journal::open(&state_dir.join("journal"))?;
         let remembered: BTreeMap<TaskId, Entry> = journal.entries().into_iter().collect();
         let keys = Keys::new(host.tunnel_dir(), random);
+        let cutter = Cutter::new(Arc::clone(&host));
         Ok(Arc::new(Self {
             engine,
             host,
@@ -125,9 +123,8 @@ impl Worker {
             sandboxes: Mutex::default(),
             network: tokio::sync::Mutex::default(),
             network_changed: Notify::new(),
-            followed: watch::Sender::new(0),
             problems: watch::Sender::default(),
-            stale: Mutex::default(),
+            cutter,
             drivers: Mutex::default(),
             remembered: Mutex::new(remembered),
         }))
@@ -174,7 +171,7 @@ impl Worker {
 
     /// The version of the assignments that packets and names follow.
     pub(crate) fn followed(&self) -> watch::Receiver<u64> {
-        self.followed.subscribe()
+        self.cutter.followed()
     }
 
     /// The public halves of this node's keys.
@@ -331,7 +328,6 @@ impl Worker {
         debug!(version, sandboxes = sandboxes.len(), took = ?began.elapsed(), "network followed");
         match report {
             Ok((report, stale)) => {
-                self.cut_soon(stale);
                 for change in &report.changes {
                     debug!(change, "network");
                 }
@@ -345,9 +341,8 @@ impl Worker {
                     matches!(failure.error, NetError::PublishedPort { .. })
                         || failure.object == "firewalls"
                 };
-                if report.failures.iter().all(harmless) {
-                    self.followed.send_replace(version);
-                }
+                let follows = report.failures.iter().all(harmless);
+                self.cutter.cut(stale, follows.then_some(version));
             }
             Err(error) => warn!(%error, "the host's network could not be compared"),
         }
@@ -406,39 +401,6 @@ impl Worker {
 
     pub(crate) fn set_manager(&self, manager: Option<Channel>) {
         self.manager.send_replace(manager);
-    }
-
-    /// Cuts flows beside everything else: with very many of them it takes a while, and nobody
-    /// should wait for it.
-    fn cut_soon(self: &Arc<Self>, stale: StaleFlows) {
-        {
-            let mut pending = lock(&self.stale);
-            pending.0.add(stale);
-            if pending.0.is_empty() || pending.1 {
-                return;
-            }
-            pending.1 = true;
-        }
-        let worker = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            loop {
-                let stale = {
-                    let mut pending = lock(&worker.stale);
-                    if pending.0.is_empty() {
-                        pending.1 = false;
-                        return;
-                    }
-                    std::mem::take(&mut pending.0)
-                };
-                let report = worker.host.cut_stale(&stale);
-                for change in &report.changes {
-                    debug!(change, "network");
-                }
-                for failure in &report.failures {
-                    warn!(object = failure.object, error = %failure.error.chain(), "network");
-                }
-            }
-        });
     }
 
     fn write_zones(&self, assigned: &Assigned) {

@@ -11,6 +11,7 @@ use crate::desired::bridge::{
 };
 use crate::host::lock;
 use crate::names::{self, BRIDGE_ALIAS_PREFIX, BRIDGE_TABLE_PREFIX};
+use crate::netlink::conntrack::Which;
 use crate::netlink::entry::MAIN_TABLE;
 use crate::netlink::link::{self, Birth};
 use crate::nft::{self, Family};
@@ -148,9 +149,9 @@ impl Host {
             .map(|port| port.host_port)
             .collect();
         if !udp.is_empty() {
-            let udp_number = Proto::Udp.number();
-            let _ = self.cut(&NsKey::Root, move |flow| {
-                flow.protocol == udp_number && !flow.is_redirected && udp.contains(&flow.to_port)
+            let which = Which::Protocol(Proto::Udp.number());
+            let _ = self.cut(&NsKey::Root, which, move |flow| {
+                !flow.is_redirected && udp.contains(&flow.to_port)
             });
         }
         Ok(bound)
@@ -390,7 +391,7 @@ impl Host {
         failure = failure.or(removed.err());
         if let Some(endpoint) = endpoint {
             let own: BTreeSet<IpAddr> = endpoint.addresses.iter().map(|net| net.addr()).collect();
-            let cut = self.cut(&NsKey::Root, move |flow| {
+            let cut = self.cut(&NsKey::Root, Which::All, move |flow| {
                 own.contains(&flow.from) || own.contains(&flow.answered_by)
             });
             failure = failure.or(cut.err());

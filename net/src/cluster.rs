@@ -8,7 +8,7 @@ use crate::apply::{Outcome, open_socket};
 use crate::flows::{MeshTargets, StaleFlows, TaskTargets};
 use crate::host::lock;
 use crate::names;
-use crate::netlink::conntrack::{self, Flow};
+use crate::netlink::conntrack::{self, Flow, Which};
 use crate::netlink::entry;
 use crate::nft;
 use crate::passage;
@@ -17,7 +17,7 @@ use crate::plan::{mesh, overlay, path, services, task, tunnel};
 use crate::reserve::MESH_OWNER;
 use crate::sysctl;
 use crate::view::{LinkKind, NsKey, Scope, Wanted};
-use crate::{Host, HostState, NetError, Netns, Overlay, Report, TaskSandbox, Vip};
+use crate::{Host, HostState, NetError, Netns, Overlay, Proto, Report, TaskSandbox, Vip};
 
 /// What is remembered between calls. Losing it (a restart) costs one look at all
 /// tracked flows, nothing else.
@@ -377,11 +377,22 @@ impl Host {
     /// flows takes a while for it, so it is apart from [`Host::follow`], which
     /// others wait for. Sandboxes that went meanwhile took their flows along.
     pub fn cut_stale(&self, stale: &StaleFlows) -> Report {
+        self.cut_each(stale, Which::All)
+    }
+
+    /// The same for datagrams alone, which is quick: connections, and all that is
+    /// remembered of those that are over, are not looked at. Until it is done,
+    /// datagrams go where they went before [`Host::follow`].
+    pub fn cut_stale_datagrams(&self, stale: &StaleFlows) -> Report {
+        self.cut_each(stale, Which::Protocol(Proto::Udp.number()))
+    }
+
+    fn cut_each(&self, stale: &StaleFlows, which: Which) -> Report {
         let mut report = Report::default();
         for (netns, targets) in &stale.tasks {
             if self.ground.namespaces.exists(netns) {
                 let key = NsKey::Pinned(netns.clone());
-                let cut = self.cut(&key, |flow| targets.is_stale(flow));
+                let cut = self.cut(&key, which, |flow| targets.is_stale(flow));
                 report.part(format!("flows of {netns}"), cut);
             }
         }
@@ -392,7 +403,7 @@ impl Host {
                 .into_iter()
                 .map(|(_, net)| net.addr())
                 .collect();
-            let cut = self.cut(&NsKey::Root, |flow| targets.is_stale(flow, &own));
+            let cut = self.cut(&NsKey::Root, which, |flow| targets.is_stale(flow, &own));
             report.part("flows of the mesh", cut);
         }
         report
@@ -402,6 +413,7 @@ impl Host {
     pub(crate) fn cut(
         &self,
         key: &NsKey,
+        which: Which,
         stale: impl FnMut(&Flow) -> bool + Send,
     ) -> Result<Vec<String>, NetError> {
         let failed = |source| NetError::Kernel {
@@ -416,7 +428,7 @@ impl Host {
                     return Ok(Vec::new());
                 }
                 let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
-                let flows = conntrack::flows(&mut socket, stale).map_err(failed)?;
+                let flows = conntrack::flows(&mut socket, which, stale).map_err(failed)?;
                 if flows.is_empty() {
                     return Ok(Vec::new());
                 }

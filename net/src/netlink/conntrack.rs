@@ -16,6 +16,10 @@ const STATUS: u16 = 3;
 const PROTOCOL_INFO: u16 = 4;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
+const FILTER: u16 = 25;
+
+/// `CTA_FILTER_F_CTA_PROTO_NUM`: only flows of the protocol that is given.
+const FILTER_PROTOCOL: u32 = 1 << 3;
 
 const STATUS_DNAT: u32 = 1 << 5;
 
@@ -48,17 +52,56 @@ struct Key {
     id: Option<Vec<u8>>,
 }
 
+/// Which flows the kernel tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// Those of one IP protocol: the kernel leaves out the rest by itself (Linux 5.8; an older one
+    /// tells of all).
+    Protocol(u8),
+}
+
 /// All tracked flows of the socket's namespace that `keep` says yes to. TCP connections that are
 /// over are left out: there is nothing to cut any more, and the kernel takes such an entry away by
 /// itself as soon as the client uses the port again. An entry is named by its addresses and its
 /// place in memory, and the new connection can have both: it would be cut instead.
 pub(crate) fn flows(
     socket: &mut Socket,
+    which: Which,
     mut keep: impl FnMut(&Flow) -> bool,
 ) -> Result<Vec<Flow>, KernelError> {
-    // Of all families in one walk through the table.
-    let request = Message::new(GET, 0, &[libc::AF_UNSPEC as u8, 0, 0, 0]);
-    socket.dump(&request, |payload| flow(payload).filter(&mut keep))
+    let of_family = |family: i32| Message::new(GET, 0, &[family as u8, 0, 0, 0]);
+    let requests = match which {
+        // Of all families in one walk through the table.
+        Which::All => vec![of_family(libc::AF_UNSPEC)],
+        // A filter is for one family.
+        Which::Protocol(number) => [libc::AF_INET, libc::AF_INET6]
+            .map(|family| of_protocol(of_family(family), number))
+            .into(),
+    };
+    let mut found = Vec::new();
+    for request in requests {
+        let more = socket.dump(&request, |payload| {
+            flow(payload).filter(|flow| which.covers(flow) && keep(flow))
+        })?;
+        found.extend(more);
+    }
+    Ok(found)
+}
+
+impl Which {
+    fn covers(self, flow: &Flow) -> bool {
+        match self {
+            Self::All => true,
+            Self::Protocol(number) => flow.protocol == number,
+        }
+    }
+}
+
+fn of_protocol(request: Message, number: u8) -> Message {
+    request
+        .nest(TUPLE_ORIGINAL, |m| m.nest(2, |m| m.u8(1, number)))
+        .nest(FILTER, |m| m.u32(1, FILTER_PROTOCOL))
 }
 
 /// Forgets flows; the next packet of each is treated as a first one.

@@ -230,7 +230,12 @@ fn draining_keeps_connections_moves_datagrams_and_death_resets() {
     assert_eq!(datagrams.ask().unwrap().name, "b1");
 
     lab.task("a1").services = vec![vip("10.0.1.2", &["10.0.1.31"])];
-    lab.apply();
+    for (node, host) in lab.hosts.iter().enumerate() {
+        let (report, stale) = host.follow(&lab.state(node));
+        assert!(report.is_complete(), "{report:?}");
+        let cut = host.cut_stale_datagrams(&stale);
+        assert!(cut.is_complete(), "{cut:?}");
+    }
     assert_eq!(connection.ask().unwrap().name, "b1", "drains");
     assert_eq!(datagrams.ask().unwrap().name, "c1", "moved at once");
     assert_eq!(talk::tcp(&from, at("10.0.1.2", 80)).unwrap().name, "c1");

@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod cluster;
 pub mod compare;
+pub mod dns;
 mod footprint;
 mod guard;
 pub mod http;
@@ -10,10 +11,14 @@ pub mod image;
 pub mod load;
 pub mod needs;
 pub mod pair;
+pub mod places;
 pub mod run;
 pub mod station;
+pub mod steady;
 pub mod talk;
 pub mod tasks;
+pub mod truth;
+pub mod visitor;
 pub mod wait;
 
 pub use checks::Checks;

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::gettid;
 
 use crate::cluster::on_wire;
-use crate::run::{TIMEOUT, run};
+use crate::run::{Ran, TIMEOUT, run, words};
 use crate::{Cluster, needs};
 
 /// A network namespace.
@@ -37,13 +37,19 @@ impl Station {
         self.path == Self::of(pid).path
     }
 
+    /// Moves the calling thread there for good: it should be one made for that.
+    #[track_caller]
+    pub fn enter(&self) {
+        let netns = File::open(&self.path).expect("a namespace that exists");
+        setns(netns, CloneFlags::CLONE_NEWNET).expect("root may enter it");
+    }
+
     /// Does something in there, on a thread of its own.
     #[track_caller]
     pub fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let netns = File::open(&self.path).expect("a namespace that exists");
-                setns(netns, CloneFlags::CLONE_NEWNET).expect("root may enter it");
+                self.enter();
                 f()
             });
             thread
@@ -52,16 +58,23 @@ impl Station {
         })
     }
 
+    /// Runs a program of this machine in there; the line is split at spaces, single quotes keep some.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> Ran {
+        let found = |name: &str| needs::program(name).unwrap_or_else(|| panic!("{name} is needed"));
+        let words = words(line);
+        let mut command = Command::new(found("nsenter"));
+        command
+            .arg(format!("--net={}", self.path.display()))
+            .arg(found(&words[0]))
+            .args(&words[1..]);
+        run(&mut command, b"", TIMEOUT)
+    }
+
     /// Runs `ip` in there.
     #[track_caller]
     pub fn ip(&self, line: &str) -> String {
-        let program = |name| needs::program(name).unwrap_or_else(|| panic!("{name} is needed"));
-        let mut command = Command::new(program("nsenter"));
-        command
-            .arg(format!("--net={}", self.path.display()))
-            .arg(program("ip"))
-            .args(line.split(' '));
-        run(&mut command, b"", TIMEOUT).ok()
+        self.run(&format!("ip {line}")).ok()
     }
 }
 
@@ -110,9 +123,7 @@ pub fn address6(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into())
 }
 
-/// The namespace of a node.
-#[track_caller]
+/// The namespace of a node, which is there whether its daemon runs or not.
 pub fn node(cluster: &Cluster, name: &str) -> Station {
-    let pid = cluster.daemon(name).expect("its daemon runs");
-    Station::of(pid)
+    Station::at(cluster.root.join(format!("wire/host/netns/dev-{name}")))
 }

@@ -81,7 +81,8 @@ fn heard(text: &str) -> io::Result<Heard> {
     })
 }
 
-fn any(like: IpAddr) -> IpAddr {
+/// The unspecified address of the same family.
+pub(crate) fn any(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => IpAddr::from([0; 4]),
         IpAddr::V6(_) => IpAddr::from([0; 16]),
@@ -130,6 +131,11 @@ impl Connection {
         let _ = self.0.get_ref().shutdown(std::net::Shutdown::Write);
         let _ = self.0.read_to_end(&mut Vec::new());
     }
+}
+
+/// Connects once, and leaves again.
+pub fn connect(station: &Station, to: SocketAddr) -> io::Result<()> {
+    Connection::open(station, to, 0).map(drop)
 }
 
 /// Asks once over TCP.
