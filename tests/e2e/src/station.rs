@@ -78,9 +78,13 @@ impl Station {
     }
 }
 
+/// An address and the length of its subnet's prefix.
+type IpNet4 = (std::net::Ipv4Addr, u8);
+
 /// A machine on the nodes' wire that is none of the cluster's. It goes when it is dropped.
 pub struct Outsider {
     pub station: Station,
+    thread: nix::unistd::Pid,
     /// Its thread is the namespace's only holder.
     _ends: mpsc::Sender<()>,
 }
@@ -113,7 +117,22 @@ impl Outsider {
         station.ip(&format!("addr add {}/64 dev eth0 nodad", address6(number)));
         Self {
             station,
+            thread,
             _ends: ends,
+        }
+    }
+
+    /// Lays a cable of its own to another one; these are the addresses at its ends.
+    #[track_caller]
+    pub fn join(&self, other: &Self, ends: [IpNet4; 2]) {
+        let here = &self.station;
+        here.ip(&format!(
+            "link add own type veth peer name own netns {}",
+            other.thread
+        ));
+        for (station, (ip, length)) in [(here, ends[0]), (&other.station, ends[1])] {
+            station.ip("link set own up");
+            station.ip(&format!("addr add {ip}/{length} dev own"));
         }
     }
 }

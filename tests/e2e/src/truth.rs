@@ -61,7 +61,7 @@ pub struct Guest {
     pub network: String,
     pub name: String,
     pub node: String,
-    pub address: IpAddr,
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Truth {
@@ -165,16 +165,18 @@ impl Truth {
             network,
             name,
             node,
-            address,
+            addresses,
         } = guest;
         let found = self.networks.get_mut(network);
         let found = found.ok_or_else(|| format!("no network {network}"))?;
-        self.addresses.push((network.clone(), *address));
-        found.guests.insert(name.clone(), Ips::from([*address]));
+        let all = addresses.iter().map(|ip| (network.clone(), *ip));
+        self.addresses.extend(all);
+        let ips = addresses.iter().copied().collect();
+        found.guests.insert(name.clone(), ips);
         found.places.push(Place {
             node: node.clone(),
             netns: None,
-            addresses: vec![*address],
+            addresses: addresses.clone(),
         });
         Ok(())
     }

@@ -13,6 +13,8 @@ const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const REQUESTS: usize = 100_000;
 /// A slow machine does fewer, in so much time.
 const LONGEST: Duration = secs(90);
+/// Ways to change the service; each is done once at least where there is time.
+const STEPS: usize = 6;
 /// How long a change of the service may take.
 const CHANGED: Duration = secs(60);
 /// Datagrams that may go unanswered: a flow that is led to another task loses what is on its way
@@ -79,14 +81,15 @@ fn nothing_is_lost_while_a_service_changes() {
     };
     checks.check("pages", || {
         let visits = pages();
-        let changes = change(c, || {
-            visits.answered() >= REQUESTS || visits.elapsed() > LONGEST
+        let changes = change(c, |changes| {
+            let all = visits.answered() >= REQUESTS && changes >= STEPS;
+            all || visits.elapsed() > LONGEST
         });
         let took = visits.elapsed();
         let visited = visits.end();
         println!("       {changes} changes in {took:.0?}: {visited}");
         assert!(visited.lost.is_empty(), "{visited}");
-        assert!(changes >= 5, "{changes}");
+        assert!(changes >= STEPS / 2, "{changes}");
     });
     checks.check("datagrams", || {
         let mut visits = Visits::default();
@@ -95,7 +98,7 @@ fn nothing_is_lost_while_a_service_changes() {
             visits.add(&client, &vips, turn, Manner::Datagrams);
             visits.add(outside, &nodes, turn, Manner::Datagrams);
         }
-        let changes = change(c, || visits.elapsed() > secs(20));
+        let changes = change(c, |_| visits.elapsed() > secs(20));
         let visited = visits.end();
         println!("       {changes} changes: {visited}");
         let most = 2 * flows * changes * IN_FLIGHT_PER_CHANGE;
@@ -106,7 +109,7 @@ fn nothing_is_lost_while_a_service_changes() {
 }
 
 /// Changes the service in one way after another until there was enough; returns how often.
-fn change(c: &Cluster, enough: impl Fn() -> bool) -> usize {
+fn change(c: &Cluster, enough: impl Fn(usize) -> bool) -> usize {
     let done = |replicas: usize| drop(c.wait_running("n1", "web", replicas, CHANGED));
     let update = |flags: &str| {
         let status = || c.get("n1", "/services/web")["UpdateStatus"].clone();
@@ -119,7 +122,7 @@ fn change(c: &Cluster, enough: impl Fn() -> bool) -> usize {
         });
         done(10);
     };
-    let steps: [&dyn Fn(); 6] = [
+    let steps: [&dyn Fn(); STEPS] = [
         &|| update("--force"),
         &|| {
             c.skep("n1", "service scale -d web=4").ok();
@@ -144,7 +147,7 @@ fn change(c: &Cluster, enough: impl Fn() -> bool) -> usize {
         },
     ];
     for (number, step) in steps.iter().cycle().enumerate() {
-        if enough() {
+        if enough(number) {
             // What was begun has come to its end; nobody waits for the last connections.
             c.skep("n1", "node update --availability active n2").ok();
             c.skep("n1", "node update --availability active n3").ok();

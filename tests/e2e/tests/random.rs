@@ -148,13 +148,14 @@ impl World<'_> {
             holds(ran.status == 0, ran)
         });
         let shown = self.c.get(node, &format!("/containers/{name}/json"));
-        let address = address(&shown["NetworkSettings"]["Networks"][network]["IPAddress"]);
+        let shown = &shown["NetworkSettings"]["Networks"][network];
+        let addresses = ["IPAddress", "GlobalIPv6Address"].map(|of| address(&shown[of]));
         let said = format!("container {name} joins {network} on {node}");
         self.guests.push(Guest {
             network: network.into(),
             name,
             node: node.into(),
-            address: address.expect("an address"),
+            addresses: addresses.into_iter().flatten().collect(),
         });
         said
     }
