@@ -32,7 +32,11 @@ const ASSIGNMENT_WAIT: Duration = Duration::from_secs(8);
 const QUEUE: usize = 1024;
 /// Places are compared with the managers' idea of them this often; a difference must be seen so
 /// many times before anything is done about it, since what is under way looks like one.
-const LOOK: (Duration, u32) = (Duration::from_secs(2), 3);
+const LOOK: (Duration, i32) = (Duration::from_secs(2), 3);
+/// Looks that are left out after an attempt that failed.
+const REST: i32 = 30;
+/// How long a container's start waits for its turn and for the answer.
+const ASK_WAIT: Duration = Duration::from_secs(45);
 
 type Answer = Result<AttachReply, ControlError>;
 
@@ -73,8 +77,14 @@ impl Keeper {
                 request,
                 answer: Some(answer),
             };
-            self.queue.send(ask).await.map_err(|_| stopped())?;
-            heard.await.map_err(|_| stopped())?
+            let answered = async {
+                self.queue.send(ask).await.map_err(|_| stopped())?;
+                heard.await.map_err(|_| stopped())?
+            };
+            let late = || ControlError::new(Kind::Unavailable, "no manager answered in time");
+            tokio::time::timeout(ASK_WAIT, answered)
+                .await
+                .unwrap_or_else(|_| Err(late()))
         })
     }
 }
@@ -159,13 +169,18 @@ impl Keeper {
 /// Carries out requests one after the other, and looks after places that were left, for as long
 /// as the node is a member.
 pub async fn keep(worker: Arc<Worker>, mut requests: Requests) {
-    let mut seen: BTreeMap<Place, u32> = BTreeMap::new();
+    let mut seen: BTreeMap<Place, i32> = BTreeMap::new();
     let mut look = tokio::time::interval(LOOK.0);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             ask = requests.0.recv() => match ask {
-                Some(ask) => carry_out(&worker, ask).await,
+                Some(ask) => {
+                    if let AttachRequest::Attach { network, container, .. } = &ask.request {
+                        seen.remove(&(network.clone(), container.id.clone()));
+                    }
+                    carry_out(&worker, ask).await;
+                }
                 None => return,
             },
             _ = look.tick() => tidy(&worker, &mut seen).await,
@@ -174,6 +189,10 @@ pub async fn keep(worker: Arc<Worker>, mut requests: Requests) {
 }
 
 async fn carry_out(worker: &Worker, ask: Ask) {
+    // What nobody waits for is found again by the next look.
+    if ask.answer.is_none() && worker.manager().borrow().is_none() {
+        return;
+    }
     let outcome = call(worker, &ask.request).await;
     match ask.answer {
         Some(answer) => {
@@ -189,8 +208,11 @@ async fn carry_out(worker: &Worker, ask: Ask) {
 }
 
 /// Sets right what has been wrong for a while.
-async fn tidy(worker: &Worker, seen: &mut BTreeMap<Place, u32>) {
-    let mut drift = guest::drift(&worker.engine.guests(), &worker.assigned());
+async fn tidy(worker: &Worker, seen: &mut BTreeMap<Place, i32>) {
+    if worker.manager().borrow().is_none() {
+        return;
+    }
+    let mut drift = guest::drift(&worker.engine.places(), &worker.assigned());
     seen.retain(|place, _| drift.orphans.contains(place) || drift.missing.contains_key(place));
     let mut is_due = |place: &Place| {
         let times = seen.entry(place.clone()).or_default();
@@ -209,9 +231,11 @@ async fn tidy(worker: &Worker, seen: &mut BTreeMap<Place, u32>) {
         let back = AttachRequest::Detach { network, container };
         if let Err(error) = call(worker, &back).await {
             debug!(%error, "a place is given back later");
+            return;
         }
     }
-    for ((network, _), (identity, addresses)) in drift.missing {
+    for ((network, id), (identity, addresses)) in drift.missing {
+        let place = (network.clone(), id);
         let again = AttachRequest::Attach {
             network,
             container: Box::new(described(&identity)),
@@ -219,6 +243,10 @@ async fn tidy(worker: &Worker, seen: &mut BTreeMap<Place, u32>) {
         };
         if let Err(error) = call(worker, &again).await {
             warn!(container = identity.name, %error, "a container has lost its place on a network");
+            seen.insert(place, -REST);
+            if error.kind == Kind::Unavailable {
+                return;
+            }
         }
     }
 }

@@ -280,9 +280,13 @@ struct DisconnectBody {
 pub(crate) async fn disconnect(mut call: Call, given: String) -> Outcome {
     let body: DisconnectBody = call.json().await?;
     let snapshot = cluster_state(&call).await;
-    let found = find(&call, &snapshot, &given, "").await?;
+    // The engine knows what the container is on, also where nobody else answers.
+    let name = match find(&call, &snapshot, &given, "").await {
+        Ok(found) => found.engine_name().to_owned(),
+        Err(_) => given,
+    };
     call.engine()
-        .network_disconnect(found.engine_name(), &body.container, body.force)
+        .network_disconnect(&name, &body.container, body.force)
         .await?;
     reply::ok()
 }

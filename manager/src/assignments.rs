@@ -29,6 +29,26 @@ pub struct Shared {
     ingress: Option<NetworkId>,
     peers: Vec<(NodeId, String, Arc<[u8]>)>,
     encryption: Option<Encryption>,
+    /// The networks that nodes are on for plain containers.
+    guests: BTreeMap<NodeId, BTreeSet<NetworkId>>,
+    /// See [`Shared::newest_awaited`].
+    awaited: u64,
+}
+
+/// The newest version that somebody waits for.
+fn awaited(snapshot: &Snapshot) -> u64 {
+    let versions = snapshot.draining_tasks().map(|task| task.version.index);
+    let drained = versions.max().unwrap_or_default();
+    drained.max(skep_reconcile::awaited_by_keys(snapshot))
+}
+
+fn guests_of_nodes(snapshot: &Snapshot) -> BTreeMap<NodeId, BTreeSet<NetworkId>> {
+    let mut guests: BTreeMap<NodeId, BTreeSet<NetworkId>> = BTreeMap::new();
+    for place in snapshot.attachments() {
+        let networks = guests.entry(place.node_id.clone()).or_default();
+        networks.insert(place.network_id.clone());
+    }
+    guests
 }
 
 fn put(items: &mut Items, item: &Item) {
@@ -53,6 +73,8 @@ impl Shared {
         let ingress = snapshot.ingress_network().map(|network| network.id.clone());
         let encryption = encryption(&snapshot);
         Self {
+            guests: guests_of_nodes(&snapshot),
+            awaited: awaited(&snapshot),
             snapshot,
             networks,
             ingress,
@@ -69,12 +91,7 @@ impl Shared {
     /// The newest version that something waits for every node to follow: a task that is to stop,
     /// the replacement of keys; 0 when nothing does.
     pub fn newest_awaited(&self) -> u64 {
-        let versions = self
-            .snapshot
-            .draining_tasks()
-            .map(|task| task.version.index);
-        let drained = versions.max().unwrap_or_default();
-        drained.max(skep_reconcile::awaited_by_keys(&self.snapshot))
+        self.awaited
     }
 
     /// Whether the node is still a member.
@@ -114,12 +131,7 @@ impl Shared {
                 );
             }
         }
-        let places = self.snapshot.attachments();
-        networks.extend(
-            places
-                .filter(|place| place.node_id == *node)
-                .map(|place| &place.network_id),
-        );
+        networks.extend(self.guests.get(node).into_iter().flatten());
         for network in networks {
             for (key, value) in self.networks.get(network).into_iter().flatten() {
                 items.insert(key.clone(), Arc::clone(value));

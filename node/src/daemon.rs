@@ -153,6 +153,12 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
     if let Err(error) = engine.ensure_hello_image().await {
         warn!(%error, "the built-in image skep/hello could not be made");
     }
+    let looked_at = Arc::clone(&host);
+    tokio::task::spawn_blocking(move || {
+        for warning in looked_at.capabilities().warnings() {
+            warn!("{}", warning.trim_start_matches("WARNING: "));
+        }
+    });
     let membership = Membership::resume(Surroundings {
         engine: Arc::clone(&engine),
         host,

@@ -14,7 +14,9 @@ use crate::names;
 use crate::network::ops::asked;
 use crate::record as file;
 use crate::streams::blocking;
-use crate::types::{ContainerConfig, ContainerCreated, EndpointSettings, HostConfig, StrSlice};
+use crate::types::{
+    ContainerConfig, ContainerCreated, EndpointSettings, HostConfig, NetworkInspect, StrSlice,
+};
 
 /// Tries for a generated name that nobody has.
 const NAME_TRIES: usize = 64;
@@ -212,6 +214,15 @@ impl Engine {
         });
     }
 
+    /// A network of this host; the start of its id does only where that names no shared network.
+    fn local_network(&self, given: &str) -> Result<Arc<NetworkInspect>> {
+        match self.networks.exact(given) {
+            Some(network) => Ok(network),
+            None if self.is_shared_name(given) => Err(EngineError::no_such_network(given)),
+            None => self.networks.find(given),
+        }
+    }
+
     /// The networks a container is on, by name, with what is asked of each.
     fn choose_networks(
         &self,
@@ -226,7 +237,7 @@ impl Engine {
         let mut networks = BTreeMap::new();
         for (name, endpoint) in given {
             // A network may be made between create and start: only the start wants it.
-            let Ok(network) = self.networks.find(&name) else {
+            let Ok(network) = self.local_network(&name) else {
                 networks.insert(name, asked(endpoint));
                 continue;
             };
@@ -247,7 +258,7 @@ impl Engine {
             endpoint.network_id.clone_from(&network.id);
             networks.insert(network.name.clone(), endpoint);
         }
-        let (main, network_id) = match self.networks.find(mode) {
+        let (main, network_id) = match self.local_network(mode) {
             Ok(network) => (network.name.clone(), network.id.clone()),
             Err(_) => (mode.to_owned(), String::new()),
         };

@@ -131,6 +131,20 @@ impl Engine {
     ) -> Result<Attached> {
         // Others are asked before the lock is held: they may take their time.
         self.reserve_all(container, networks)?;
+        let networks = &networks
+            .values()
+            .map(|network| (network.name.clone(), Arc::clone(network)))
+            .collect();
+        let attached = self.attach_here(container, networks)?;
+        self.wire_places(container)?;
+        Ok(attached)
+    }
+
+    fn attach_here(
+        &self,
+        container: &Container,
+        networks: &BTreeMap<String, Arc<NetworkInspect>>,
+    ) -> Result<Attached> {
         let _work = self
             .networks
             .work
@@ -165,7 +179,7 @@ impl Engine {
             let is_gateway = gateway.as_ref() == Some(name);
             let (network, ifname) = (&networks[name], format!("eth{number}"));
             match is_shared(network) {
-                true => self.attach_shared(container, network, name, &ifname)?,
+                true => self.attach_shared(container, name, &ifname)?,
                 false => self.attach_one(container, network, netns, &ifname, is_gateway)?,
             }
         }
@@ -423,7 +437,10 @@ impl Engine {
         if settings.endpoint_id.is_empty() {
             return;
         }
-        let Ok(network) = self.networks.find(name) else {
+        let local = self
+            .network_on_record(name, settings)
+            .filter(|network| !is_shared(network));
+        let Some(network) = local else {
             return self.detach_shared(container, name);
         };
         if let Err(error) = self.net.disconnect(&settings.endpoint_id) {

@@ -21,6 +21,30 @@ impl Engine {
         if is_shared(network) {
             self.reserve(container, &network.name, network)?;
         }
+        let attached = self
+            .attach_to_running(container, network)
+            .and_then(|()| self.wire_places(container));
+        if let Err(error) = attached {
+            let _work = self
+                .networks
+                .work
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let settings = container.record().networks.get(&network.name).cloned();
+            self.detach_one(container, &network.name, &settings.unwrap_or_default());
+            if self.guest(&container.record()).is_none() {
+                self.detach_gateway(container);
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn attach_to_running(
+        &self,
+        container: &Container,
+        network: &Arc<NetworkInspect>,
+    ) -> Result<()> {
         let _work = self
             .networks
             .work
@@ -34,21 +58,16 @@ impl Engine {
                 .networks
                 .iter()
                 .any(|(name, endpoint)| *name != network.name && !endpoint.gateway.is_empty());
-        let ifname = self.free_interface(&netns)?;
+        let ifname = self.free_interface(container, &netns)?;
         let leads_out = !has_gateway && !network.internal;
-        let attached = match is_shared(&network) {
-            false => self.attach_one(container, &network, &netns, &ifname, leads_out),
-            true => self
-                .attach_shared(container, &network, &network.name, &ifname)
-                .and_then(|()| match leads_out {
-                    true => self.attach_gateway(container, &netns, &self.free_interface(&netns)?),
-                    false => Ok(()),
-                }),
-        };
-        if let Err(error) = attached {
-            let settings = container.record().networks.get(&network.name).cloned();
-            self.detach_one(container, &network.name, &settings.unwrap_or_default());
-            return Err(error);
+        if is_shared(&network) {
+            self.attach_shared(container, &network.name, &ifname)?;
+            if leads_out {
+                let ifname = self.free_interface(container, &netns)?;
+                self.attach_gateway(container, &netns, &ifname)?;
+            }
+        } else {
+            self.attach_one(container, &network, &netns, &ifname, leads_out)?;
         }
         self.renew_names(container)
     }
@@ -98,11 +117,14 @@ impl Engine {
         }
     }
 
-    fn free_interface(&self, netns: &Path) -> Result<String> {
+    /// A name that no interface has, or is about to get.
+    fn free_interface(&self, container: &Container, netns: &Path) -> Result<String> {
         let present = self.net.counters(netns).map_err(net_error)?;
-        let free = (0..)
-            .map(|number| format!("eth{number}"))
-            .find(|name| !present.iter().any(|link| link.name == *name));
+        let taken = container.record().interfaces;
+        let free = (0..).map(|number| format!("eth{number}")).find(|name| {
+            !present.iter().any(|link| link.name == *name)
+                && !taken.values().any(|other| other == name)
+        });
         Ok(free.expect("numbers do not end"))
     }
 
@@ -111,7 +133,9 @@ impl Engine {
         let record = container.record();
         let mut user_defined = Vec::new();
         for name in in_order(&record) {
-            let network = self.network_of(name)?;
+            let Some(network) = self.network_on_record(name, &record.networks[name]) else {
+                continue;
+            };
             if !is_shared(&network) {
                 self.write_zone(&network)?;
             }

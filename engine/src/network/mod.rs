@@ -112,19 +112,32 @@ impl NetworkStore {
         self.lock().networks.values().cloned().collect()
     }
 
+    /// Whether a network with this id is of this host.
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.lock().networks.contains_key(id)
+    }
+
+    /// The network with this very id or name.
+    pub(crate) fn exact(&self, given: &str) -> Option<Arc<NetworkInspect>> {
+        let given = match given {
+            "" | "default" => "bridge",
+            given => given,
+        };
+        let inner = self.lock();
+        let by_name = || inner.networks.values().find(|n| n.name == given);
+        inner.networks.get(given).or_else(by_name).cloned()
+    }
+
     /// Finds a network by name, id, or a prefix of an id that only it has.
     pub(crate) fn find(&self, given: &str) -> Result<Arc<NetworkInspect>> {
         let given = match given {
             "" | "default" => "bridge",
             given => given,
         };
+        if let Some(network) = self.exact(given) {
+            return Ok(network);
+        }
         let inner = self.lock();
-        if let Some(network) = inner.networks.get(given) {
-            return Ok(Arc::clone(network));
-        }
-        if let Some(network) = inner.networks.values().find(|n| n.name == given) {
-            return Ok(Arc::clone(network));
-        }
         let mut found = inner
             .networks
             .values()

@@ -197,7 +197,8 @@ impl Engine {
             .filter_map(|container| {
                 let inner = container.lock();
                 let record = &inner.record;
-                let endpoint = record.networks.get(&network.name)?;
+                let own = record.networks.get(&network.name);
+                let endpoint = own.or(record.gateway.as_ref())?;
                 if !record.state.status.is_live() {
                     return None;
                 }
@@ -234,8 +235,18 @@ impl Engine {
             .into_iter()
             .filter(|container| {
                 let inner = container.lock();
-                inner.record.extras.netns.is_none()
-                    && inner.record.networks.contains_key(&network.name)
+                let record = &inner.record;
+                let leaves_by_it = record
+                    .gateway
+                    .as_ref()
+                    .is_some_and(|gateway| gateway.network_id == network.id);
+                let is_named = record.networks.get(&network.name).is_some_and(|endpoint| {
+                    // One that does not run finds the network by its name.
+                    endpoint.network_id == network.id
+                        || (endpoint.endpoint_id.is_empty()
+                            && !self.networks.contains(&endpoint.network_id))
+                });
+                record.extras.netns.is_none() && (is_named || leaves_by_it)
             })
             .collect()
     }
@@ -335,11 +346,23 @@ impl Engine {
 
     /// Disconnects a container from a network, now if it runs.
     pub async fn network_disconnect(&self, name: &str, container: &str, force: bool) -> Result<()> {
-        let (engine, given) = (self.shared(), name.to_owned());
-        let network = blocking(move || engine.network_of(&given)).await?;
         let container = match self.containers.find(container) {
             Err(error) if force && error.is_not_found() => return Ok(()),
             found => found?,
+        };
+        // A network that it is on needs nobody to be asked for.
+        let on_record = container
+            .record()
+            .networks
+            .iter()
+            .find(|(own, endpoint)| *own == name || endpoint.network_id == name)
+            .and_then(|(own, endpoint)| self.network_on_record(own, endpoint));
+        let network = match on_record {
+            Some(network) => network,
+            None => {
+                let (engine, given) = (self.shared(), name.to_owned());
+                blocking(move || engine.network_of(&given)).await?
+            }
         };
         let _turn = container.turn().await;
         if container.lock().record.extras.netns.is_some() {

@@ -40,8 +40,9 @@ impl Engine {
             kept.push(name);
             let networks = record
                 .networks
-                .keys()
-                .filter_map(|name| Some((name.clone(), self.networks.find(name).ok()?)))
+                .iter()
+                .filter(|(name, endpoint)| self.is_local(name, endpoint))
+                .filter_map(|(name, _)| Some((name.clone(), self.networks.exact(name)?)))
                 .collect();
             let gateway = gateway_network(&record, &networks);
             desired

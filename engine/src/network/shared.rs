@@ -94,12 +94,25 @@ impl Engine {
         }
     }
 
-    /// The containers that have a place on a shared network now.
+    /// The containers that have a place on a shared network now, and what of it leads into them.
     pub fn guests(&self) -> Vec<Guest> {
+        let mut guests = self.places();
+        for guest in &mut guests {
+            guest
+                .endpoints
+                .retain(|endpoint| !endpoint.ifname.is_empty());
+        }
+        guests.retain(|guest| !guest.endpoints.is_empty());
+        guests
+    }
+
+    /// The containers that have a place on a shared network now, those too that are only about to
+    /// be led to it: they have no interface yet.
+    pub fn places(&self) -> Vec<Guest> {
         self.containers
             .all()
             .iter()
-            .filter_map(|container| self.guest(&container.record()))
+            .filter_map(|container| self.guest(&container.lock().record))
             .collect()
     }
 
@@ -108,21 +121,61 @@ impl Engine {
         let mode = record.host_config.network_mode.as_str();
         record.extras.netns.is_none()
             && !mode.starts_with("container:")
-            && record
-                .networks
-                .keys()
-                .any(|name| self.networks.find(name).is_err())
+            && record.networks.iter().any(|(name, endpoint)| {
+                !self.is_local(name, endpoint) && self.networks.exact(name).is_none()
+            })
+    }
+
+    /// Whether an endpoint is on a network of this host. The id decides, once it is known: names
+    /// may be given to a network of this host later.
+    pub(super) fn is_local(&self, name: &str, endpoint: &EndpointSettings) -> bool {
+        match endpoint.network_id.as_str() {
+            "" => self.networks.exact(name).is_some(),
+            id => self.networks.contains(id),
+        }
     }
 
     /// A network of this host, or a shared one. Blocking.
     pub(super) fn network_of(&self, given: &str) -> Result<Arc<NetworkInspect>> {
-        match self.networks.find(given) {
-            Err(error) if error.is_not_found() => match self.keeper() {
-                Some(keeper) => keeper.find(given).map(Arc::new),
-                None => Err(error),
-            },
-            found => found,
+        if let Some(network) = self.networks.exact(given) {
+            return Ok(network);
         }
+        // Its whole name or id means a shared network before the start of an id means one of here.
+        let shared = self.keeper().map(|keeper| keeper.find(given));
+        match (shared, self.networks.find(given)) {
+            (Some(Ok(shared)), _) => Ok(Arc::new(shared)),
+            (_, Ok(local)) => Ok(local),
+            (Some(Err(error)), Err(_)) | (None, Err(error)) => Err(error),
+        }
+    }
+
+    /// A network that a container's record names, without asking anybody.
+    pub(super) fn network_on_record(
+        &self,
+        name: &str,
+        endpoint: &EndpointSettings,
+    ) -> Option<Arc<NetworkInspect>> {
+        if self.is_local(name, endpoint) {
+            return self.networks.exact(match endpoint.network_id.as_str() {
+                "" => name,
+                id => id,
+            });
+        }
+        (!endpoint.network_id.is_empty()).then(|| {
+            Arc::new(NetworkInspect {
+                id: endpoint.network_id.clone(),
+                name: name.to_owned(),
+                scope: "swarm".to_owned(),
+                driver: "overlay".to_owned(),
+                ..NetworkInspect::default()
+            })
+        })
+    }
+
+    /// Whether there is a shared network of this very name or id. Blocking.
+    pub(crate) fn is_shared_name(&self, given: &str) -> bool {
+        self.keeper()
+            .is_some_and(|keeper| keeper.find(given).is_ok())
     }
 
     fn keeper(&self) -> Option<Arc<dyn SharedNetworks>> {
@@ -142,15 +195,13 @@ impl Engine {
             .filter(|(name, endpoint)| {
                 !endpoint.endpoint_id.is_empty()
                     && !endpoint.network_id.is_empty()
-                    && self.networks.find(name).is_err()
+                    && !self.is_local(name, endpoint)
             })
-            .filter_map(|(name, endpoint)| {
-                Some(GuestEndpoint {
-                    network: endpoint.network_id.clone(),
-                    identity: identity(record, endpoint),
-                    ifname: record.interfaces.get(name)?.clone(),
-                    addresses: addresses_of(endpoint),
-                })
+            .map(|(name, endpoint)| GuestEndpoint {
+                network: endpoint.network_id.clone(),
+                identity: identity(record, endpoint),
+                ifname: record.interfaces.get(name).cloned().unwrap_or_default(),
+                addresses: addresses_of(endpoint),
             })
             .collect();
         (!endpoints.is_empty()).then(|| Guest {
@@ -211,30 +262,51 @@ impl Engine {
             ..filled(wish, network, &endpoint_id, &addresses, &record)
         };
         container.change(|inner| {
-            inner.record.networks.insert(name.to_owned(), settings);
+            let record = &mut inner.record;
+            // It may have been named by its id.
+            record.networks.remove(name);
+            if record.host_config.network_mode == name {
+                record.host_config.network_mode.clone_from(&network.name);
+            }
+            record.networks.insert(network.name.clone(), settings);
         })
     }
 
-    /// Leads a reserved place into the container.
+    /// Chooses the interface that a reserved place gets in the container; see
+    /// [`Engine::wire_places`].
     pub(super) fn attach_shared(
         &self,
         container: &Container,
-        network: &NetworkInspect,
         name: &str,
         ifname: &str,
     ) -> Result<()> {
         container.change(|inner| {
             let interfaces = &mut inner.record.interfaces;
             interfaces.insert(name.to_owned(), ifname.to_owned());
-        })?;
-        let keeper = self
-            .keeper()
-            .ok_or_else(|| EngineError::no_such_network(name))?;
-        let guest = self.guest(&container.record()).ok_or_else(|| {
-            EngineError::internal(format!("the place on network {name} is not in the record"))
+        })
+    }
+
+    /// Leads the reserved places of a container into it, if it has any. Others are waited for, so
+    /// no lock may be held. Blocking.
+    pub(super) fn wire_places(&self, container: &Container) -> Result<()> {
+        let record = container.record();
+        let Some(guest) = self.guest(&record) else {
+            return Ok(());
+        };
+        let keeper = self.keeper().ok_or_else(|| {
+            EngineError::new(
+                crate::Kind::Unavailable,
+                "nobody keeps the container's shared networks",
+            )
         })?;
         keeper.wire(&guest)?;
-        self.network_event("connect", network, Some(&container.id));
+        for (name, endpoint) in &record.networks {
+            if let Some(network) = self.network_on_record(name, endpoint)
+                && is_shared(&network)
+            {
+                self.network_event("connect", &network, Some(&container.id));
+            }
+        }
         Ok(())
     }
 

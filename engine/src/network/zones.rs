@@ -70,6 +70,10 @@ impl Engine {
             let Some(endpoint) = record.networks.get(&network.name) else {
                 continue;
             };
+            if !endpoint.network_id.is_empty() && endpoint.network_id != network.id {
+                // Of the same name, and not of this host.
+                continue;
+            }
             if inner.record.state.status.is_live() && has_links(record) {
                 linked.push(Arc::clone(&container));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_model::node::NodeDescription;
 use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskState, Timestamp};
 use skep_plan::NodeTable;
 use skep_store::Snapshot;
@@ -111,7 +112,15 @@ fn node_matters(old: &Node, new: &Node) -> bool {
         || old.status.addr != new.status.addr
         || old.spec != new.spec
         || old.role != new.role
-        || old.description != new.description
+        || described(old) != described(new)
+}
+
+/// What a node says of itself and tasks depend on: not what is wrong with its networks now.
+fn described(node: &Node) -> NodeDescription {
+    NodeDescription {
+        network_problems: Vec::new(),
+        ..node.description.clone()
+    }
 }
 
 /// Whether an agent may still run something of this task.

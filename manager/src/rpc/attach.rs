@@ -53,6 +53,10 @@ async fn decide(
             addresses,
         } => {
             let id = container.id.clone();
+            let snapshot = core.machine.store().snapshot();
+            let had_place = snapshot
+                .attachments_on_network(&network)
+                .any(|place| place.node_id == node && place.container.id == id);
             let request = ControlRequest::Attach {
                 node: node.clone(),
                 network: network.clone(),
@@ -61,7 +65,7 @@ async fn decide(
             };
             let place = submit::submit(core, request, false).await?.id;
             let allocated = allocated(core, &AttachmentId::new(place)).await;
-            if allocated.is_err() {
+            if allocated.is_err() && !had_place {
                 let back = ControlRequest::Detach {
                     node,
                     network,

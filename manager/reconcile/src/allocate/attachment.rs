@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_model::{Attachment, Network};
 use skep_plan::allocate::AddressPool;
@@ -9,18 +10,32 @@ use skep_plan::allocate::AddressPool;
 use super::{Allocator, exhausted, pools};
 use crate::step::Stage;
 
+/// A place that got no address is taken back after so long.
+const UNGIVEN: Duration = Duration::from_secs(30);
+
 impl Allocator {
     /// Gives places that have no addresses yet what they want, or writes down why not.
     pub(crate) fn guests(&mut self, stage: &mut Stage<'_>) {
         let view = stage.tx.view().clone();
         let waiting = view
             .attachments()
-            .filter(|place| place.addresses.is_empty() && place.waits_for.is_empty());
+            .filter(|place| place.addresses.is_empty());
         for place in waiting {
             if stage.room() == 0 {
                 let now = stage.now;
                 stage.wake(now);
                 return;
+            }
+            if place.updated_at.plus(UNGIVEN) <= stage.now {
+                // Whoever asked has long been told why, or is gone.
+                if let Err(error) = stage.tx.remove::<Attachment>(&place.id) {
+                    stage.step.notes.push(error.to_string());
+                }
+                continue;
+            }
+            stage.wake(place.updated_at.plus(UNGIVEN));
+            if !place.waits_for.is_empty() {
+                continue;
             }
             let Some(network) = view.network(&place.network_id) else {
                 continue;

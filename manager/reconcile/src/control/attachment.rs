@@ -10,6 +10,9 @@ use super::{Done, Door, not_found};
 
 /// Plain containers that may be on one network: what a snapshot of it can carry.
 const GUESTS_PER_NETWORK_MAX: usize = 10_000;
+/// Bytes of one name of a container, and names beside its own.
+const NAME_BYTES_MAX: usize = 255;
+const ALIASES_MAX: usize = 64;
 
 /// Refuses a network that only tasks of services may join. The text is Swarm's.
 pub fn check_attachable(network: &Network) -> Result<(), ControlError> {
@@ -22,6 +25,23 @@ pub fn check_attachable(network: &Network) -> Result<(), ControlError> {
     ))
 }
 
+/// Refuses what would make every node's assignments grow without need.
+fn check_container(container: &GuestContainer, wanted: &[IpAddr]) -> Done {
+    let names = [&container.id, &container.name, &container.hostname];
+    let mut texts = names.into_iter().chain(&container.aliases);
+    if container.id.is_empty() || texts.any(|text| text.len() > NAME_BYTES_MAX) {
+        return Err(ControlError::invalid(format!(
+            "a container's id, names and aliases must have 1 to {NAME_BYTES_MAX} bytes"
+        )));
+    }
+    if container.aliases.len() > ALIASES_MAX || wanted.len() > 2 {
+        return Err(ControlError::invalid(format!(
+            "a container can have {ALIASES_MAX} aliases and one address of each family on a network"
+        )));
+    }
+    Ok(())
+}
+
 impl Door<'_> {
     /// Notes that a container wants a place; the allocator gives it addresses. A container that
     /// has one keeps it, under the names it asks for now.
@@ -32,6 +52,7 @@ impl Door<'_> {
         container: &GuestContainer,
         wanted: &[IpAddr],
     ) -> Result<AttachmentId, ControlError> {
+        check_container(container, wanted)?;
         if self.tx.node(node).is_none() {
             return Err(ControlError::not_found(format!("node {node} not found")));
         }
@@ -44,7 +65,12 @@ impl Door<'_> {
         if let Some(present) = self.place_of(node, &network, &container.id) {
             let mut place = present;
             let id = place.id.clone();
-            if place.wanted != wanted {
+            // Who asks for what it has keeps all of it.
+            let has = |address: &IpAddr| {
+                let mut given = place.addresses.iter();
+                given.any(|text| text.split('/').next() == Some(&address.to_string()))
+            };
+            if !wanted.iter().all(has) {
                 place.wanted = wanted.to_vec();
                 place.addresses.clear();
             }
