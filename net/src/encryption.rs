@@ -79,10 +79,11 @@ impl Host {
     pub(crate) fn encrypt(&self, desired: &mut HostState, report: &mut Report) {
         let encrypted = desired.overlays.iter().filter(|one| one.encrypted);
         let vnis: Vec<u32> = encrypted.map(|overlay| overlay.vni).collect();
+        let ingress_vni = desired.node.ingress_vni;
         let encryption = &mut desired.encryption;
         encryption.vnis.extend(vnis);
         if encryption.ingress {
-            encryption.vnis.insert(names::INGRESS_VNI);
+            encryption.vnis.insert(ingress_vni);
         }
         let guarded = self.guard(encryption);
         let is_guarded = guarded.is_ok();

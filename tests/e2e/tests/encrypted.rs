@@ -1,11 +1,13 @@
 //! Encrypted networks: made with the docker client, unreadable on the wire, going on without
 //! daemons and through new keys, refused where they cannot be.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use skep_e2e::needs;
+use skep_e2e::run::run;
 use skep_e2e::wait::holds;
 use skep_e2e::{Checks, Cluster, eventually, secs};
 
@@ -58,8 +60,19 @@ fn an_encrypted_network_is_one_all_the_time() {
     checks.check(
         "its task has the MTU that is left, and the host says what it costs",
         || {
-            let view = c.get("n1", "/networks/secret");
-            assert_eq!(view["Driver"], "overlay");
+            if let (Some(nsenter), Some(ip)) = (needs::program("nsenter"), needs::program("ip")) {
+                let task = c.running("n1", "web").remove(0);
+                let pid = c
+                    .container_pid("n1", &task.container)
+                    .expect("it runs")
+                    .to_string();
+                let mut look = Command::new(nsenter);
+                look.args(["-t", &pid, "-n"])
+                    .arg(ip)
+                    .args(["link", "show", "eth0"]);
+                let shown = run(&mut look, b"", secs(5)).ok();
+                assert!(shown.contains("mtu 1370"), "{shown}");
+            }
             if !processes(c).is_empty() {
                 let warnings = c.get("n1", "/info")["Warnings"].to_string();
                 assert!(
@@ -153,6 +166,28 @@ fn an_encrypted_network_is_one_all_the_time() {
             let keys = generations(c)?;
             holds(keys.iter().all(Vec::is_empty), format!("{keys:?}"))
         });
+    });
+    checks.check("a node without its tunnel runs no task on it and says why, until it has", || {
+        // A device of somebody else's has the tunnel's port.
+        let ip = |line: &str| {
+            let words: Vec<&str> = std::iter::once("ip").chain(line.split(' ')).collect();
+            c.exec("n3", &words).ok();
+        };
+        ip("link add hold type vxlan id 9 dstport 4790");
+        ip("link set hold up");
+        c.skep("n1", "network create -d overlay --opt encrypted late")
+            .ok();
+        c.skep("n1", "service create -d --no-resolve-image --name late --network late --constraint node.hostname==n3 skep/hello:latest")
+            .ok();
+        eventually("the task is rejected with the reason", secs(20), || {
+            let tasks = c.try_tasks("n1", "late")?;
+            let says = |text: &str| tasks.iter().any(|task| task.error.contains(text));
+            holds(says("sk-wg0") && says("in use"), format!("{tasks:?}"))
+        });
+        ip("link del hold");
+        c.wait_running("n1", "late", 1, secs(30));
+        c.remove_service("n1", "late");
+        c.skep("n1", "network rm late").ok();
     });
     checks.end();
 }
