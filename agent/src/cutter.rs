@@ -7,21 +7,28 @@ use skep_net::{Host, Report, StaleFlows};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-/// Connections drain, so nobody has to wait until they are cut; with very many of them that takes a
-/// while. Datagrams go where they went until they are cut: only then does this node follow.
+/// Datagrams go where they went until they are cut: only then does this node follow. Connections
+/// drain, so nobody waits until they are cut; where very many are remembered that takes a while,
+/// and is done beside.
 pub(crate) struct Cutter {
     host: Arc<Host>,
     followed: watch::Sender<u64>,
-    pending: Mutex<Pending>,
+    datagrams: Mutex<Datagrams>,
+    connections: Mutex<Pending>,
+}
+
+/// What is to be looked for, and whether somebody is at it.
+#[derive(Default)]
+struct Pending {
+    stale: StaleFlows,
+    is_busy: bool,
 }
 
 #[derive(Default)]
-struct Pending {
-    /// To be looked for among datagrams and among all flows.
-    stale: StaleFlows,
-    /// What is followed once the datagrams are cut.
+struct Datagrams {
+    pending: Pending,
+    /// What is followed once they are cut.
     version: Option<u64>,
-    is_busy: bool,
 }
 
 impl Cutter {
@@ -29,7 +36,8 @@ impl Cutter {
         Arc::new(Self {
             host,
             followed: watch::Sender::new(0),
-            pending: Mutex::default(),
+            datagrams: Mutex::default(),
+            connections: Mutex::default(),
         })
     }
 
@@ -38,49 +46,73 @@ impl Cutter {
         self.followed.subscribe()
     }
 
-    /// Has flows cut soon, and then says that a version is followed.
+    /// Has flows cut soon, and says that a version is followed as soon as it is.
     pub fn cut(self: &Arc<Self>, stale: StaleFlows, version: Option<u64>) {
-        {
-            let mut pending = self.lock();
-            pending.stale.add(stale);
-            pending.version = version.or(pending.version);
-            if pending.is_busy {
-                return;
-            }
-            pending.is_busy = true;
+        let begins = {
+            let mut datagrams = lock(&self.datagrams);
+            datagrams.pending.stale.add(stale);
+            datagrams.version = version.or(datagrams.version);
+            !std::mem::replace(&mut datagrams.pending.is_busy, true)
+        };
+        if begins {
+            let own = Arc::clone(self);
+            tokio::task::spawn_blocking(move || own.cut_datagrams());
         }
-        let own = Arc::clone(self);
-        tokio::task::spawn_blocking(move || own.work());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn work(&self) {
-        let mut left = StaleFlows::default();
+    fn cut_datagrams(self: &Arc<Self>) {
         loop {
             let (stale, version) = {
-                let mut pending = self.lock();
-                let next = (std::mem::take(&mut pending.stale), pending.version.take());
-                if next.0.is_empty() && next.1.is_none() && left.is_empty() {
-                    pending.is_busy = false;
+                let mut datagrams = lock(&self.datagrams);
+                let stale = std::mem::take(&mut datagrams.pending.stale);
+                let version = datagrams.version.take();
+                if stale.is_empty() && version.is_none() {
+                    datagrams.pending.is_busy = false;
                     return;
                 }
-                next
+                (stale, version)
             };
-            // What others wait for comes first.
-            if stale.is_empty() && version.is_none() {
-                tell(&self.host.cut_stale(&std::mem::take(&mut left)));
-                continue;
-            }
             tell(&self.host.cut_stale_datagrams(&stale));
-            left.add(stale);
             if let Some(version) = version {
                 self.followed.send_replace(version);
             }
+            if !stale.is_empty() {
+                self.cut_soon(stale);
+            }
         }
     }
+
+    /// Has connections cut, too.
+    fn cut_soon(self: &Arc<Self>, stale: StaleFlows) {
+        let begins = {
+            let mut connections = lock(&self.connections);
+            connections.stale.add(stale);
+            !std::mem::replace(&mut connections.is_busy, true)
+        };
+        if begins {
+            let own = Arc::clone(self);
+            tokio::task::spawn_blocking(move || own.cut_all());
+        }
+    }
+
+    fn cut_all(&self) {
+        loop {
+            let stale = {
+                let mut connections = lock(&self.connections);
+                let stale = std::mem::take(&mut connections.stale);
+                if stale.is_empty() {
+                    connections.is_busy = false;
+                    return;
+                }
+                stale
+            };
+            tell(&self.host.cut_stale(&stale));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn tell(report: &Report) {

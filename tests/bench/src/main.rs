@@ -4,6 +4,8 @@ mod api;
 mod cluster;
 mod dockerd;
 mod host;
+mod network;
+mod paths;
 mod placements;
 mod requests;
 mod runtime;
@@ -38,6 +40,9 @@ fn main() -> anyhow::Result<()> {
     }
     if runs("host") {
         host::run(&mut table)?;
+    }
+    if runs("network") {
+        network::run(&mut table)?;
     }
     table.print();
     Ok(())
