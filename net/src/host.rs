@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::apply::{Ground, open_socket};
 use crate::bridges::Bridges;
 use crate::cluster::Cluster;
+use crate::encryption::Processes;
 use crate::netlink::entry::{self, Names};
 use crate::netlink::link;
 use crate::netlink::socket::Socket;
@@ -121,8 +121,7 @@ pub struct Host {
     pub(crate) ports: Mutex<Ports>,
     pub(crate) relay: Mutex<Relay>,
     pub(crate) passage: Mutex<Passage>,
-    /// Processes of tunnels that we started, to be waited for.
-    pub(crate) tunnels: Mutex<Vec<Child>>,
+    pub(crate) tunnels: Mutex<Processes>,
     capabilities: OnceLock<Capabilities>,
 }
 
