@@ -91,7 +91,8 @@ pub async fn run(directory: &Path) -> io::Result<()> {
         }
         let idle = relay.room.available_permits() == CONNECTIONS_MAX;
         if plan.ports.is_empty() && idle {
-            return Ok(());
+            // Nobody is to take its number for this process.
+            return lock.set_len(0);
         }
         sleep(LOOK).await;
     }
