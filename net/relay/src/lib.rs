@@ -13,8 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use skep_net::relay::{LOCK, PLAN, Plan, Port, REFUSED};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -29,6 +31,14 @@ const CONNECT: Duration = Duration::from_secs(5);
 const TRIES_MAX: usize = 4;
 /// Connections at once: each has two descriptors.
 const CONNECTIONS_MAX: usize = 16_384;
+/// After how long without a word the other side is asked whether it is still there, how
+/// often, and how many times in vain.
+const SILENCE: Duration = Duration::from_secs(60);
+const ASK: Duration = Duration::from_secs(15);
+const ASKS_MAX: u32 = 8;
+/// How long what was sent may go without being taken: a side that is gone, or one that has
+/// stopped reading, gives its place back. Long, since downloads are paused by people.
+const UNTAKEN: Duration = Duration::from_secs(5 * 60);
 /// Connections that wait to be accepted, of one port.
 const BACKLOG: u32 = 1024;
 
@@ -264,8 +274,8 @@ async fn serve(
         let Ok(Ok(mut task)) = timeout(CONNECT, connect(own, backend)).await else {
             continue;
         };
-        client.set_nodelay(true)?;
-        task.set_nodelay(true)?;
+        set_up(&client)?;
+        set_up(&task)?;
         task.write_all(&header::header(port.version, from, to))
             .await?;
         copy_bidirectional(&mut client, &mut task).await?;
@@ -275,6 +285,18 @@ async fn serve(
     client.set_zero_linger()
 }
 
+/// What both sides of a connection have: nothing waits, and who is gone is noticed.
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENCE)
+        .with_interval(ASK)
+        .with_retries(ASKS_MAX);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNTAKEN))
+}
+
 /// Connects as the node: by its address in the ingress network.
 async fn connect(own: Option<&IpAddr>, backend: SocketAddr) -> io::Result<TcpStream> {
     let socket = match backend {
@@ -282,6 +304,9 @@ async fn connect(own: Option<&IpAddr>, backend: SocketAddr) -> io::Result<TcpStr
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     if let Some(own) = own {
+        // The port is chosen when it is known whom it is for: as many connections to each
+        // task as there are ports, and not to all together.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(SocketAddr::new(*own, 0))?;
     }
     socket.connect(backend).await
@@ -348,6 +373,21 @@ mod tests {
         assert_eq!(*relay.look(), plan("10.0.0.3"));
         fs::remove_file(&path).unwrap();
         assert_eq!(*relay.look(), Plan::default());
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_is_noticed() {
+        let task = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let own = Ipv4Addr::new(127, 0, 0, 2).into();
+        let stream = connect(Some(&own), task.local_addr().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip(), own);
+        set_up(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), SILENCE);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNTAKEN));
     }
 
     #[tokio::test]
