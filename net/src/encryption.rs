@@ -115,7 +115,7 @@ impl Host {
         if encryption.ingress {
             encryption.vnis.insert(ingress_vni);
         }
-        let guarded = self.guard(encryption);
+        let guarded = self.guard(desired.node.data_port, encryption);
         let is_guarded = guarded.is_ok();
         report.part("guard of encrypted networks", guarded);
         let mut made = Vec::new();
@@ -157,7 +157,7 @@ impl Host {
         network: &Overlay,
     ) -> Result<(), NetError> {
         if network.encrypted && state.encryption.vnis.insert(network.vni) {
-            let guarded = self.guard(&state.encryption);
+            let guarded = self.guard(state.node.data_port, &state.encryption);
             if guarded.is_err() {
                 state.encryption.vnis.remove(&network.vni);
             }
@@ -166,8 +166,8 @@ impl Host {
         Ok(())
     }
 
-    fn guard(&self, encryption: &Encryption) -> Result<Vec<String>, NetError> {
-        let table = plan::guard(&self.config, encryption);
+    fn guard(&self, data_port: u16, encryption: &Encryption) -> Result<Vec<String>, NetError> {
+        let table = plan::guard(data_port, encryption);
         self.ground.root.run(|| {
             let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
             nft::reconcile(&mut socket, table.as_slice(), |_, name| {
@@ -396,7 +396,7 @@ impl Host {
     /// Removes guards, tunnels, and the keys: the node leaves its cluster.
     pub(crate) fn remove_encryption(&self) -> Result<Vec<String>, NetError> {
         let mut changes = self.remove_tunnels(&BTreeSet::new())?;
-        changes.extend(self.guard(&Encryption::default())?);
+        changes.extend(self.guard(0, &Encryption::default())?);
         match fs::remove_dir_all(self.tunnel_dir()) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetError::Io {
                 action: "remove",
