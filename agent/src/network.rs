@@ -128,6 +128,7 @@ pub fn host_state(
     let mut state = HostState::empty(LocalNode {
         index: local.index,
         vtep,
+        data_port: local.data_path_port,
         ingress: mesh::own_addresses(&local.ingress_addresses),
         ingress_vni: assigned
             .ingress()
@@ -370,7 +371,7 @@ mod tests {
             hostname: "me".into(),
             index: 1,
             ingress_addresses: vec!["10.255.0.1/16".into()],
-            data_path_port: 4789,
+            data_path_port: 7777,
             vtep: Some("192.0.2.1".parse().unwrap()),
             encryption: None,
         };
@@ -395,6 +396,7 @@ mod tests {
             host_ports: vec![],
         };
         let state = host_state(&assigned, &[("1".into(), choice)].into(), &[], 1500).unwrap();
+        assert_eq!(state.node.data_port, 7777, "the cluster's");
         assert_eq!(state.overlays.len(), 1);
         assert_eq!(state.overlays[0].remote.len(), 2);
         let vips = &state.sandboxes[0].services;

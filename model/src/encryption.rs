@@ -78,6 +78,10 @@ pub struct KeyRing {
     /// When the ring last changed; zero before the first encrypted network.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub changed_at: Timestamp,
+    /// Which keys of `newest` every node is known to have told of, while they are waited for:
+    /// a digest. Zero before that.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub told: u64,
 }
 
 impl KeyRing {

@@ -270,7 +270,7 @@ impl Host {
             Err(error) => return Outcome::failed(error),
         };
         let mut wanted =
-            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
+            overlay::namespace(from, state.node.data_port, &network, local.iter().copied());
         if self.capabilities().ipv6 {
             path::add(&mut wanted, state, &network);
         }
@@ -289,7 +289,7 @@ impl Host {
             Err(error) => return Outcome::failed(error),
         };
         let mut wanted =
-            overlay::namespace(from, self.config.data_port, &network, local.iter().copied());
+            overlay::namespace(from, state.node.data_port, &network, local.iter().copied());
         wanted.forwarding.clear();
         wanted.neighbours.clear();
         let key = NsKey::Pinned(names::overlay_netns(&network.id));

@@ -1,7 +1,7 @@
 //! Encryption between nodes, the doing: guards, tunnels, and the processes of
 //! those that the kernel cannot make.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -29,6 +29,9 @@ use crate::{Host, HostState, NetError, Overlay, Report};
 const START: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(5);
+/// Rounds in a row that a tunnel's process may be silent in, as on a host without
+/// time for it, before it is replaced with all its sessions.
+const SILENT_ROUNDS: u32 = 3;
 /// The kind of links that the kernel's own WireGuard has, and a process's.
 const KERNEL_KIND: &str = "wireguard";
 const PROCESS_KIND: &str = "tun";
@@ -57,6 +60,32 @@ pub enum EncryptionMethod {
     Userspace,
 }
 
+/// What is known of the tunnels' processes.
+#[derive(Debug, Default)]
+pub(crate) struct Processes {
+    /// Those that we started, to be waited for.
+    children: Vec<Child>,
+    /// How often in a row a tunnel's process did not answer.
+    silent: BTreeMap<&'static str, u32>,
+}
+
+impl Processes {
+    /// Notes whether a tunnel's process answered. Says whether it is to be waited for.
+    fn hear(&mut self, name: &'static str, answers: bool) -> bool {
+        if answers {
+            self.silent.remove(name);
+            return true;
+        }
+        let rounds = self.silent.entry(name).or_default();
+        *rounds += 1;
+        let waits = *rounds < SILENT_ROUNDS;
+        if !waits {
+            self.silent.remove(name);
+        }
+        waits
+    }
+}
+
 impl Host {
     /// What this host encrypts with; the reason if it cannot.
     pub fn encryption_method(&self) -> Result<EncryptionMethod, String> {
@@ -75,7 +104,8 @@ impl Host {
     }
 
     /// Makes guards and tunnels as desired, guards first. What could not be made is
-    /// taken out of `desired`, so that nothing is built on it.
+    /// taken out of `desired`, so that nothing is built on it; what there is of it
+    /// stays, with its sessions, for the next time.
     pub(crate) fn encrypt(&self, desired: &mut HostState, report: &mut Report) {
         let encrypted = desired.overlays.iter().filter(|one| one.encrypted);
         let vnis: Vec<u32> = encrypted.map(|overlay| overlay.vni).collect();
@@ -85,12 +115,17 @@ impl Host {
         if encryption.ingress {
             encryption.vnis.insert(ingress_vni);
         }
-        let guarded = self.guard(encryption);
+        let guarded = self.guard(desired.node.data_port, encryption);
         let is_guarded = guarded.is_ok();
         report.part("guard of encrypted networks", guarded);
         let mut made = Vec::new();
+        let mut kept = BTreeSet::new();
+        let is_able = self.encryption_method().is_ok();
         for tunnel in std::mem::take(&mut encryption.tunnels) {
             let name = names::tunnel(tunnel.generation);
+            if is_able {
+                kept.insert(name);
+            }
             let outcome = match is_guarded {
                 true => self.tunnel(desired.node.index, name, &tunnel),
                 false => Err(unsupported("clear frames cannot be kept back")),
@@ -107,10 +142,6 @@ impl Host {
             }
         }
         encryption.tunnels = made;
-        let kept = encryption.tunnels.iter();
-        let kept = kept
-            .map(|tunnel| names::tunnel(tunnel.generation))
-            .collect();
         report.part("tunnels", self.remove_tunnels(&kept));
         if encryption.ingress && encryption.in_use().is_none() && desired.node.ingress.is_some() {
             let reason = encryption.missing.clone();
@@ -126,7 +157,7 @@ impl Host {
         network: &Overlay,
     ) -> Result<(), NetError> {
         if network.encrypted && state.encryption.vnis.insert(network.vni) {
-            let guarded = self.guard(&state.encryption);
+            let guarded = self.guard(state.node.data_port, &state.encryption);
             if guarded.is_err() {
                 state.encryption.vnis.remove(&network.vni);
             }
@@ -135,8 +166,8 @@ impl Host {
         Ok(())
     }
 
-    fn guard(&self, encryption: &Encryption) -> Result<Vec<String>, NetError> {
-        let table = plan::guard(&self.config, encryption);
+    fn guard(&self, data_port: u16, encryption: &Encryption) -> Result<Vec<String>, NetError> {
+        let table = plan::guard(data_port, encryption);
         self.ground.root.run(|| {
             let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
             nft::reconcile(&mut socket, table.as_slice(), |_, name| {
@@ -188,10 +219,23 @@ impl Host {
             EncryptionMethod::Userspace => PROCESS_KIND,
         };
         let is_right = found.is_some_and(|link| link.kind == kind);
-        let answers =
-            method == EncryptionMethod::Kernel || client::get(&self.control(name)).is_ok();
-        if is_right && answers {
-            return Ok(Vec::new());
+        if is_right {
+            let answer = match method {
+                EncryptionMethod::Kernel => Ok(()),
+                EncryptionMethod::Userspace => client::get(&self.control(name)).map(drop),
+            };
+            let waits = lock(&self.tunnels).hear(name, answer.is_ok());
+            match answer {
+                Ok(()) => return Ok(Vec::new()),
+                Err(source) if waits => {
+                    return Err(NetError::Io {
+                        action: "hear from",
+                        object: format!("the process of tunnel `{name}`"),
+                        source,
+                    });
+                }
+                Err(_) => {}
+            }
         }
         if found.is_some() {
             // Of the other kind, or of a process that does not answer: it ends with
@@ -267,12 +311,14 @@ impl Host {
 
     /// Children that end are to be waited for.
     fn keep(&self, child: Child) {
-        lock(&self.tunnels).push(child);
+        lock(&self.tunnels).children.push(child);
     }
 
     /// Forgets the processes of tunnels that have ended.
     pub(crate) fn wait_for_ended(&self) {
-        lock(&self.tunnels).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        let mut processes = lock(&self.tunnels);
+        let children = &mut processes.children;
+        children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn configured(&self, method: EncryptionMethod, name: &str) -> Result<Config, NetError> {
@@ -350,7 +396,7 @@ impl Host {
     /// Removes guards, tunnels, and the keys: the node leaves its cluster.
     pub(crate) fn remove_encryption(&self) -> Result<Vec<String>, NetError> {
         let mut changes = self.remove_tunnels(&BTreeSet::new())?;
-        changes.extend(self.guard(&Encryption::default())?);
+        changes.extend(self.guard(0, &Encryption::default())?);
         match fs::remove_dir_all(self.tunnel_dir()) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetError::Io {
                 action: "remove",
@@ -398,6 +444,26 @@ fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_silent_process_is_waited_for_some_rounds_in_a_row() {
+        let mut processes = Processes::default();
+        for _ in 0..2 {
+            for _ in 1..SILENT_ROUNDS {
+                assert!(processes.hear("one", false));
+            }
+            assert!(processes.hear("one", true), "counted anew from here");
+        }
+        let rounds: Vec<bool> = (0..SILENT_ROUNDS + 1)
+            .map(|_| processes.hear("one", false))
+            .collect();
+        assert_eq!(
+            rounds,
+            [true, true, false, true],
+            "its successor has as long"
+        );
+        assert!(processes.hear("other", false), "each by itself");
+    }
 
     #[test]
     fn the_kernel_is_asked_first_and_refusals_say_why() {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::apply::{Ground, open_socket};
 use crate::bridges::Bridges;
 use crate::cluster::Cluster;
+use crate::encryption::Processes;
 use crate::netlink::entry::{self, Names};
 use crate::netlink::link;
 use crate::netlink::socket::Socket;
@@ -24,14 +24,11 @@ use crate::sockets::{self, Connections};
 use crate::view::{NsKey, Route};
 use crate::{Capabilities, EncryptionChoice, KernelError, Namespaces, NetError, Netns, Report};
 
-/// How this daemon's data plane is set up. All nodes of a cluster agree on
-/// `data_port`.
+/// How this daemon's data plane is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostConfig {
     /// The daemon's runtime directory; namespaces are pinned under `netns` in it.
     pub run_dir: PathBuf,
-    /// UDP port of VXLAN.
-    pub data_port: u16,
     /// Where gateway legs get their addresses; the first one is the gateway.
     /// It is local to the node and must not overlap what its tasks want to reach.
     pub gateway_subnet: Ipv4Net,
@@ -52,12 +49,11 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
-    /// Defaults: port 4789, 172.18.0.0/16, fd73:6b65:7000::/64, tag 0x5a, encryption by
+    /// Defaults: 172.18.0.0/16, fd73:6b65:7000::/64, tag 0x5a, encryption by
     /// what there is, this very program.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Self {
             run_dir: run_dir.into(),
-            data_port: 4789,
             gateway_subnet: Ipv4Net::new_assert(Ipv4Addr::new(172, 18, 0, 0), 16),
             gateway_subnet6: Ipv6Net::new_assert(
                 Ipv6Addr::new(0xfd73, 0x6b65, 0x7000, 0, 0, 0, 0, 0),
@@ -121,8 +117,7 @@ pub struct Host {
     pub(crate) ports: Mutex<Ports>,
     pub(crate) relay: Mutex<Relay>,
     pub(crate) passage: Mutex<Passage>,
-    /// Processes of tunnels that we started, to be waited for.
-    pub(crate) tunnels: Mutex<Vec<Child>>,
+    pub(crate) tunnels: Mutex<Processes>,
     capabilities: OnceLock<Capabilities>,
 }
 

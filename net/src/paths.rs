@@ -20,8 +20,12 @@ const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 /// Bytes that say which probe it is.
 const TOKEN: usize = 8;
-/// Probes on their way at the same time.
+/// Nodes that one network is tried towards.
 const PROBES_MAX: usize = 4096;
+/// Nodes that are asked before answers are taken again.
+const BATCH: usize = 32;
+/// Bytes of answers that may wait: of one batch from every node, and of strangers.
+const BUFFER: libc::c_int = 4 << 20;
 
 /// A way from this node to another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +74,12 @@ impl Host {
                 // The network is being taken down, or not up yet.
                 continue;
             };
-            for (node, address) in ground.peers.iter().take(PROBES_MAX) {
+            // Grounds that are asked already go on answering meanwhile.
+            sockets.push((ground.network.clone(), socket));
+            for (count, (node, address)) in ground.peers.iter().take(PROBES_MAX).enumerate() {
+                if count % BATCH == 0 {
+                    take(&sockets, tag, &mut heard);
+                }
                 let path = Path {
                     network: ground.network.clone(),
                     node: *node,
@@ -81,16 +90,13 @@ impl Host {
                         true => (ground.mtu as usize).saturating_sub(HEADERS).max(TOKEN),
                         false => TOKEN,
                     };
+                    let message = request(tag, *node, is_full, length);
                     // One that cannot be sent is one that does not come back.
-                    let _ = send(
-                        &socket,
-                        *address,
-                        scope,
-                        &request(tag, *node, is_full, length),
-                    );
+                    if let Some((_, socket)) = sockets.last() {
+                        let _ = send(socket, *address, scope, &message);
+                    }
                 }
             }
-            sockets.push((ground.network, socket));
         }
         collect(&sockets, tag, Instant::now() + patience, &mut heard);
         Ok(heard)
@@ -170,10 +176,27 @@ fn open(device: &str) -> io::Result<(OwnedFd, u32)> {
             bytes.len() as libc::socklen_t,
         )
     };
-    match bound {
-        0 => Ok((socket, index)),
-        _ => Err(io::Error::last_os_error()),
+    if bound != 0 {
+        return Err(io::Error::last_os_error());
     }
+    // Beyond what the system allows everybody, if we may; as much as there is, if not.
+    let size = BUFFER;
+    for option in [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF] {
+        // SAFETY: pointer and length are those of `size`.
+        let set = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const size).cast(),
+                size_of_val(&size) as libc::socklen_t,
+            )
+        };
+        if set == 0 {
+            break;
+        }
+    }
+    Ok((socket, index))
 }
 
 /// An echo request; the kernel fills in its checksum.
@@ -243,10 +266,11 @@ fn collect(
     until: Instant,
     heard: &mut BTreeMap<Path, Heard>,
 ) {
-    let mut missing = heard.len() * 2;
-    while missing > 0 {
+    loop {
+        take(sockets, tag, heard);
+        let is_complete = heard.values().all(|heard| heard.small && heard.full);
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if is_complete || left.is_zero() {
             return;
         }
         let mut polled: Vec<libc::pollfd> = sockets
@@ -263,22 +287,23 @@ fn collect(
         if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             return;
         }
-        for (network, socket) in sockets {
-            while let Some((node, is_full)) = receive(socket, tag) {
-                let path = Path {
-                    network: network.clone(),
-                    node,
-                };
-                let Some(heard) = heard.get_mut(&path) else {
-                    continue;
-                };
-                let seen = match is_full {
-                    true => &mut heard.full,
-                    false => &mut heard.small,
-                };
-                if !mem::replace(seen, true) {
-                    missing -= 1;
-                }
+    }
+}
+
+/// Takes the answers that have come.
+fn take(sockets: &[(String, OwnedFd)], tag: u16, heard: &mut BTreeMap<Path, Heard>) {
+    for (network, socket) in sockets {
+        while let Some((node, is_full)) = receive(socket, tag) {
+            let path = Path {
+                network: network.clone(),
+                node,
+            };
+            let Some(heard) = heard.get_mut(&path) else {
+                continue;
+            };
+            match is_full {
+                true => heard.full = true,
+                false => heard.small = true,
             }
         }
     }

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -190,13 +192,19 @@ impl Relay {
 
     /// Replaces the plan, if it is another one.
     fn tell(&self, plan: &Plan) -> Result<(), NetError> {
+        // Whoever can open the lock can hold it, and then there is no relay.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .and_then(|()| fs::set_permissions(&self.directory, Permissions::from_mode(0o700)))
+            .map_err(|source| failed("create", &self.directory, source))?;
         let (path, next) = (self.directory.join(PLAN), self.directory.join("plan.next"));
         let text = plan.to_string();
         if fs::read_to_string(&path).is_ok_and(|present| present == text) {
             return Ok(());
         }
-        fs::create_dir_all(&self.directory)
-            .and_then(|()| fs::write(&next, text))
+        fs::write(&next, text)
             .and_then(|()| fs::rename(&next, &path))
             .map_err(|source| failed("write", &path, source))
     }
@@ -219,7 +227,7 @@ impl Relay {
             let Some(pid) = holder(&self.directory) else {
                 break;
             };
-            // SAFETY: plain integers. The process is the relay: it holds the lock.
+            // SAFETY: plain integers. The process is the relay of this directory.
             unsafe { libc::kill(pid, signal) };
             let deadline = Instant::now() + END;
             while holder(&self.directory).is_some() && Instant::now() < deadline {
@@ -235,15 +243,30 @@ impl Relay {
     }
 }
 
-/// The process that holds a directory's lock.
+/// The relay that holds a directory's lock.
 fn holder(directory: &Path) -> Option<i32> {
     let path = directory.join(LOCK);
     let lock = File::open(&path).ok()?;
     match lock.try_lock() {
         // Given back with the file.
         Ok(()) => None,
-        Err(_) => fs::read_to_string(&path).ok()?.parse().ok(),
+        Err(_) => {
+            let pid = fs::read_to_string(&path).ok()?.parse().ok()?;
+            is_relay(pid, directory).then_some(pid)
+        }
     }
+}
+
+/// Whether a process is the relay of this directory: the number in the file may be
+/// somebody else's by now. Its program may have been replaced since; its words stay.
+fn is_relay(pid: i32, directory: &Path) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let wanted = [
+        b"skep",
+        b"relay".as_slice(),
+        directory.as_os_str().as_bytes(),
+    ];
+    words.strip_suffix(b"\0") == Some(&wanted.join(&0u8))
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> NetError {
@@ -257,6 +280,47 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> NetError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_relay_of_the_directory_is_taken_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        // A shell with the words of a relay, of which the first names its script.
+        fs::write(path.join("relay"), "read line").unwrap();
+        let mut child = Command::new("/bin/sh")
+            .arg0("skep")
+            .arg("relay")
+            .arg(path)
+            .current_dir(path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id() as i32;
+        let lock = File::create(path.join(LOCK)).unwrap();
+        fs::write(path.join(LOCK), pid.to_string()).unwrap();
+        assert_eq!(holder(path), None, "nobody holds it");
+        lock.lock().unwrap();
+        assert_eq!(holder(path), Some(pid));
+        assert!(!is_relay(pid, Path::new("/elsewhere")));
+        // The number is another's by now: this very process's.
+        fs::write(path.join(LOCK), std::process::id().to_string()).unwrap();
+        assert_eq!(holder(path), None);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!is_relay(pid, path));
+    }
+
+    #[test]
+    fn what_the_relay_is_told_is_for_root_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let relay = Relay::new(&HostConfig::new(place.path()));
+        let mode = || fs::metadata(&relay.directory).unwrap().permissions().mode() & 0o777;
+        relay.tell(&Plan::default()).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&relay.directory, Permissions::from_mode(0o755)).unwrap();
+        relay.tell(&Plan::default()).unwrap();
+        assert_eq!(mode(), 0o700, "one made before as well");
+    }
 
     #[test]
     fn plans_are_read_as_they_were_written() {

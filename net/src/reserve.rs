@@ -1,6 +1,6 @@
 //! The node's published ports are its own, or told to be somebody else's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
@@ -30,7 +30,12 @@ impl Host {
             host_ip: at.ip,
             host_port: at.port,
         };
-        let held = |served: &Served| -> Vec<At> {
+        let at = |held: &BoundPort| At {
+            proto: held.proto,
+            port: held.host_port,
+            ip: held.host_ip,
+        };
+        let held = |served: &Served| -> BTreeSet<At> {
             let held = served.ports.iter();
             held.filter(|(_, answer)| !answer.source.is_relayed())
                 .map(|(at, _)| *at)
@@ -40,14 +45,13 @@ impl Host {
         let mut guard = lock(&self.ports);
         // A guard stays with its thread; what it guards may be lent to another.
         let table = &mut *guard;
-        table.retain(MESH_OWNER, |held| {
-            wanted.iter().any(|at| bound(at) == *held)
-        });
+        table.retain(MESH_OWNER, |held| wanted.contains(&at(held)));
+        let present: BTreeSet<At> = table.of(MESH_OWNER).iter().map(at).collect();
         let refused = self.ground.root.run(|| {
             let mut refused: BTreeMap<At, Refused> = BTreeMap::new();
-            for at in &wanted {
+            for at in wanted.difference(&present) {
                 // IPv4 comes first; a number is served on both families or none.
-                if at.ip.is_unspecified() && refused.keys().any(|other| other.is_twin(at)) {
+                if at.twins().any(|twin| refused.contains_key(&twin)) {
                     continue;
                 }
                 match table.hold(MESH_OWNER, &bound(at)) {
@@ -65,11 +69,10 @@ impl Host {
             report.fail("published ports", error);
             BTreeMap::new()
         });
-        for at in refused.keys() {
-            served
-                .ports
-                .retain(|other, _| other != at && !other.is_twin(at));
-        }
+        served.ports.retain(|at, _| {
+            let mut alike = at.twins().chain([*at]);
+            !alike.any(|at| refused.contains_key(&at))
+        });
         let doubled = std::mem::take(&mut served.doubled).into_iter();
         let doubled = doubled.map(|at| (at, Refused::Held));
         for (at, why) in refused.into_iter().chain(doubled) {
@@ -89,7 +92,7 @@ impl Host {
             report.fail(format!("port {at}"), error);
         }
         let kept = held(&served);
-        table.retain(MESH_OWNER, |held| kept.iter().any(|at| bound(at) == *held));
+        table.retain(MESH_OWNER, |held| kept.contains(&at(held)));
         drop(guard);
         self.relay(desired, &served, report);
         served
@@ -106,8 +109,8 @@ impl Host {
             Err(error) => report.fail("relay", error),
             Ok(refused) => {
                 let all_of_it = |at: &At| {
-                    let twin = refused.keys().any(|other| other < at && other.is_twin(at));
-                    !twin
+                    let mut twins = at.twins().filter(|twin| twin < at);
+                    !twins.any(|twin| refused.contains_key(&twin))
                 };
                 for (at, reason) in refused.iter().filter(|(at, _)| all_of_it(at)) {
                     let (port, proto) = (at.port, at.proto);

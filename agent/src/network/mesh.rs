@@ -156,6 +156,7 @@ mod tests {
         let node = skep_net::LocalNode {
             index: 1,
             vtep: "10.0.0.1".parse().unwrap(),
+            data_port: 4789,
             ingress: None,
             ingress_vni: 4096,
             ingress_mtu: 1450,

@@ -1,11 +1,13 @@
 //! Replaces the keys of encrypted networks without losing a frame.
 //!
 //! Two generations live side by side. First every node makes a new key and tells its public half;
-//! when every node knows all of them, frames move over to the new generation; when every node has
-//! followed that, the old one goes. A node that follows slowly is waited for, and until then all
-//! goes on as before; one that is down is not waited for: it takes part again when it is back.
+//! that all have is noted, and when every node has followed the note, and so knows all of them,
+//! frames move over to the new generation; when every node has followed that, the old one goes. A
+//! node that follows slowly is waited for, and until then all goes on as before; one that is down
+//! is not waited for: it takes part again when it is back.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use skep_model::encryption::KeyRing;
@@ -28,6 +30,19 @@ fn ready(snapshot: &Snapshot) -> impl Iterator<Item = &Node> {
         .filter(|node| node.status.state == NodeState::Ready)
 }
 
+/// The newest keys that are told of, those of nodes that are down included, as a digest: nodes
+/// change in many other ways, which nobody has to follow. Never zero.
+fn told(snapshot: &Snapshot, ring: &KeyRing) -> u64 {
+    let mut digest = DefaultHasher::new();
+    for node in snapshot.nodes() {
+        let encryption = &node.description.encryption;
+        if let Some(key) = encryption.key(ring.newest).filter(|_| encryption.is_able()) {
+            (node.id.as_str(), &key.public_key, key.port).hash(&mut digest);
+        }
+    }
+    digest.finish().max(1)
+}
+
 /// The version of the state that all nodes must follow before the keys can go a step further; 0
 /// when nothing waits for them.
 pub fn awaited(snapshot: &Snapshot) -> u64 {
@@ -35,12 +50,8 @@ pub fn awaited(snapshot: &Snapshot) -> u64 {
         return 0;
     };
     let ring = cluster.data_keys;
-    if ring.newest > ring.used {
-        // What was last told of any key.
-        let told = ready(snapshot).filter(|node| node.description.encryption.is_able());
-        return told.map(|node| node.version.index).max().unwrap_or(0);
-    }
-    match ring.is_settled() {
+    let is_next_told = ring.newest == ring.used || ring.told == told(snapshot, &ring);
+    match ring.is_settled() || !is_next_told {
         true => 0,
         false => cluster.version.index,
     }
@@ -77,7 +88,7 @@ fn next(
     };
     if !has_encrypted(snapshot) {
         // Nobody holds a key: the next ones are new in any case.
-        (ring.oldest, ring.used) = (ring.newest, ring.newest);
+        (ring.oldest, ring.used, ring.told) = (ring.newest, ring.newest, 0);
         return (ring != cluster.data_keys).then_some(ring);
     }
     if ring.changed_at.is_zero() {
@@ -88,15 +99,23 @@ fn next(
         ring.begin(now);
         return due.then_some(ring);
     }
-    let awaited = awaited(snapshot);
-    let followed = |node: &Node| networks.get(&node.id).is_some_and(|at| *at >= awaited);
     let has_newest = |node: &Node| {
         let encryption = &node.description.encryption;
         !encryption.is_able() || encryption.key(ring.newest).is_some()
     };
-    if !ready(snapshot).all(|node| has_newest(node) && followed(node)) {
+    if !ready(snapshot).all(has_newest) {
         return None;
     }
+    let told = told(snapshot, &ring);
+    if ring.newest > ring.used && ring.told != told {
+        return Some(KeyRing { told, ..ring });
+    }
+    let awaited = awaited(snapshot);
+    let followed = |node: &Node| networks.get(&node.id).is_some_and(|at| *at >= awaited);
+    if !ready(snapshot).all(followed) {
+        return None;
+    }
+    ring.told = 0;
     if ring.newest > ring.used {
         ring.used = ring.newest;
     } else {

@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use skep_model::encryption::{DataKey, EncryptionMethod, KeyRing};
+use skep_model::node::NodeDescription;
 use skep_model::{ControlRequest, Kind, NetworkSpec, NodeId, NodeState};
 use skep_reconcile::{DATA_KEY_LIFE, advance_keys, awaited_by_keys, describe_node};
 use support::{Cluster, cluster};
@@ -159,7 +160,10 @@ fn keys_move_on_only_when_every_ready_node_has_followed() {
     says(&mut cluster, "n0", true, &[0, 1]);
     assert_eq!(advance(&mut cluster, all), (0, 0, 1), "n1 has none");
     says(&mut cluster, "n1", true, &[0, 1]);
+    assert_eq!(awaited_by_keys(&cluster.view()), 0);
+    assert_eq!(advance(&mut cluster, all), (0, 0, 1), "it is noted first");
     let told = awaited_by_keys(&cluster.view());
+    assert!(told > 0);
     assert_eq!(advance(&mut cluster, [told, told - 1]), (0, 0, 1));
     assert_eq!(advance(&mut cluster, [told, told]), (0, 1, 1));
     assert_eq!(advance(&mut cluster, [told, told]), (0, 1, 1));
@@ -176,6 +180,7 @@ fn a_node_that_is_down_or_cannot_encrypt_holds_nothing_up() {
     cluster.now = cluster.now.plus(DATA_KEY_LIFE);
     assert_eq!(advance(&mut cluster, [0, 0]), (0, 0, 1), "it is time");
     says(&mut cluster, "n0", true, &[0, 1]);
+    assert_eq!(advance(&mut cluster, [0, 0]), (0, 0, 1), "noted");
     let told = awaited_by_keys(&cluster.view());
     assert_eq!(
         advance(&mut cluster, [told, 0]),
@@ -184,6 +189,35 @@ fn a_node_that_is_down_or_cannot_encrypt_holds_nothing_up() {
     );
     cluster.heard("n1", NodeState::Down);
     assert_eq!(advance(&mut cluster, [told, 0]), (0, 1, 1));
+}
+
+#[test]
+fn only_keys_are_waited_for_and_a_key_that_is_made_anew_is() {
+    let mut cluster = with_keys();
+    cluster.now = cluster.now.plus(DATA_KEY_LIFE);
+    assert_eq!(advance(&mut cluster, [0, 0]), (0, 0, 1));
+    for node in ["n0", "n1"] {
+        says(&mut cluster, node, true, &[0, 1]);
+    }
+    assert_eq!(advance(&mut cluster, [0, 0]), (0, 0, 1));
+    let told = awaited_by_keys(&cluster.view());
+    let describe = |cluster: &mut Cluster, change: fn(&mut NodeDescription)| {
+        let (view, id) = (cluster.view(), NodeId::new("n1"));
+        let mut description = view.node(&id).unwrap().description.clone();
+        change(&mut description);
+        let commit = describe_node(&view, &id, description, cluster.now);
+        cluster.apply(&commit.expect("it is another one"));
+    };
+    describe(&mut cluster, |says| says.hostname.push_str("-renamed"));
+    assert_eq!(awaited_by_keys(&cluster.view()), told);
+    describe(&mut cluster, |says| {
+        says.encryption.keys[1].public_key = "another".into();
+    });
+    assert_eq!(advance(&mut cluster, [told, told]), (0, 0, 1));
+    let again = awaited_by_keys(&cluster.view());
+    assert!(again > told);
+    assert_eq!(advance(&mut cluster, [told, again]), (0, 0, 1));
+    assert_eq!(advance(&mut cluster, [again, again]), (0, 1, 1));
 }
 
 #[test]

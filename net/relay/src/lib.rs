@@ -4,16 +4,19 @@ mod header;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use skep_net::relay::{LOCK, PLAN, Plan, Port, REFUSED};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -28,6 +31,14 @@ const CONNECT: Duration = Duration::from_secs(5);
 const TRIES_MAX: usize = 4;
 /// Connections at once: each has two descriptors.
 const CONNECTIONS_MAX: usize = 16_384;
+/// After how long without a word the other side is asked whether it is still there, how
+/// often, and how many times in vain.
+const SILENCE: Duration = Duration::from_secs(60);
+const ASK: Duration = Duration::from_secs(15);
+const ASKS_MAX: u32 = 8;
+/// How long what was sent may go without being taken: a side that is gone, or one that has
+/// stopped reading, gives its place back. Long, since downloads are paused by people.
+const UNTAKEN: Duration = Duration::from_secs(5 * 60);
 /// Connections that wait to be accepted, of one port.
 const BACKLOG: u32 = 1024;
 
@@ -60,12 +71,7 @@ pub async fn run(directory: &Path) -> io::Result<()> {
     lock.set_len(0)?;
     write!(lock, "{}", std::process::id())?;
 
-    let relay = Arc::new(Relay {
-        plan: Mutex::default(),
-        path: directory.join(PLAN),
-        turn: AtomicUsize::new(0),
-        room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-    });
+    let relay = Arc::new(Relay::new(directory));
     let mut doors: BTreeMap<SocketAddr, Door> = BTreeMap::new();
     loop {
         let plan = relay.look();
@@ -95,7 +101,8 @@ pub async fn run(directory: &Path) -> io::Result<()> {
         }
         let idle = relay.room.available_permits() == CONNECTIONS_MAX;
         if plan.ports.is_empty() && idle {
-            return Ok(());
+            // Nobody is to take its number for this process.
+            return lock.set_len(0);
         }
         sleep(LOOK).await;
     }
@@ -116,28 +123,69 @@ fn reason(error: &io::Error) -> String {
 
 /// What all connections share.
 struct Relay {
-    /// The plan and when its file was written; none before the first look.
-    plan: Mutex<(Option<SystemTime>, Arc<Plan>)>,
-    path: std::path::PathBuf,
+    /// The plan and the file it was read from; none before the first look.
+    plan: Mutex<(Option<Stamp>, Arc<Plan>)>,
+    path: PathBuf,
     /// Whose turn it is: counts connections.
     turn: AtomicUsize,
     room: Arc<Semaphore>,
 }
 
 impl Relay {
-    /// The plan as it is now. One that cannot be read is an empty one.
+    fn new(directory: &Path) -> Self {
+        Self {
+            plan: Mutex::default(),
+            path: directory.join(PLAN),
+            turn: AtomicUsize::new(0),
+            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        }
+    }
+
+    /// The plan as it is now: an empty one when its file is gone, the one known before
+    /// when it cannot be read this time.
     fn look(&self) -> Arc<Plan> {
         let mut known = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = fs::metadata(&self.path)
-            .and_then(|meta| meta.modified())
-            .ok();
-        if written.is_none() {
-            *known = (None, Arc::default());
-        } else if written != known.0 {
-            let text = fs::read_to_string(&self.path).unwrap_or_default();
-            *known = (written, Arc::new(Plan::parse(&text)));
+        match self.read(known.0) {
+            Ok(None) => {}
+            Ok(Some((stamp, plan))) => *known = (Some(stamp), Arc::new(plan)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                *known = (None, Arc::default());
+            }
+            Err(_) => {}
         }
         Arc::clone(&known.1)
+    }
+
+    /// The plan and its stamp, if it is another one than the known one.
+    fn read(&self, known: Option<Stamp>) -> io::Result<Option<(Stamp, Plan)>> {
+        if known == Some(Stamp::of(&fs::metadata(&self.path)?)) {
+            return Ok(None);
+        }
+        let mut file = fs::File::open(&self.path)?;
+        // Of what is read, which may be a later one.
+        let stamp = Stamp::of(&file.metadata()?);
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(Some((stamp, Plan::parse(&text))))
+    }
+}
+
+/// By which one plan's file is told from the next: the clock is too coarse for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    /// Seconds and nanoseconds.
+    written: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            inode: meta.ino(),
+            length: meta.len(),
+            written: (meta.mtime(), meta.mtime_nsec()),
+        }
     }
 }
 
@@ -226,8 +274,8 @@ async fn serve(
         let Ok(Ok(mut task)) = timeout(CONNECT, connect(own, backend)).await else {
             continue;
         };
-        client.set_nodelay(true)?;
-        task.set_nodelay(true)?;
+        set_up(&client)?;
+        set_up(&task)?;
         task.write_all(&header::header(port.version, from, to))
             .await?;
         copy_bidirectional(&mut client, &mut task).await?;
@@ -237,6 +285,18 @@ async fn serve(
     client.set_zero_linger()
 }
 
+/// What both sides of a connection have: nothing waits, and who is gone is noticed.
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENCE)
+        .with_interval(ASK)
+        .with_retries(ASKS_MAX);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNTAKEN))
+}
+
 /// Connects as the node: by its address in the ingress network.
 async fn connect(own: Option<&IpAddr>, backend: SocketAddr) -> io::Result<TcpStream> {
     let socket = match backend {
@@ -244,6 +304,9 @@ async fn connect(own: Option<&IpAddr>, backend: SocketAddr) -> io::Result<TcpStr
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     if let Some(own) = own {
+        // The port is chosen when it is known whom it is for: as many connections to each
+        // task as there are ports, and not to all together.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(SocketAddr::new(*own, 0))?;
     }
     socket.connect(backend).await
@@ -282,6 +345,49 @@ mod tests {
         let next = directory.join("next");
         fs::write(&next, plan.to_string()).unwrap();
         fs::rename(next, directory.join(PLAN)).unwrap();
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_once_is_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let (relay, path) = (Relay::new(directory.path()), directory.path().join(PLAN));
+        let plan = |ip: &str| Plan {
+            from: vec![ip.parse().unwrap()],
+            ..Plan::default()
+        };
+        assert_eq!(*relay.look(), Plan::default());
+        write(directory.path(), &plan("10.0.0.1"));
+        assert_eq!(*relay.look(), plan("10.0.0.1"));
+        // Reading it fails, looking at it does not.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(*relay.look(), plan("10.0.0.1"));
+        fs::remove_dir(&path).unwrap();
+        write(directory.path(), &plan("10.0.0.2"));
+        assert_eq!(*relay.look(), plan("10.0.0.2"), "it is not remembered");
+        // As long, and as old: another file all the same.
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        write(directory.path(), &plan("10.0.0.3"));
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(written).unwrap();
+        assert_eq!(*relay.look(), plan("10.0.0.3"));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(*relay.look(), Plan::default());
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_is_noticed() {
+        let task = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let own = Ipv4Addr::new(127, 0, 0, 2).into();
+        let stream = connect(Some(&own), task.local_addr().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip(), own);
+        set_up(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), SILENCE);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNTAKEN));
     }
 
     #[tokio::test]

@@ -67,6 +67,9 @@ pub struct LocalNode {
     pub index: u16,
     /// The address VXLAN frames leave from and arrive at (data-path address).
     pub vtep: IpAddr,
+    /// UDP port of VXLAN, the same on all nodes of the cluster.
+    #[serde(default = "data_port")]
+    pub data_port: u16,
     /// This node's addresses in the ingress network; `None`: no routing mesh.
     pub ingress: Option<IngressAddresses>,
     /// VXLAN network identifier of the ingress network.
@@ -79,6 +82,11 @@ pub struct LocalNode {
     /// see it as a client.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+}
+
+/// What VXLAN was given (RFC 7348 §8).
+fn data_port() -> u16 {
+    4789
 }
 
 fn first_vni() -> u32 {

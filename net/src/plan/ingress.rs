@@ -24,7 +24,7 @@ pub(super) fn device(
     let kind = LinkKind::Vxlan {
         vni: state.node.ingress_vni,
         local: tunnel::ingress_local(state),
-        port: config.data_port,
+        port: state.node.data_port,
         proxy: false,
     };
     let link = Link {

@@ -98,7 +98,7 @@ fn mesh(config: &HostConfig, state: &HostState, served: &Served) -> Table {
     table.chain(Chain::base(
         "out-raw",
         Hook::filter_output(BEFORE_RAW),
-        vec![vxlan(config).notrack()],
+        vec![vxlan(state).notrack()],
     ));
     table.chain(Chain::base(
         "pre-mangle",
@@ -146,10 +146,10 @@ fn snat_mark(config: &HostConfig) -> u32 {
 }
 
 /// Frames of any overlay.
-fn vxlan(config: &HostConfig) -> Rule {
+fn vxlan(state: &HostState) -> Rule {
     Rule::new()
         .protocol(Proto::Udp)
-        .destination_port(config.data_port)
+        .destination_port(state.node.data_port)
 }
 
 /// Sets that know the nodes.
@@ -211,7 +211,7 @@ fn tasks(table: &mut Table, state: &HostState) {
 
 fn pre_raw(config: &HostConfig, state: &HostState) -> Vec<Rule> {
     // Frames are not authenticated: only nodes may send any.
-    let stranger = |ip, set| vxlan(config).source_in(ip, set, false).drop();
+    let stranger = |ip, set| vxlan(state).source_in(ip, set, false).drop();
     let mut rules = vec![stranger(Ip::V4, "vtep4"), stranger(Ip::V6, "vtep6")];
     if state.node.ingress.is_some() {
         rules.push(
@@ -220,7 +220,7 @@ fn pre_raw(config: &HostConfig, state: &HostState) -> Vec<Rule> {
                 .zone_by_source_mac("zone"),
         );
     }
-    rules.push(vxlan(config).notrack());
+    rules.push(vxlan(state).notrack());
     // The price of route_localnet.
     let loopback = IpNet::V4(Ipv4Net::new_assert([127, 0, 0, 0].into(), 8));
     rules.push(Rule::new().not_interface(In, "lo").to(loopback).drop());

@@ -25,17 +25,36 @@ pub(crate) struct At {
 }
 
 impl At {
-    fn overlaps(&self, other: &Self) -> bool {
-        let alike = (self.proto, self.port, self.ip.is_ipv4())
-            == (other.proto, other.port, other.ip.is_ipv4());
-        alike && (self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified())
+    /// Whether one of the known ones answers where this one would.
+    fn overlaps(self, known: &BTreeSet<Self>) -> bool {
+        // The first of its family.
+        let all = Self {
+            ip: unspecified(self.ip),
+            ..self
+        };
+        if self != all {
+            return known.contains(&self) || known.contains(&all);
+        }
+        let last = Self {
+            ip: match self.ip {
+                IpAddr::V4(_) => Ipv4Addr::BROADCAST.into(),
+                IpAddr::V6(_) => Ipv6Addr::from(u128::MAX).into(),
+            },
+            ..self
+        };
+        known.range(all..=last).next().is_some()
     }
 
-    /// Whether it is the same port of the other family, both on all addresses.
-    pub fn is_twin(&self, other: &Self) -> bool {
-        (self.proto, self.port) == (other.proto, other.port)
-            && self.ip.is_unspecified()
-            && other.ip.is_unspecified()
+    /// The same port on all addresses of either family, if this one is such a port.
+    pub fn twins(self) -> impl Iterator<Item = Self> {
+        let all = [
+            Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ];
+        let is_one = self.ip.is_unspecified();
+        all.into_iter()
+            .filter(move |_| is_one)
+            .map(move |ip| Self { ip, ..self })
     }
 
     /// Chains cannot be named by addresses; their digits do.
@@ -91,6 +110,7 @@ impl Served {
     /// the addresses of this node's interfaces.
     pub fn of(state: &HostState, own: &[(String, IpNet)]) -> Self {
         let mut served = Self::default();
+        let mut cluster_wide = BTreeSet::new();
         for port in &state.published {
             for ip in addresses(&port.host, own) {
                 let at = At {
@@ -98,10 +118,11 @@ impl Served {
                     port: port.port,
                     ip,
                 };
-                if served.ports.keys().any(|known| known.overlaps(&at)) {
+                if at.overlaps(&cluster_wide) {
                     served.doubled.insert(at);
                     continue;
                 }
+                cluster_wide.insert(at);
                 let answer = Answer {
                     backends: alike(ip, port.backends.iter().copied()),
                     source: port.source,
@@ -109,7 +130,6 @@ impl Served {
                 served.ports.insert(at, answer);
             }
         }
-        let cluster_wide: Vec<At> = served.ports.keys().copied().collect();
         for leg in state
             .sandboxes
             .iter()
@@ -122,7 +142,7 @@ impl Served {
                         port: port.published,
                         ip,
                     };
-                    if cluster_wide.iter().any(|known| known.overlaps(&at)) {
+                    if at.overlaps(&cluster_wide) {
                         continue;
                     }
                     let reached = task::reached_at(leg).into_iter();
@@ -284,4 +304,59 @@ pub(super) fn refuse() -> Vec<Rule> {
         .into_iter()
         .flat_map(|empty| [empty().protocol(Proto::Tcp).reset(), empty().unreachable()])
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16, ip: &str) -> At {
+        At {
+            proto: Proto::Tcp,
+            port,
+            ip: ip.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn all_addresses_of_a_family_overlap_each_of_them() {
+        let known: BTreeSet<At> = [
+            at(80, "10.0.0.1"),
+            at(80, "255.255.255.255"),
+            at(81, "0.0.0.0"),
+            at(82, "::"),
+            at(83, "fd00::1"),
+        ]
+        .into();
+        for (port, ip, overlaps) in [
+            (80, "10.0.0.1", true),
+            (80, "10.0.0.2", false),
+            (80, "0.0.0.0", true),
+            (80, "::", false),
+            (81, "0.0.0.0", true),
+            (81, "10.0.0.1", true),
+            (81, "fd00::1", false),
+            (82, "fd00::1", true),
+            (82, "10.0.0.1", false),
+            (83, "::", true),
+            (83, "0.0.0.0", false),
+            (79, "0.0.0.0", false),
+            (84, "::", false),
+        ] {
+            assert_eq!(at(port, ip).overlaps(&known), overlaps, "{ip} {port}");
+        }
+        let other = At {
+            proto: Proto::Udp,
+            ..at(81, "10.0.0.1")
+        };
+        assert!(!other.overlaps(&known));
+    }
+
+    #[test]
+    fn a_port_on_all_addresses_has_a_twin() {
+        let both = [at(80, "0.0.0.0"), at(80, "::")];
+        assert_eq!(both[0].twins().collect::<Vec<_>>(), both);
+        assert_eq!(both[1].twins().collect::<Vec<_>>(), both);
+        assert_eq!(at(80, "10.0.0.1").twins().count(), 0);
+    }
 }

@@ -18,7 +18,7 @@ use crate::nft::{
     Family, Field, Hook, Rule, Set, Table,
 };
 use crate::view::{Link, LinkKind, Wanted};
-use crate::{HostConfig, NetError, Proto};
+use crate::{NetError, Proto};
 
 /// Where nodes have their addresses inside tunnels: RFC 2544's range, which no
 /// network uses, twice 16 bits: one half for even generations, one for odd ones.
@@ -109,7 +109,7 @@ pub(crate) fn ingress_remote(state: &HostState, peer: &Peer) -> Option<IpAddr> {
 
 /// The table that keeps clear frames of encrypted networks from leaving and from
 /// coming in, whatever becomes of tunnels and forwarding entries.
-pub(crate) fn guard(config: &HostConfig, encryption: &Encryption) -> Option<Table> {
+pub(crate) fn guard(data_port: u16, encryption: &Encryption) -> Option<Table> {
     if encryption.vnis.is_empty() && encryption.tunnels.is_empty() {
         return None;
     }
@@ -120,9 +120,7 @@ pub(crate) fn guard(config: &HostConfig, encryption: &Encryption) -> Option<Tabl
     }
     table.set(vnis);
     let frame = |direction: Direction| {
-        let frame = Rule::new()
-            .protocol(Proto::Udp)
-            .destination_port(config.data_port);
+        let frame = Rule::new().protocol(Proto::Udp).destination_port(data_port);
         TUNNELS
             .iter()
             .fold(frame, |rule, tunnel| rule.not_interface(direction, tunnel))
@@ -243,6 +241,7 @@ mod tests {
         let mut state = HostState::empty(LocalNode {
             index: 1,
             vtep: "10.77.0.1".parse().unwrap(),
+            data_port: 4789,
             ingress: None,
             ingress_vni: crate::names::INGRESS_VNI,
             ingress_mtu: 1450,
@@ -324,11 +323,10 @@ mod tests {
 
     #[test]
     fn the_guard_stays_while_there_is_anything_to_guard() {
-        let config = HostConfig::new("/run");
         let mut encryption = Encryption::default();
-        assert_eq!(guard(&config, &encryption), None);
+        assert_eq!(guard(4789, &encryption), None);
         encryption.vnis = [5000, 4096].into();
-        let table = guard(&config, &encryption).unwrap();
+        let table = guard(4789, &encryption).unwrap();
         let keys: Vec<_> = table.sets[0].elements.keys().cloned().collect();
         assert_eq!(keys, [vec![0, 0x10, 0], vec![0, 0x13, 0x88]]);
         assert_eq!(table.chains.len(), 2);

@@ -552,6 +552,7 @@ fn a_host_without_ip6_does_with_ip4() {
     let node = skep_net::LocalNode {
         index: 1,
         vtep: ip("127.0.0.1"),
+        data_port: 4789,
         ingress: Some(skep_net::IngressAddresses {
             ip4: "10.255.0.1/16".parse().unwrap(),
             ip6: Some("fd5a::1/64".parse().unwrap()),

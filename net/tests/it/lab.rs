@@ -371,6 +371,7 @@ impl Lab {
         let local = LocalNode {
             index: node as u16 + 1,
             vtep: vtep(node),
+            data_port: 4789,
             ingress: self.ingress(node),
             ingress_vni: names::INGRESS_VNI,
             ingress_mtu: mtu - if self.encrypted_ingress { 80 } else { 0 },

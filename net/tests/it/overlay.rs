@@ -355,17 +355,31 @@ fn frames_are_taken_from_nodes_only() {
         .unwrap();
     receiver.set_read_timeout(Some(talk::IMPATIENCE)).unwrap();
     let heard = || receiver.recv(&mut [0; 64]).is_ok();
-    let send = |station: &str| {
+    let send = |station: &str, port: u16| {
         let message = frame(5001, [10, 0, 1, 21], [10, 0, 1, 11]);
         let send = || {
             UdpSocket::bind("0.0.0.0:0")
                 .unwrap()
-                .send_to(&message, "10.77.0.1:4789")
+                .send_to(&message, ("10.77.0.1", port))
         };
         lab.station(station).run(send).unwrap().unwrap();
     };
-    send("cl1");
+    send("cl1", 4789);
     assert!(!heard(), "a stranger's frame");
-    send("B");
+    send("B", 4789);
     assert!(heard(), "a node's frame");
+    // The cluster has another port: all of it goes there.
+    for (index, host) in lab.hosts.iter().enumerate() {
+        let mut state = lab.state(index);
+        state.node.data_port = 5777;
+        host.apply(&state).into_result().unwrap();
+    }
+    send("B", 4789);
+    assert!(!heard(), "at the port of before");
+    send("cl1", 5777);
+    assert!(!heard(), "a stranger's frame");
+    send("B", 5777);
+    assert!(heard(), "a node's frame");
+    talk::serve(&lab.inside("b1"), "b1", 80);
+    talk::tcp(&inside, at("10.0.1.21", 80)).unwrap();
 }

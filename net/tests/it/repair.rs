@@ -251,6 +251,7 @@ fn what_is_not_ours_stays() {
         let node = skep_net::LocalNode {
             index: 1,
             vtep: "127.0.0.1".parse().unwrap(),
+            data_port: 4789,
             ingress: None,
             ingress_vni: skep_net::names::INGRESS_VNI,
             ingress_mtu: 1450,
@@ -426,6 +427,7 @@ fn ten_thousand_endpoints_and_many_services_take_moments() {
     let node = skep_net::LocalNode {
         index: 1,
         vtep: "127.0.0.1".parse().unwrap(),
+        data_port: 4789,
         ingress: None,
         ingress_vni: skep_net::names::INGRESS_VNI,
         ingress_mtu: 1450,
