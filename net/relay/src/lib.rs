@@ -36,9 +36,6 @@ const CONNECTIONS_MAX: usize = 16_384;
 const SILENCE: Duration = Duration::from_secs(60);
 const ASK: Duration = Duration::from_secs(15);
 const ASKS_MAX: u32 = 8;
-/// How long what was sent may go without being taken: a side that is gone, or one that has
-/// stopped reading, gives its place back. Long, since downloads are paused by people.
-const UNTAKEN: Duration = Duration::from_secs(5 * 60);
 /// Connections that wait to be accepted, of one port.
 const BACKLOG: u32 = 1024;
 
@@ -293,8 +290,7 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
         .with_time(SILENCE)
         .with_interval(ASK)
         .with_retries(ASKS_MAX);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(UNTAKEN))
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Connects as the node: by its address in the ingress network.
@@ -387,7 +383,6 @@ mod tests {
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), SILENCE);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNTAKEN));
     }
 
     #[tokio::test]
