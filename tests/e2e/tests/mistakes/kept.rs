@@ -20,8 +20,18 @@ pub fn kept(c: &Cluster) -> BTreeMap<String, Value> {
             let id = object["ID"]
                 .as_str()
                 .or(object["Id"].as_str())
-                .expect("an id");
-            kept.insert(format!("{kind} {id}"), object.clone());
+                .expect("an id")
+                .to_owned();
+            let mut object = object.clone();
+            if kind == "nodes" {
+                // What a node finds of its networks comes and goes by itself: one has left.
+                for path in ["/Version", "/UpdatedAt", "/Description/NetworkProblems"] {
+                    let (parent, key) = path.rsplit_once('/').expect("it begins with one");
+                    let parent = object.pointer_mut(parent).and_then(Value::as_object_mut);
+                    parent.map(|parent| parent.remove(key));
+                }
+            }
+            kept.insert(format!("{kind} {id}"), object);
         }
     }
     kept.insert("swarm".to_owned(), c.get(MANAGER, "/swarm"));
