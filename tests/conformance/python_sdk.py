@@ -1018,12 +1018,24 @@ def swarm(client, daemon):
         job.remove()
         raises(APIError, "", client.services.create, IMAGE, name="-bad")
 
-    def an_attachable_network_is_refused_by_name():
-        # Not here yet, and refused by name.
-        raises(APIError, "network front belongs to the cluster", client.containers.run, IMAGE, "sleep 1000", detach=True, network="front")
+    def a_container_joins_an_attachable_network():
+        container = client.containers.run(IMAGE, "sleep 1000", detach=True, network="front")
+        container.reload()
+        address = container.attrs["NetworkSettings"]["Networks"]["front"]["IPAddress"]
+        assert address.startswith("10.86.0."), address
+        container.remove(force=True)
 
     def leave():
-        client.networks.get("front").remove()
+        def gone():
+            try:
+                client.networks.get("front").remove()
+            except APIError as error:
+                assert "is in use by container" in str(error), error
+                return False
+            return True
+
+        # The container's place is given back a moment after it has gone.
+        until(gone, 10, "the network is free")
         client.secrets.get("sec").remove()
         client.configs.get("con").remove()
         raises(APIError, "You are attempting to leave the swarm on a node that is participating as a manager", client.swarm.leave)
