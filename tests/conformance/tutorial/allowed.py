@@ -8,6 +8,7 @@ ALLOWED = [
     ("skep", "version *", "Client.*", "another client"),
     ("skep", "info *", "ClientInfo.*", "another client"),
     ("skep", "*build --help", "output", "ours takes some flags of docker's other builder as well"),
+    ("skep", "network --help", "output", "ours checks networks as well"),
     ("skep", "info *", "NFd", "a number of its own"),
     ("dockerd", "*version*", "*", "another server"),
     ("dockerd", "*info*", "*Version", "another server"),

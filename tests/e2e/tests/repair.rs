@@ -198,6 +198,7 @@ fn the_network_is_kept() {
     checks.check("everything goes on with daemons dead", || {
         for node in ["n2", "n1"] {
             c.kill(node);
+            clients.all_is_well();
             for _ in 0..5 {
                 clients
                     .ask()
