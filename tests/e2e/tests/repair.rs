@@ -196,7 +196,7 @@ fn the_network_is_kept() {
         clients.all_is_well();
     });
     checks.check("everything goes on with daemons dead", || {
-        for node in ["n2", "n1"] {
+        for node in ["n2", "n3"] {
             c.kill(node);
             clients.all_is_well();
             for _ in 0..5 {

@@ -208,7 +208,13 @@ fn without_additions(text: &str) -> String {
             ("", &["Role", "Index", "IngressAddresses"][..]),
             (
                 "/Description",
-                &["DataPathAddr", "DataPathMtu", "Encryption"],
+                &[
+                    "Addresses",
+                    "DataPathAddr",
+                    "DataPathMtu",
+                    "Encryption",
+                    "NetworkProblems",
+                ],
             ),
             ("/Status", &["Since"]),
             ("/ManagerStatus", &["RaftId"]),
