@@ -8,9 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use ipnet::IpNet;
+use nix::fcntl::{Flock, FlockArg};
 use skep_api::{About, ApiState, Cluster, Listener};
 use skep_engine::Engine;
 use skep_net::{Host, HostConfig};
@@ -55,6 +57,10 @@ enum DaemonError {
     #[error("cannot start")]
     Start(#[source] io::Error),
 }
+
+/// How long another daemon may take to be gone, and between two looks.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs `skep daemon`; `args` begins with the program's name.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -140,7 +146,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
     for directory in [&args.data_root, &args.exec_root] {
         make_private(directory)?;
     }
-    let _only_one = only_one(&args.data_root)?;
+    let _only_one = only_one(&args.data_root, LOCK_WAIT)?;
     let mut host_config = HostConfig::new(args.exec_root.clone());
     // This program, whatever its file is called by then.
     host_config.relay = Some("/proc/self/exe".into());
@@ -231,10 +237,11 @@ fn make_private(directory: &Path) -> Result<(), DaemonError> {
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711)).map_err(fail)
 }
 
-/// Holds the data root for this daemon alone.
-fn only_one(data_root: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, DaemonError> {
+/// Holds the data root for this daemon alone. One that was just killed has it until the last of its
+/// threads is out of the kernel.
+fn only_one(data_root: &Path, wait: Duration) -> Result<Flock<std::fs::File>, DaemonError> {
     let path = data_root.join("daemon.lock");
-    let file = std::fs::OpenOptions::new()
+    let mut file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
@@ -243,11 +250,21 @@ fn only_one(data_root: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, Daemon
             path: path.clone(),
             source,
         })?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| {
-        DaemonError::InUse {
-            path: data_root.to_owned(),
+    let deadline = Instant::now() + wait;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, _)) if Instant::now() < deadline => {
+                file = back;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(_) => {
+                return Err(DaemonError::InUse {
+                    path: data_root.to_owned(),
+                });
+            }
         }
-    })
+    }
 }
 
 fn hostname() -> String {
@@ -337,5 +354,24 @@ async fn wait_for_signal() -> io::Result<()> {
             _ = int.recv() => return Ok(()),
             _ = hangup.recv() => (),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_root_is_had_by_one_and_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let first = only_one(root.path(), Duration::ZERO).unwrap();
+        let refused = only_one(root.path(), Duration::from_millis(20)).unwrap_err();
+        assert!(matches!(refused, DaemonError::InUse { path } if path == root.path()));
+        let goes = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(first);
+        });
+        only_one(root.path(), Duration::from_secs(60)).unwrap();
+        goes.join().unwrap();
     }
 }
