@@ -37,6 +37,13 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Whether a firewall table was not as it should be.
+    pub fn changed_tables(&self) -> bool {
+        self.changes
+            .iter()
+            .any(|change| change.starts_with(nft::CHANGED_TABLE))
+    }
+
     pub fn absorb(&mut self, other: Self) {
         self.changes.extend(other.changes);
         self.failures.extend(other.failures);

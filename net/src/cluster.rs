@@ -88,11 +88,12 @@ impl Host {
         // The root first: its table guards the overlays' frames.
         let served = self.reserve(desired, &mut report);
         let root = mesh::root(&self.config, desired, &served);
-        absorb(
-            &mut report,
-            "mesh",
-            self.reconcile_ends(&NsKey::Root, &root, Scope::Mesh),
-        );
+        let outcome = self.reconcile_ends(&NsKey::Root, &root, Scope::Mesh);
+        let mut repaired = Repaired {
+            mesh: outcome.changed_tables(),
+            ..Repaired::default()
+        };
+        absorb(&mut report, "mesh", outcome);
 
         let mut local = overlay::by_network(&desired.sandboxes);
         for wanted in overlays {
@@ -114,11 +115,15 @@ impl Host {
         }
         for sandbox in &desired.sandboxes {
             let object = format!("sandbox {}", sandbox.id);
-            absorb(&mut report, &object, self.inside(sandbox));
+            let outcome = self.inside(sandbox);
+            if outcome.changed_tables() {
+                repaired.tasks.insert(sandbox.netns.clone());
+            }
+            absorb(&mut report, &object, outcome);
         }
 
         self.let_through(passage::of_cluster(), &mut report);
-        let stale = self.stale_flows(&mut cluster, desired, &served);
+        let stale = self.stale_flows(&mut cluster, desired, &served, &repaired);
         cluster.state = Some(desired.clone());
         (report, stale)
     }
@@ -343,6 +348,7 @@ impl Host {
         cluster: &mut Cluster,
         desired: &HostState,
         served: &Served,
+        repaired: &Repaired,
     ) -> StaleFlows {
         let first = cluster.state.is_none();
         let mut stale = StaleFlows::default();
@@ -350,6 +356,7 @@ impl Host {
         for sandbox in &desired.sandboxes {
             let targets = TaskTargets::of(desired, sandbox);
             let lost = match cluster.tasks.get(&sandbox.netns) {
+                Some(before) if *before == targets => repaired.tasks.contains(&sandbox.netns),
                 Some(before) => targets.lost_something(before),
                 None => first,
             };
@@ -362,11 +369,12 @@ impl Host {
 
         let subnets = mesh::gateway_subnets(&self.config);
         let targets = MeshTargets::of(subnets, desired, served);
-        if cluster
-            .mesh
-            .as_ref()
-            .is_none_or(|before| targets.changed_for_flows(before))
-        {
+        let lost = match &cluster.mesh {
+            Some(before) if *before == targets => repaired.mesh,
+            Some(before) => targets.changed_for_flows(before),
+            None => true,
+        };
+        if lost {
             stale.mesh = Some(targets.clone());
         }
         cluster.mesh = Some(targets);
@@ -437,6 +445,15 @@ impl Host {
             })?
         })
     }
+}
+
+/// Where tables had to be changed. If nothing else was to change, others had broken them, and what
+/// began meanwhile has gone by them since.
+#[derive(Default)]
+struct Repaired {
+    mesh: bool,
+    /// By namespace.
+    tasks: BTreeSet<String>,
 }
 
 /// Task and overlay namespaces; those of plain containers (`c-`) are the engine's.

@@ -14,6 +14,7 @@ use crate::Proto;
 use crate::desired::cluster::{HostState, IngressAddresses, TaskSandbox};
 use crate::netlink::conntrack::Flow;
 use crate::plan::published::Served;
+use crate::plan::services::{RESOLVER, RESOLVER_PORT};
 
 /// Where to look for flows that have outlived what they lead to, and how to tell them.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +99,11 @@ impl TaskTargets {
     }
 
     pub fn is_stale(&self, flow: &Flow) -> bool {
+        if flow.protocol == Proto::Udp.number() && !flow.is_redirected {
+            // From while the tables were missing: nobody is there.
+            return self.services.contains_key(&flow.to)
+                || (flow.to, flow.to_port) == (RESOLVER, RESOLVER_PORT);
+        }
         let ours = flow.is_redirected
             && flow.to != flow.answered_by
             && self.subnets.iter().any(|net| net.contains(&flow.to));
@@ -248,6 +254,19 @@ mod tests {
         assert!(!none.is_stale(&flow(Proto::Tcp, "10.0.1.2", "10.0.1.5")));
         assert!(!none.is_stale(&flow(Proto::Udp, "8.8.8.8", "10.0.1.5")));
         assert!(!none.is_stale(&flow(Proto::Udp, "10.0.1.9", "10.0.1.9")));
+    }
+
+    #[test]
+    fn datagrams_that_went_by_missing_tables_are_cut() {
+        let all = targets(&["10.0.1.5"], &["10.0.1.5"]);
+        assert!(all.is_stale(&flow(Proto::Udp, "10.0.1.2", "10.0.1.2")));
+        assert!(!all.is_stale(&flow(Proto::Tcp, "10.0.1.2", "10.0.1.2")));
+        let asked = |port| {
+            let at = (RESOLVER, port);
+            Flow::sample(Proto::Udp.number(), at, at)
+        };
+        assert!(all.is_stale(&asked(53)));
+        assert!(!all.is_stale(&asked(54)));
     }
 
     #[test]

@@ -62,6 +62,9 @@ impl Op<'_> {
     }
 }
 
+/// How the report of a table that was made or changed begins.
+pub(crate) const CHANGED_TABLE: &str = "change table ";
+
 /// Makes the wanted tables as they should be and deletes those that are `ours`
 /// and not wanted. Every table is tried; the first failure is returned after
 /// that. Returns what was changed.
@@ -78,7 +81,9 @@ pub(crate) fn reconcile(
             .iter()
             .any(|(family, name)| (*family, name) == (table.family, &table.name));
         match reconcile_table(socket, table, exists) {
-            Ok(true) => changes.push(format!("change table `{} {}`", table.family, table.name)),
+            Ok(true) => {
+                changes.push(format!("{CHANGED_TABLE}`{} {}`", table.family, table.name));
+            }
             Ok(false) => {}
             Err(error) => {
                 failure.get_or_insert(error);

@@ -12,7 +12,7 @@ mod rule;
 mod seen;
 mod table;
 
-pub(crate) use change::reconcile;
+pub(crate) use change::{CHANGED_TABLE, reconcile};
 pub(crate) use foreign::{Opened, closed, let_through, take_back};
 pub(crate) use rule::{CT_ESTABLISHED, CT_NEW, CT_RELATED, Direction, Ip, Rule, Turn};
 pub(crate) use table::{Bytes, Chain, Family, Field, Hook, Set, Table};

@@ -14,7 +14,9 @@ use crate::{Proto, plan};
 const CHAINS_MAX: usize = 2000;
 
 /// The address containers ask names at.
-const RESOLVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
+/// Where containers ask for names.
+pub(crate) const RESOLVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
+pub(crate) const RESOLVER_PORT: u16 = 53;
 
 /// The table that spreads connections to service addresses over their backends.
 /// `seed` (the namespace's name) decides where the round robin begins, so that
@@ -123,12 +125,12 @@ fn chain_name(vip: IpAddr) -> String {
 
 /// The table that leads queries to the resolver's own ports.
 pub(crate) fn resolver(udp: u16, tcp: u16) -> Table {
-    let mut table = Table::new(Family::Ip, DNS_TABLE);
+    let mut table = Table::new(Family::Inet, DNS_TABLE);
     let rule = |proto, port| {
         Rule::new()
             .to(plan::host_prefix(RESOLVER))
             .protocol(proto)
-            .destination_port(53)
+            .destination_port(RESOLVER_PORT)
             .dnat(RESOLVER, port)
     };
     let rules = vec![rule(Proto::Udp, udp), rule(Proto::Tcp, tcp)];

@@ -50,6 +50,8 @@ pub struct Task {
     pub open_ports: Vec<(Proto, u16)>,
     pub host_ports: Vec<HostPort>,
     pub services: Vec<Vip>,
+    /// Where its resolver listens, UDP and TCP.
+    pub dns_ports: Option<(u16, u16)>,
 }
 
 impl Task {
@@ -63,6 +65,7 @@ impl Task {
             open_ports: Vec::new(),
             host_ports: Vec::new(),
             services: Vec::new(),
+            dns_ports: None,
         }
     }
 
@@ -121,7 +124,7 @@ impl Task {
                 host_ports: self.host_ports.clone(),
             }),
             services: self.services.clone(),
-            dns_ports: None,
+            dns_ports: self.dns_ports,
         }
     }
 }

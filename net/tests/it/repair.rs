@@ -177,6 +177,41 @@ fn whatever_is_broken_is_repaired() {
 }
 
 #[test]
+fn datagrams_that_went_past_missing_tables_are_led_again() {
+    if !can_run() {
+        return;
+    }
+    let mut lab = cluster();
+    lab.task("a1").dns_ports = Some((5301, 5301));
+    lab.apply();
+    let inside = lab.inside("a1");
+    talk::serve(&lab.inside("b1"), "b1", 80);
+    talk::serve_on(&inside, "resolver", at("127.0.0.11", 5301));
+    let open = |to, from| talk::Datagrams::open(&inside, to, from).unwrap();
+    let [service, resolver] = [
+        open(at("10.0.1.2", 80), 4001),
+        open(at("127.0.0.11", 53), 4002),
+    ];
+    for table in ["sk-svc", "sk-dns"] {
+        let listed = run(&inside, "nft", &["list", "table", "inet", table]);
+        let Some(listed) = listed else {
+            eprintln!("skipped: nft is not installed");
+            return;
+        };
+        assert!(listed.contains("chain nat-out"), "{listed}");
+        run(&inside, "nft", &["delete", "table", "inet", table]);
+    }
+    assert!(service.ask().is_err());
+    assert!(resolver.ask().is_err());
+    let report = lab.hosts[0].apply(&lab.state(0));
+    assert!(report.is_complete(), "{report:?}");
+    // The same sockets: what the kernel remembers of them is the way past the tables.
+    assert_eq!(service.ask().unwrap().name, "b1");
+    assert_eq!(resolver.ask().unwrap().name, "resolver");
+    assert!(lab.hosts[0].apply(&lab.state(0)).is_noop());
+}
+
+#[test]
 fn nothing_is_left_when_all_is_taken_away() {
     if !can_run() {
         return;
