@@ -15,7 +15,7 @@ use crate::guard::Guard;
 use crate::http::{self, Answer, PAGE_TIMEOUT};
 use crate::needs;
 use crate::run::{Ran, TIMEOUT, run, words};
-use crate::wait::{eventually, holds, secs};
+use crate::wait::{eventually, holds, patient, secs};
 
 /// Clusters live here, under short names: paths of unix sockets are at most 107 bytes long.
 const PLACE: &str = "/tmp";
@@ -395,7 +395,7 @@ impl Cluster {
         let interface = format!("skd{a:02x}{b:02x}{c:02x}");
         loop {
             let left = self.before.remains(&self.root, &interface);
-            if left.is_empty() || began.elapsed() > SETTLE {
+            if left.is_empty() || began.elapsed() > patient(SETTLE) {
                 remains.extend(left);
                 return remains;
             }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::Cluster;
 use crate::run::Ran;
+use crate::wait::patient;
 
 /// Ages tick between one client and the other; a few more looks find both at the same age.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ impl Cluster {
             if view(&docker.out) == view(&skep.out) && docker.err == ours(&skep.err) {
                 return docker.out;
             }
-            if began.elapsed() > WITHIN {
+            if began.elapsed() > patient(WITHIN) {
                 panic!("{}", difference(&docker, &skep, &view));
             }
         }

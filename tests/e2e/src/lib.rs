@@ -24,4 +24,4 @@ pub mod wait;
 pub use checks::Checks;
 pub use cluster::Cluster;
 pub use run::Ran;
-pub use wait::{eventually, secs};
+pub use wait::{eventually, patient, secs};

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use skep_e2e::load::Load;
 use skep_e2e::wait::holds;
-use skep_e2e::{Checks, Cluster, eventually, needs, secs};
+use skep_e2e::{Checks, Cluster, eventually, needs, patient, secs};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const PORT: u16 = 8080;
@@ -144,7 +144,7 @@ fn a_worker_dies_or_is_cut_off() {
             let moved = running.len() == 6 && running.iter().all(|task| task.node != "n3");
             holds(moved, shown).map(|()| running)
         });
-        assert!(cut_at.elapsed() < MOVED, "{:?}", cut_at.elapsed());
+        assert!(cut_at.elapsed() < patient(MOVED), "{:?}", cut_at.elapsed());
         assert_eq!(c.node_state("n1", "n3"), Ok("down".into()));
         // The rest of the cluster serves without loss; the lost node's tasks are in no balancer.
         let load = visitors(c, &["n1", "n2"]);

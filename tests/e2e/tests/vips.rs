@@ -12,7 +12,7 @@ use skep_e2e::steady::Steady;
 use skep_e2e::talk::{self, Connection, Heard};
 use skep_e2e::tasks::Task;
 use skep_e2e::wait::holds;
-use skep_e2e::{Checks, Cluster, eventually, secs};
+use skep_e2e::{Checks, Cluster, eventually, patient, secs};
 
 /// Where the servers listen that the tests put into tasks.
 const PORT: u16 = 5000;
@@ -157,7 +157,7 @@ fn virtual_addresses() {
                 let error = talk::udp(&client, at(*vip)).expect_err("nobody is there");
                 // What is refused on the way out is not permitted to a datagram's sender.
                 assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
-                assert!(asked.elapsed() < secs(1), "{:?}", asked.elapsed());
+                assert!(asked.elapsed() < patient(secs(1)), "{:?}", asked.elapsed());
             }
             let wanted: Vec<String> = vips.iter().map(IpAddr::to_string).collect();
             assert_eq!(dns::addresses(&client, "web"), wanted);
@@ -268,12 +268,12 @@ fn virtual_addresses() {
                 // The server's socket is the test's: it may answer until the namespace is taken down.
                 let error = loop {
                     match connection.ask() {
-                        Ok(_) => assert!(ended.elapsed() < secs(5), "it still answers"),
+                        Ok(_) => assert!(ended.elapsed() < patient(secs(5)), "it still answers"),
                         Err(error) => break error,
                     }
                 };
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-                assert!(ended.elapsed() < secs(5), "{:?}", ended.elapsed());
+                assert!(ended.elapsed() < patient(secs(5)), "{:?}", ended.elapsed());
             }
             c.remove_service("n1", "frail");
         },

@@ -28,7 +28,7 @@ pub fn wrong_tokens(c: &Cluster) {
         let began = Instant::now();
         c.both_fail(STRANGER, &line, text);
         assert!(
-            began.elapsed() < secs(20),
+            began.elapsed() < skep_e2e::patient(secs(20)),
             "both clients took {:?}",
             began.elapsed()
         );
