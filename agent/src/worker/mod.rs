@@ -41,8 +41,8 @@ pub struct Worker {
     /// Namespaces that exist or are being made, with the choices for them.
     sandboxes: Mutex<BTreeMap<TaskId, SandboxChoice>>,
     /// Held while the host's network is changed, so that a whole comparison never takes down a
-    /// namespace that is just being made.
-    network: tokio::sync::Mutex<()>,
+    /// namespace that is just being made. Says whether it has been given up for good.
+    network: Arc<tokio::sync::Mutex<bool>>,
     network_changed: Notify,
     /// What is wrong with this node's networks: ways to other nodes, and what could not be made.
     problems: watch::Sender<Problems>,
@@ -85,7 +85,7 @@ impl Worker {
             assigned: watch::Sender::new(Arc::new(Assigned::default())),
             manager: watch::Sender::new(None),
             sandboxes: Mutex::default(),
-            network: tokio::sync::Mutex::default(),
+            network: Arc::default(),
             network_changed: Notify::new(),
             problems: watch::Sender::default(),
             cutter,

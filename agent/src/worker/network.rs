@@ -88,28 +88,63 @@ impl Worker {
         }
     }
 
-    pub(super) async fn apply_network(self: &Arc<Self>) {
-        let _changing = self.network.lock().await;
-        let assigned = self.assigned();
-        let sandboxes = lock(&self.sandboxes).clone();
-        let guests = self.present_guests();
-        let state = network::host_state(&assigned, &sandboxes, &guests, self.underlay_mtu);
-        let Some(mut state) = state else {
-            return;
+    /// Changes the host's network, alone and away from the runtime's threads. What has begun is
+    /// finished, also when nobody waits for it any more.
+    pub(super) async fn change_network<T, E>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<NetError> + Send + 'static,
+    {
+        let not_possible = |reason: String| {
+            E::from(NetError::Invalid {
+                object: "the host's network".to_owned(),
+                reason,
+            })
         };
-        let version = assigned.version;
+        let turn = Arc::clone(&self.network).lock_owned().await;
+        if *turn {
+            return Err(not_possible("this node has left its cluster".to_owned()));
+        }
         let worker = Arc::clone(self);
-        let began = std::time::Instant::now();
-        let report = tokio::task::spawn_blocking(move || {
+        let changed = tokio::task::spawn_blocking(move || {
+            let outcome = change(&worker);
+            drop(turn);
+            outcome
+        });
+        changed
+            .await
+            .unwrap_or_else(|error| Err(not_possible(error.to_string())))
+    }
+
+    /// Leaves the host's network to others, for good: nothing of it is changed afterwards.
+    pub async fn give_up_network(&self) {
+        *self.network.lock().await = true;
+    }
+
+    pub(super) async fn apply_network(self: &Arc<Self>) {
+        let followed = self.change_network(|worker| {
+            let assigned = worker.assigned();
+            let sandboxes = lock(&worker.sandboxes).clone();
+            let guests = worker.present_guests();
+            let mtu = worker.underlay_mtu;
+            let state = network::host_state(&assigned, &sandboxes, &guests, mtu);
+            let Some(mut state) = state else {
+                return Ok(None);
+            };
+            let version = assigned.version;
+            let began = std::time::Instant::now();
             worker.write_zones(&assigned);
-            let (host, mtu) = (&worker.host, worker.underlay_mtu);
-            state.encryption = worker.keys.follow(host, &assigned, mtu);
-            worker.host.follow(&state)
-        })
-        .await;
-        debug!(version, sandboxes = sandboxes.len(), took = ?began.elapsed(), "network followed");
-        match report {
-            Ok((report, stale)) => {
+            state.encryption = worker.keys.follow(&worker.host, &assigned, mtu);
+            let (report, stale) = worker.host.follow(&state);
+            debug!(version, sandboxes = sandboxes.len(), took = ?began.elapsed(), "network followed");
+            Ok::<_, NetError>(Some((version, report, stale)))
+        });
+        match followed.await {
+            Ok(None) => (),
+            Ok(Some((version, report, stale))) => {
                 for change in &report.changes {
                     debug!(change, "network");
                 }
@@ -148,22 +183,17 @@ impl Worker {
         if is_encrypted {
             self.apply_network().await;
         }
-        let _changing = self.network.lock().await;
-        let (worker, guest, assigned) = (Arc::clone(self), guest.clone(), self.assigned());
-        let wired = tokio::task::spawn_blocking(move || {
+        let guest = guest.clone();
+        let wired = self.change_network(move |worker| {
+            let assigned = worker.assigned();
             worker.write_zones(&assigned);
             let sandbox = network::guest::sandbox(&guest, &assigned);
             let overlays = network::guest::overlays_of(&guest, &assigned);
             worker.host.prepare_sandbox(&sandbox, &overlays).map(drop)
-        })
-        .await;
+        });
+        let wired = wired.await;
         self.network_changed.notify_one();
-        wired.unwrap_or_else(|error| {
-            Err(NetError::Invalid {
-                object: "sandbox".to_owned(),
-                reason: error.to_string(),
-            })
-        })
+        wired
     }
 
     /// Has the host's network compared soon.

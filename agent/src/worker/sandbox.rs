@@ -51,30 +51,26 @@ impl Worker {
         if is_encrypted {
             self.apply_network().await;
         }
-        let _changing = self.network.lock().await;
+        let task = Arc::clone(task);
+        let made = self.change_network(move |worker| worker.make_sandbox(&task));
+        let made = made.await;
+        self.network_changed.notify_one();
+        made
+    }
+
+    fn make_sandbox(&self, task: &Task) -> Result<(), SandboxError> {
         let assigned = self.assigned();
         let choice = self.choose(task, &assigned)?;
         self.keep_choice(&task.id, &choice);
         lock(&self.sandboxes).insert(task.id.clone(), choice.clone());
-        let (worker, made_for) = (Arc::clone(self), Arc::clone(task));
-        let made = tokio::task::spawn_blocking(move || {
-            worker.write_zones(&assigned);
-            let sandbox = network::sandbox(&made_for, &choice, &assigned);
-            let overlays = network::overlays_of(&made_for, &assigned);
-            worker.host.prepare_sandbox(&sandbox, &overlays).map(drop)
-        })
-        .await;
-        let outcome = made.unwrap_or_else(|error| {
-            Err(NetError::Invalid {
-                object: "sandbox".to_owned(),
-                reason: error.to_string(),
-            })
-        });
-        if outcome.is_err() {
+        self.write_zones(&assigned);
+        let sandbox = network::sandbox(task, &choice, &assigned);
+        let overlays = network::overlays_of(task, &assigned);
+        let made = self.host.prepare_sandbox(&sandbox, &overlays);
+        if made.is_err() {
             lock(&self.sandboxes).remove(&task.id);
         }
-        self.network_changed.notify_one();
-        Ok(outcome?)
+        Ok(made.map(drop)?)
     }
 
     fn choose(&self, task: &Task, assigned: &Assigned) -> Result<SandboxChoice, SandboxError> {
@@ -138,16 +134,9 @@ impl Worker {
             choice.clone()
         };
         self.keep_choice(task, &choice);
-        let (worker, netns) = (Arc::clone(self), self.netns_path(task));
-        let _changing = self.network.lock().await;
-        tokio::task::spawn_blocking(move || worker.host.redirect_dns(&netns, ports.0, ports.1))
+        let netns = self.netns_path(task);
+        self.change_network(move |worker| worker.host.redirect_dns(&netns, ports.0, ports.1))
             .await
-            .unwrap_or_else(|error| {
-                Err(NetError::Invalid {
-                    object: "resolver".to_owned(),
-                    reason: error.to_string(),
-                })
-            })
     }
 
     /// Takes a task's namespace down. Unknown is fine.
@@ -155,17 +144,14 @@ impl Worker {
         if !self.has_sandbox(task) {
             return Ok(());
         }
-        let _changing = self.network.lock().await;
-        let (worker, netns) = (Arc::clone(self), names::task_netns(task.as_str()));
-        tokio::task::spawn_blocking(move || worker.host.remove_sandbox(&netns))
-            .await
-            .unwrap_or_else(|error| {
-                Err(NetError::Invalid {
-                    object: "sandbox".to_owned(),
-                    reason: error.to_string(),
-                })
-            })?;
-        lock(&self.sandboxes).remove(task);
+        let task = task.clone();
+        self.change_network(move |worker| {
+            let netns = names::task_netns(task.as_str());
+            worker.host.remove_sandbox(&netns)?;
+            lock(&worker.sandboxes).remove(&task);
+            Ok::<_, NetError>(())
+        })
+        .await?;
         self.network_changed.notify_one();
         Ok(())
     }

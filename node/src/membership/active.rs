@@ -656,6 +656,8 @@ impl Active {
 
     /// Takes down what the cluster's networks left on this host.
     pub async fn remove_networks(&self) {
+        // Work that was under way when it was stopped would bring them back.
+        self.worker.give_up_network().await;
         let host = Arc::clone(&self.around.host);
         let removed = tokio::task::spawn_blocking(move || host.remove_cluster()).await;
         match removed {
