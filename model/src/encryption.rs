@@ -47,6 +47,14 @@ impl NodeEncryption {
         self.method != EncryptionMethod::None
     }
 
+    /// Why tasks on encrypted networks may not run on the node.
+    pub fn why_not(&self) -> &str {
+        match self.reason.as_str() {
+            "" => "it does not say that it can",
+            reason => reason,
+        }
+    }
+
     /// The key of one generation.
     pub fn key(&self, generation: u64) -> Option<&DataKey> {
         self.keys.iter().find(|key| key.generation == generation)

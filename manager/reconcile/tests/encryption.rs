@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use skep_model::encryption::{DataKey, EncryptionMethod, KeyRing};
 use skep_model::node::NodeDescription;
-use skep_model::{ControlRequest, Kind, NetworkSpec, NodeId, NodeState};
+use skep_model::{ControlRequest, GuestContainer, Kind, NetworkSpec, NodeId, NodeState, Timestamp};
+use skep_reconcile::audit::audit;
 use skep_reconcile::{DATA_KEY_LIFE, advance_keys, awaited_by_keys, describe_node};
 use support::{Cluster, cluster};
 
@@ -236,5 +237,61 @@ fn without_encrypted_networks_there_is_nothing_to_replace() {
     assert_eq!(
         refusal,
         "no network is encrypted: there are no keys to replace"
+    );
+}
+
+#[test]
+fn keys_that_are_replaced_for_long_are_found_with_the_nodes_that_hold_them_up() {
+    let mut cluster = with_keys();
+    cluster.now = cluster.now.plus(DATA_KEY_LIFE);
+    assert_eq!(advance(&mut cluster, [0, 0]), (0, 0, 1));
+    says(&mut cluster, "n0", true, &[0, 1]);
+    let found = |cluster: &Cluster, settled: Timestamp| {
+        let findings = audit(&cluster.view(), settled).findings;
+        let keys = findings.into_iter().map(|one| one.message);
+        keys.filter(|text| text.starts_with("keys "))
+            .collect::<Vec<_>>()
+    };
+    let began = cluster.now;
+    assert!(found(&cluster, Timestamp(began.0 - 1)).is_empty());
+    let [lagging] = found(&cluster, began).try_into().unwrap();
+    assert!(
+        lagging.ends_with("these nodes have no new key: n1"),
+        "{lagging}"
+    );
+    says(&mut cluster, "n1", true, &[0, 1]);
+    let [following] = found(&cluster, began).try_into().unwrap();
+    assert!(
+        following.ends_with("packets follow them yet"),
+        "{following}"
+    );
+}
+
+#[test]
+fn a_container_of_a_node_that_cannot_encrypt_gets_no_place() {
+    let mut cluster = cluster(2);
+    says(&mut cluster, "n0", true, &[]);
+    says(&mut cluster, "n1", false, &[]);
+    let ControlRequest::CreateNetwork { mut spec } = network("secret", Some("")) else {
+        unreachable!()
+    };
+    spec.attachable = true;
+    cluster.ask(ControlRequest::CreateNetwork { spec }).unwrap();
+    cluster.settle();
+    let attach = |node: &str| ControlRequest::Attach {
+        node: node.into(),
+        network: "secret".into(),
+        container: Box::new(GuestContainer {
+            id: node.into(),
+            ..GuestContainer::default()
+        }),
+        addresses: Vec::new(),
+    };
+    cluster.ask(attach("n0")).unwrap();
+    let error = cluster.ask(attach("n1")).unwrap_err();
+    assert_eq!(error.kind, Kind::FailedPrecondition);
+    assert_eq!(
+        error.message,
+        "network secret is encrypted, and node n1 cannot encrypt: switched off"
     );
 }

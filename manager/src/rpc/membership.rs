@@ -172,6 +172,19 @@ async fn leave(core: &Arc<Core>, node: &NodeId) -> Result<(), Status> {
     };
     submit::submit(core, request, true).await.map_err(status)?;
     record(core, node, NodeRole::Worker, None).await?;
+    // Plain containers lose the networks of the cluster that their host leaves.
+    let places: Vec<ControlRequest> = snapshot
+        .attachments()
+        .filter(|place| place.node_id == *node)
+        .map(|place| ControlRequest::Detach {
+            node: node.clone(),
+            network: place.network_id.clone(),
+            container: place.container.id.clone(),
+        })
+        .collect();
+    for request in places {
+        submit::submit(core, request, true).await.map_err(status)?;
+    }
     core.liveness
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -53,14 +53,28 @@ impl Door<'_> {
         wanted: &[IpAddr],
     ) -> Result<AttachmentId, ControlError> {
         check_container(container, wanted)?;
-        if self.tx.node(node).is_none() {
+        let Some(host) = self.tx.node(node) else {
             return Err(ControlError::not_found(format!("node {node} not found")));
-        }
+        };
+        let (hostname, encryption) = (
+            host.description.hostname.clone(),
+            host.description.encryption.clone(),
+        );
         let network = self
             .tx
             .find::<Network>(network.as_str())
             .map_err(not_found)?;
         check_attachable(network)?;
+        if network.spec.is_encrypted() && !encryption.is_able() {
+            return Err(ControlError::new(
+                Kind::FailedPrecondition,
+                format!(
+                    "network {} is encrypted, and node {hostname} cannot encrypt: {}",
+                    network.spec.name,
+                    encryption.why_not()
+                ),
+            ));
+        }
         let network = network.id.clone();
         if let Some(present) = self.place_of(node, &network, &container.id) {
             let mut place = present;

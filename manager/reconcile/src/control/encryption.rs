@@ -44,10 +44,7 @@ impl Door<'_> {
         let mut reasons: Vec<String> = ready()
             .take(NAMED_MAX)
             .map(|node| {
-                let reason = match node.description.encryption.reason.as_str() {
-                    "" => "it does not say that it can",
-                    reason => reason,
-                };
+                let reason = node.description.encryption.why_not();
                 format!("{}: {reason}", node.description.hostname)
             })
             .collect();
