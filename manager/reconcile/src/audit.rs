@@ -10,6 +10,8 @@ use skep_plan::allocate::PortsInUse;
 use skep_plan::allocate::subnets::overlap;
 use skep_store::Snapshot;
 
+use crate::data_keys;
+
 /// Everything that is wrong. Tasks of removed services that have not stopped although nothing has
 /// changed about them since `settled` count as leaks.
 pub fn audit(snapshot: &Snapshot, settled: Timestamp) -> NetworkAudit {
@@ -23,6 +25,7 @@ pub fn audit(snapshot: &Snapshot, settled: Timestamp) -> NetworkAudit {
     looking.networks();
     looking.ports();
     looking.nodes();
+    looking.keys(settled);
     let mut findings = looking.findings;
     findings.sort();
     findings.dedup();
@@ -226,6 +229,29 @@ impl Looking<'_> {
                 });
             }
         }
+    }
+}
+
+impl Looking<'_> {
+    /// Keys that are being replaced since before `settled`, and who holds that up.
+    fn keys(&mut self, settled: Timestamp) {
+        let ring = match self.snapshot.cluster() {
+            Some(cluster) => cluster.data_keys,
+            None => return,
+        };
+        if ring.is_settled() || ring.changed_at > settled {
+            return;
+        }
+        let lagging: Vec<String> = data_keys::without_newest(self.snapshot, &ring)
+            .map(|node| node.description.hostname.clone())
+            .collect();
+        let who = match lagging.is_empty() {
+            true => "not every node's packets follow them yet".to_owned(),
+            false => format!("these nodes have no new key: {}", lagging.join(", ")),
+        };
+        let since = ring.changed_at;
+        let message = format!("keys of encrypted networks are being replaced since {since}: {who}");
+        self.find(FindingKind::Node, "", message);
     }
 }
 

@@ -30,6 +30,18 @@ fn ready(snapshot: &Snapshot) -> impl Iterator<Item = &Node> {
         .filter(|node| node.status.state == NodeState::Ready)
 }
 
+/// Ready nodes that can encrypt and have not told of a key of the newest generation.
+pub(crate) fn without_newest<'a>(
+    snapshot: &'a Snapshot,
+    ring: &KeyRing,
+) -> impl Iterator<Item = &'a Node> {
+    let newest = ring.newest;
+    ready(snapshot).filter(move |node| {
+        let encryption = &node.description.encryption;
+        encryption.is_able() && encryption.key(newest).is_none()
+    })
+}
+
 /// The newest keys that are told of, those of nodes that are down included, as a digest: nodes
 /// change in many other ways, which nobody has to follow. Never zero.
 fn told(snapshot: &Snapshot, ring: &KeyRing) -> u64 {
@@ -99,11 +111,7 @@ fn next(
         ring.begin(now);
         return due.then_some(ring);
     }
-    let has_newest = |node: &Node| {
-        let encryption = &node.description.encryption;
-        !encryption.is_able() || encryption.key(ring.newest).is_some()
-    };
-    if !ready(snapshot).all(has_newest) {
+    if without_newest(snapshot, &ring).next().is_some() {
         return None;
     }
     let told = told(snapshot, &ring);
