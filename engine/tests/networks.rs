@@ -317,6 +317,61 @@ fn containers_find_one_another_by_name() {
 }
 
 #[test]
+fn the_way_out_goes_on_by_another_network() {
+    in_own_network(async |mut bench| {
+        let engine = bench.engine().clone();
+        network(&engine, "first").await;
+        network(&engine, "second").await;
+        let config = with_host(server("first", "moved"), |host| {
+            let binding = PortBinding {
+                host_ip: "127.0.0.1".into(),
+                host_port: "18081".into(),
+            };
+            host.port_bindings = [("80/tcp".to_owned(), Some(vec![binding]))].into();
+        });
+        run(&engine, "web", config).await;
+        assert_eq!(fetch("127.0.0.1:18081").await, "moved");
+        engine
+            .network_connect("second", "web", Default::default())
+            .await
+            .unwrap();
+        let gateway = async |engine: &Engine| {
+            let pid = engine.container_inspect("web", false).await;
+            let path = format!("/proc/{}/net/route", pid.unwrap().state.pid);
+            let routes = std::fs::read_to_string(path).unwrap();
+            let mut words = routes.lines().map(|line| line.split_whitespace());
+            let default = words.find(|line| line.clone().nth(1) == Some("00000000"));
+            let hex = default.and_then(|mut line| line.nth(2)).unwrap_or("0");
+            let bytes = u32::from_str_radix(hex, 16).unwrap().to_le_bytes();
+            std::net::Ipv4Addr::from(bytes).to_string()
+        };
+        let of = async |name| endpoint(&engine, "web", name).await.gateway;
+        assert_eq!(gateway(&engine).await, of("first").await);
+        engine
+            .network_disconnect("first", "web", false)
+            .await
+            .unwrap();
+        assert_eq!(gateway(&engine).await, of("second").await);
+        assert_eq!(fetch("127.0.0.1:18081").await, "moved");
+        let before = engine.container_inspect("web", false).await.unwrap();
+        drop(engine);
+        bench.close().await;
+        bench.open().await;
+        let engine = bench.engine().clone();
+        let after = engine.container_inspect("web", false).await.unwrap();
+        assert_eq!(after.network_settings, before.network_settings);
+        assert_eq!(fetch("127.0.0.1:18081").await, "moved");
+        engine
+            .network_disconnect("second", "web", false)
+            .await
+            .unwrap();
+        assert_eq!(gateway(&engine).await, "0.0.0.0");
+        drop(engine);
+        bench.finish().await;
+    });
+}
+
+#[test]
 fn addresses_are_given_as_asked() {
     in_own_network(async |bench| {
         let engine = bench.engine();

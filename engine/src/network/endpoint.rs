@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use skep_net::{BridgeNetwork, Mac, VlanEndpoint, VlanMode};
+use skep_net::{BridgeEndpoint, BridgeNetwork, Mac, VlanEndpoint, VlanMode};
 
 use super::shared::is_shared;
 use super::zones;
@@ -68,6 +68,29 @@ pub(super) fn gateway_network(
         })
         .max_by(|(a, left), (b, right)| left.gw_priority.cmp(&right.gw_priority).then(b.cmp(a)))
         .map(|(name, _)| name.clone())
+}
+
+/// A container's place on a bridge, as its record has it: without default route and ports. Its
+/// interface is named by `number` in records of before names were kept.
+pub(super) fn bridge_endpoint(
+    record: &ContainerRecord,
+    network: &NetworkInspect,
+    netns: &Path,
+    number: usize,
+) -> BridgeEndpoint {
+    let settings = &record.networks[&network.name];
+    let ifname = record.interfaces.get(&network.name).cloned();
+    BridgeEndpoint {
+        id: settings.endpoint_id.clone(),
+        name: record.name.clone(),
+        network: network.id.clone(),
+        netns: netns.to_owned(),
+        ifname: ifname.unwrap_or_else(|| format!("eth{number}")),
+        addresses: addresses_of(settings),
+        mac: settings.mac_address.parse().ok(),
+        default_route: false,
+        ports: Vec::new(),
+    }
 }
 
 /// An endpoint with its addresses filled in.

@@ -1,12 +1,16 @@
 //! Networks that come to running containers and go from them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use skep_net::BridgeEndpoint;
+
 use super::attach::net_error;
-use super::endpoint::in_order;
+use super::endpoint::{bridge_endpoint, gateway_network, in_order};
+use super::ports;
 use super::shared::is_shared;
-use crate::container::Container;
+use crate::container::{Container, ContainerRecord};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::types::NetworkInspect;
@@ -95,15 +99,67 @@ impl Engine {
                 network.driver
             )));
         }
+        let led_out = self
+            .way_out(&record)
+            .is_some_and(|way| way.name == network.name);
         self.detach_one(container, &network.name, &settings);
         container.change(|inner| inner.record.networks.remove(&network.name).map(drop))?;
         if self.guest(&container.record()).is_none() {
             self.detach_gateway(container);
         }
+        if led_out || record.gateway.is_some() {
+            self.move_way_out(container)?;
+        }
         if !is_shared(network) {
             self.write_zone(network)?;
         }
         self.renew_names(container)
+    }
+
+    /// The network of this host that gives a container its default route.
+    fn way_out(&self, record: &ContainerRecord) -> Option<Arc<NetworkInspect>> {
+        let local = record
+            .networks
+            .iter()
+            .filter(|(name, endpoint)| self.is_local(name, endpoint))
+            .filter_map(|(name, _)| Some((name.clone(), self.networks.exact(name)?)));
+        let local: BTreeMap<_, _> = local.collect();
+        local.get(&gateway_network(record, &local)?).cloned()
+    }
+
+    /// Leads a container that has lost its way out by another of its networks, with what it
+    /// publishes. The lock of the networks' work is held.
+    fn move_way_out(&self, container: &Container) -> Result<()> {
+        let record = container.record();
+        let netns = self.managed_netns(container)?;
+        if record.gateway.is_some() {
+            return Ok(());
+        }
+        match self.way_out(&record) {
+            Some(network) if network.driver == "bridge" => {
+                let endpoint = BridgeEndpoint {
+                    default_route: true,
+                    ports: ports::requests(&record)?,
+                    ..bridge_endpoint(&record, &network, &netns, 0)
+                };
+                let bound = self.net.connect(&endpoint).map_err(net_error)?;
+                self.note_ports(container, &record, &bound)
+            }
+            Some(_) => Ok(()),
+            None if self.has_shared_way_out(&record) => {
+                let ifname = self.free_interface(container, &netns)?;
+                self.attach_gateway(container, &netns, &ifname)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a container is on a shared network that is not internal.
+    fn has_shared_way_out(&self, record: &ContainerRecord) -> bool {
+        record.networks.iter().any(|(name, endpoint)| {
+            let network = self.network_on_record(name, endpoint);
+            !self.is_local(name, endpoint) && network.is_some_and(|network| !network.internal)
+        })
     }
 
     fn managed_netns(&self, container: &Container) -> Result<PathBuf> {

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use skep_net::{BridgeEndpoint, BridgeState};
 
 use super::attach::net_error;
-use super::endpoint::{addresses_of, bridge_of, gateway_network, in_order};
+use super::endpoint::{addresses_of, bridge_endpoint, bridge_of, gateway_network, in_order};
 use super::ports;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -60,22 +60,12 @@ impl Engine {
                 if network.driver == "bridge" && !settings.endpoint_id.is_empty() {
                     let is_gateway = gateway.as_ref() == Some(name);
                     desired.endpoints.push(BridgeEndpoint {
-                        id: settings.endpoint_id.clone(),
-                        name: record.name.clone(),
-                        network: network.id.clone(),
-                        netns: netns.clone(),
-                        ifname: record
-                            .interfaces
-                            .get(name)
-                            .cloned()
-                            .unwrap_or_else(|| format!("eth{number}")),
-                        addresses,
-                        mac: settings.mac_address.parse().ok(),
                         default_route: is_gateway,
                         ports: match is_gateway {
                             true => ports::again(&record.ports),
                             false => Vec::new(),
                         },
+                        ..bridge_endpoint(&record, network, &netns, number)
                     });
                 }
             }
