@@ -9,13 +9,14 @@ use crate::api::Api;
 use crate::services::{self, Subject};
 use crate::table::Table;
 
-struct Cluster {
+pub struct Cluster {
     skep: PathBuf,
     root: PathBuf,
 }
 
 impl Cluster {
-    fn up() -> Result<Self> {
+    /// Three nodes, all managers.
+    pub fn up() -> Result<Self> {
         let here = std::env::current_exe().context("the place of this program")?;
         let skep = here.with_file_name("skep");
         ensure!(
@@ -28,6 +29,28 @@ impl Cluster {
         let subnet = ["--subnet", "10.198.0.0/24", "--log-level", "warn"];
         cluster.dev("up", &[&["--nodes", "3"], &subnet[..]].concat())?;
         Ok(cluster)
+    }
+
+    /// The API of its first node.
+    pub fn api(&self) -> Api {
+        Api {
+            socket: self.root.join("n1/run/skep.sock"),
+            version: "v1.50",
+        }
+    }
+
+    /// Bytes of private memory of each daemon, by node.
+    pub fn memory(&self) -> Result<Vec<(String, u64)>> {
+        let of = |node: &str| {
+            let pid = std::fs::read_to_string(self.root.join(node).join("run/skep.pid"))
+                .with_context(|| format!("the process of {node}"))?;
+            let path = format!("/proc/{}/smaps_rollup", pid.trim());
+            let text = std::fs::read_to_string(&path).context(path)?;
+            let private = text.lines().filter(|line| line.starts_with("Private_"));
+            let kb = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+            Ok((node.to_owned(), kb.sum::<u64>() * 1024))
+        };
+        ["n1", "n2", "n3"].into_iter().map(of).collect()
     }
 
     fn dev(&self, verb: &str, args: &[&str]) -> Result<()> {
@@ -53,10 +76,7 @@ impl Drop for Cluster {
 
 pub fn run(table: &mut Table) -> Result<()> {
     let cluster = Cluster::up()?;
-    let api = Api {
-        socket: cluster.root.join("n1/run/skep.sock"),
-        version: "v1.50",
-    };
+    let api = cluster.api();
     let subject = Subject {
         name: "skep, 3 nodes",
         api: &api,

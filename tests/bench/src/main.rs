@@ -1,5 +1,6 @@
 //! Prints one table of figures, with ratios within the run.
 
+mod agents;
 mod api;
 mod cluster;
 mod dockerd;
@@ -40,6 +41,9 @@ fn main() -> anyhow::Result<()> {
     }
     if runs("host") {
         host::run(&mut table)?;
+    }
+    if runs("agents") {
+        agents::run(&mut table)?;
     }
     if runs("network") {
         network::run(&mut table)?;
