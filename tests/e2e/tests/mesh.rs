@@ -386,8 +386,10 @@ fn published_ports() {
     checks.check("stack files and labels of the docker client ask the same", || {
         let file = "services:\n  web:\n    image: skep/hello:latest\n    ports:\n      - {target: 80, published: 8091, host_ip: 127.0.0.1, x-skep-source: snat}\n";
         c.skep_given("n1", "stack deploy --detach --resolve-image never -c - shop", file.as_bytes()).ok();
-        let port = &c.get("n1", "/services/shop_web")["Endpoint"]["Ports"][0];
-        assert_eq!((&port["HostIP"], &port["Source"]), (&"127.0.0.1".into(), &"snat".into()));
+        eventually("the port is given out as asked", secs(5), || {
+            let port = c.get("n1", "/services/shop_web")["Endpoint"]["Ports"][0].clone();
+            holds(port["HostIP"] == "127.0.0.1" && port["Source"] == "snat", port)
+        });
         c.skep("n1", "stack rm shop").ok();
         if skep_e2e::needs::docker().is_none() {
             println!("skipped: no docker client");
