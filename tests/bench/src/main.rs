@@ -3,6 +3,7 @@
 mod agents;
 mod api;
 mod cluster;
+mod creates;
 mod dockerd;
 mod host;
 mod network;
@@ -41,6 +42,9 @@ fn main() -> anyhow::Result<()> {
     }
     if runs("host") {
         host::run(&mut table)?;
+    }
+    if runs("creates") {
+        creates::run(&mut table)?;
     }
     if runs("agents") {
         agents::run(&mut table)?;
