@@ -12,6 +12,7 @@ use crate::apply::{Ground, open_socket};
 use crate::bridges::Bridges;
 use crate::cluster::Cluster;
 use crate::encryption::Processes;
+use crate::names;
 use crate::netlink::entry::{self, Names};
 use crate::netlink::link;
 use crate::netlink::socket::Socket;
@@ -359,6 +360,19 @@ impl Host {
         })
     }
 
+    /// Of those the ones by which others may know this host: not those of links that we have made,
+    /// which are the same on every node.
+    pub fn outer_addresses(&self) -> Result<Vec<(String, IpNet)>, NetError> {
+        let ours: BTreeSet<String> = self.look(|socket, _| {
+            let ours = link::list(socket)?.into_iter();
+            let ours = ours.filter(|link| is_made_by_us(&link.name, link.alias.as_deref()));
+            Ok(ours.map(|link| link.name).collect())
+        })?;
+        let mut addresses = self.addresses()?;
+        addresses.retain(|(dev, _)| !ours.contains(dev));
+        Ok(addresses)
+    }
+
     /// The address this host would use towards another one, and the MTU of the
     /// interface on the way.
     pub fn route_to(&self, peer: IpAddr) -> Result<(IpAddr, u32), NetError> {
@@ -446,6 +460,14 @@ impl Host {
         }
         lost
     }
+}
+
+/// Whether a link of the root namespace is of our making: the ingress device, tunnels, ends of
+/// containers' links, and bridges, whatever name they were given.
+fn is_made_by_us(name: &str, alias: Option<&str>) -> bool {
+    let named = ["sk-", names::GATEWAY_PREFIX, names::BRIDGE_PORT_PREFIX];
+    named.iter().any(|prefix| name.starts_with(prefix))
+        || alias.is_some_and(|alias| alias.starts_with(names::BRIDGE_ALIAS_PREFIX))
 }
 
 /// Deletes every virtual link of kinds we give to namespaces.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use skep_net::{HostAddress, HostPort, Proto};
+use skep_net::{BridgeNetwork, HostAddress, HostPort, Proto};
 
 use crate::lab::{Lab, Task, at, can_run, ip, overlay};
 use crate::talk::{self, Connection, Datagrams};
@@ -294,6 +294,36 @@ fn a_port_of_the_host_is_not_taken_away() {
         talk::tcp(&client, at("10.77.0.2", 8088)).unwrap().name,
         "web"
     );
+}
+
+#[test]
+fn a_host_is_known_by_no_address_that_we_gave_it() {
+    if !can_run() {
+        return;
+    }
+    let lab = mesh();
+    let host = &lab.hosts[2];
+    host.ensure_bridge(&BridgeNetwork {
+        id: "way-out".into(),
+        bridge: Some("docker_gwbridge".into()),
+        gateways: vec!["172.20.0.1/16".parse().unwrap()],
+        mtu: 1500,
+        internal: false,
+        icc: false,
+        masquerade: true,
+    })
+    .unwrap();
+    let names = |addresses: Vec<(String, ipnet::IpNet)>| -> BTreeSet<String> {
+        addresses.into_iter().map(|(name, _)| name).collect()
+    };
+    let all = names(host.addresses().unwrap());
+    for name in ["docker_gwbridge", "sk-ing", "eth0"] {
+        assert!(all.contains(name), "{all:?}");
+    }
+    assert!(all.iter().any(|name| name.starts_with("gw-")), "{all:?}");
+    let outer = host.outer_addresses().unwrap();
+    let ips: BTreeSet<IpAddr> = outer.iter().map(|(_, net)| net.addr()).collect();
+    assert_eq!(ips, [ip("10.77.0.3"), ip("fd77::3")].into());
 }
 
 #[test]
