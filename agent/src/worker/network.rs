@@ -93,7 +93,8 @@ impl Worker {
         let assigned = self.assigned();
         let sandboxes = lock(&self.sandboxes).clone();
         let guests = self.present_guests();
-        let state = network::host_state(&assigned, &sandboxes, &guests, self.underlay_mtu);
+        let mtu = self.underlay_mtu();
+        let state = network::host_state(&assigned, &sandboxes, &guests, mtu);
         let Some(mut state) = state else {
             return;
         };
@@ -102,8 +103,7 @@ impl Worker {
         let began = std::time::Instant::now();
         let report = tokio::task::spawn_blocking(move || {
             worker.write_zones(&assigned);
-            let (host, mtu) = (&worker.host, worker.underlay_mtu);
-            state.encryption = worker.keys.follow(host, &assigned, mtu);
+            state.encryption = worker.keys.follow(&worker.host, &assigned, mtu);
             worker.host.follow(&state)
         })
         .await;
