@@ -12,7 +12,6 @@ use crate::apply::{Ground, open_socket};
 use crate::bridges::Bridges;
 use crate::cluster::Cluster;
 use crate::encryption::Processes;
-use crate::names;
 use crate::netlink::entry::{self, Names};
 use crate::netlink::link;
 use crate::netlink::socket::Socket;
@@ -342,37 +341,6 @@ impl Host {
         })
     }
 
-    /// This host's addresses with the name of their interface, loopback and
-    /// link-local ones left out.
-    pub fn addresses(&self) -> Result<Vec<(String, IpNet)>, NetError> {
-        self.look(|socket, names| {
-            let is_public = |(dev, net): &(String, IpNet)| {
-                let is_link_local = match net {
-                    IpNet::V4(net) => net.addr().is_link_local(),
-                    IpNet::V6(net) => net.addr().is_unicast_link_local(),
-                };
-                dev != "lo" && !is_link_local && !net.addr().is_loopback()
-            };
-            Ok(entry::addresses(socket, names)?
-                .into_iter()
-                .filter(is_public)
-                .collect())
-        })
-    }
-
-    /// Of those the ones by which others may know this host: not those of links that we have made,
-    /// which are the same on every node.
-    pub fn outer_addresses(&self) -> Result<Vec<(String, IpNet)>, NetError> {
-        let ours: BTreeSet<String> = self.look(|socket, _| {
-            let ours = link::list(socket)?.into_iter();
-            let ours = ours.filter(|link| is_made_by_us(&link.name, link.alias.as_deref()));
-            Ok(ours.map(|link| link.name).collect())
-        })?;
-        let mut addresses = self.addresses()?;
-        addresses.retain(|(dev, _)| !ours.contains(dev));
-        Ok(addresses)
-    }
-
     /// The address this host would use towards another one, and the MTU of the
     /// interface on the way.
     pub fn route_to(&self, peer: IpAddr) -> Result<(IpAddr, u32), NetError> {
@@ -460,14 +428,6 @@ impl Host {
         }
         lost
     }
-}
-
-/// Whether a link of the root namespace is of our making: the ingress device, tunnels, ends of
-/// containers' links, and bridges, whatever name they were given.
-fn is_made_by_us(name: &str, alias: Option<&str>) -> bool {
-    let named = ["sk-", names::GATEWAY_PREFIX, names::BRIDGE_PORT_PREFIX];
-    named.iter().any(|prefix| name.starts_with(prefix))
-        || alias.is_some_and(|alias| alias.starts_with(names::BRIDGE_ALIAS_PREFIX))
 }
 
 /// Deletes every virtual link of kinds we give to namespaces.

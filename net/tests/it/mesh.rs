@@ -322,8 +322,13 @@ fn a_host_is_known_by_no_address_that_we_gave_it() {
     }
     assert!(all.iter().any(|name| name.starts_with("gw-")), "{all:?}");
     let outer = host.outer_addresses().unwrap();
-    let ips: BTreeSet<IpAddr> = outer.iter().map(|(_, net)| net.addr()).collect();
+    let ips: BTreeSet<IpAddr> = outer.iter().map(|one| one.net.addr()).collect();
     assert_eq!(ips, [ip("10.77.0.3"), ip("fd77::3")].into());
+    assert!(
+        outer
+            .iter()
+            .all(|one| one.interface == "eth0" && one.mtu == 1500)
+    );
 }
 
 #[test]
