@@ -102,11 +102,20 @@ fn encryption(host: &Host) -> NodeEncryption {
 
 /// Which of this host's addresses are told.
 pub fn told(own: &[(String, IpNet)]) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = own.iter().map(|(_, net)| net.addr()).collect();
+    let outer = own.iter().filter(|(name, _)| !is_of_dockerd(name));
+    let mut addresses: Vec<IpAddr> = outer.map(|(_, net)| net.addr()).collect();
     addresses.sort();
     addresses.dedup();
     addresses.truncate(ADDRESSES_MAX);
     addresses
+}
+
+/// Whether a bridge is one of a dockerd on this host: they have the same addresses on every host, and
+/// nobody outside sees them.
+fn is_of_dockerd(interface: &str) -> bool {
+    let is_id = |id: &str| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    matches!(interface, "docker0" | "docker_gwbridge")
+        || interface.strip_prefix("br-").is_some_and(is_id)
 }
 
 fn processors() -> i64 {
@@ -122,4 +131,35 @@ fn memory_bytes() -> i64 {
         .and_then(|number| number.parse().ok())
         .unwrap_or(0);
     kib * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_once_and_not_those_of_a_dockerd() {
+        let own: Vec<(String, IpNet)> = [
+            ("eth0", "192.0.2.9/24"),
+            ("eth0", "192.0.2.1/24"),
+            ("eth1", "192.0.2.1/32"),
+            ("br-lan", "198.51.100.1/24"),
+            ("br-0123456789ab", "172.19.0.1/16"),
+            ("docker0", "172.17.0.1/16"),
+            ("docker_gwbridge", "172.18.0.1/16"),
+        ]
+        .map(|(name, net)| (name.to_owned(), net.parse().unwrap()))
+        .into();
+        let told: Vec<String> = told(&own).iter().map(IpAddr::to_string).collect();
+        assert_eq!(told, ["192.0.2.1", "192.0.2.9", "198.51.100.1"]);
+        let many: Vec<(String, IpNet)> = (0..=u8::MAX)
+            .map(|last| {
+                (
+                    "eth0".to_owned(),
+                    IpNet::from(IpAddr::from([192, 0, 2, last])),
+                )
+            })
+            .collect();
+        assert_eq!(super::told(&many).len(), ADDRESSES_MAX);
+    }
 }

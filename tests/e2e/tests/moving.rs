@@ -385,7 +385,11 @@ impl<'a> Managers<'a> {
     }
 
     fn leader(&self) -> &'static str {
-        let leader = eventually("one leads", secs(20), || self.c.leader("n1"));
+        let leader = eventually("one leads", secs(20), || {
+            let mut all = self.numbers.keys().map(|node| self.c.leader(node));
+            all.find(Result::is_ok)
+                .unwrap_or_else(|| Err("nobody says".to_owned()))
+        });
         let known = self.numbers.keys().find(|node| **node == leader);
         known.expect("a manager")
     }
@@ -435,6 +439,27 @@ fn managers_are_followed() {
         let leader = managers.leader();
         managers.renumber(leader);
         managers.agree("leader");
+    });
+    checks.check("one that listens on that address alone", || {
+        let c = managers.c;
+        let leader = managers.leader();
+        let mut others = NODES.into_iter().filter(|node| *node != leader);
+        let node = others.next().expect("there are three");
+        c.skep(node, "swarm leave --force").ok();
+        eventually("it is gone", secs(20), || {
+            let removed = c.skep(leader, &format!("node rm --force {node}"));
+            holds(removed.status == 0, removed)
+        });
+        let token = c.skep(leader, "swarm join-token -q manager").ok();
+        let line = format!(
+            "swarm join --token {} --listen-addr eth0 {}:2377",
+            token.trim(),
+            four(c, managers.numbers[leader])
+        );
+        c.skep(node, &line).ok();
+        managers.agree("listening");
+        managers.renumber(node);
+        managers.agree("elsewhere");
     });
     checks.end();
 }

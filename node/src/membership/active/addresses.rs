@@ -54,7 +54,11 @@ impl Active {
                 self.go_by(&before, &now).await;
             }
             self.tell_addresses(&seen);
-            let present = seen.own.iter().map(|(_, net)| net.addr()).collect();
+            let outer = seen
+                .own
+                .iter()
+                .filter(|(name, _)| !address::is_our_own(name));
+            let present = outer.map(|(_, net)| net.addr()).collect();
             let is_gone = !known.is_subset(&present);
             known = present;
             if is_gone || now.advertise != before.advertise {
