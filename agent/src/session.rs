@@ -1,6 +1,7 @@
 //! The session with a manager: says what this node is and how its tasks fare, hears what it
 //! should run. Any manager will do, and a lost one is replaced by the next.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
+use crate::assigned::Assigned;
 use crate::logs::Subscriptions;
 use crate::worker::Worker;
 
@@ -27,6 +29,8 @@ const OUTGOING: usize = 64;
 const STATUSES_PER_BATCH_MAX: usize = 1024;
 /// Pause before the next manager is tried, doubled with each failure.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Managers are tried in vain so often before other addresses of their nodes are tried as well.
+const ROUNDS: usize = 3;
 /// A manager that neither welcomes nor assigns for this long is given up.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,13 +63,58 @@ enum Ended {
     Removed,
 }
 
+/// Whom to try next. Pure.
+#[derive(Debug, Default)]
+struct Tries {
+    turn: usize,
+    /// Since the last session that lasted.
+    in_vain: usize,
+}
+
+impl Tries {
+    /// The managers in turn; once that was in vain for a while, one of the `others` after each round,
+    /// which may take its time to fail.
+    fn next<'a>(&mut self, managers: &'a [String], others: &'a [String]) -> Option<String> {
+        let count = managers.len().max(1);
+        let patient = self.in_vain.checked_sub(count * ROUNDS);
+        self.in_vain += 1;
+        let other = patient.filter(|late| late % (count + 1) == 0);
+        if let Some(late) = other.filter(|_| !others.is_empty()) {
+            return others.get(late / (count + 1) % others.len()).cloned();
+        }
+        let next = managers.get(self.turn % count).cloned();
+        self.turn = self.turn.wrapping_add(1);
+        next
+    }
+}
+
+/// The other addresses of nodes that managers are on: one may have moved to it.
+fn elsewhere(managers: &[String], assigned: &Assigned) -> Vec<String> {
+    let known: Vec<SocketAddr> = managers
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let mut others = Vec::new();
+    for peer in assigned.peers.values() {
+        let ips = || peer.addresses.iter().chain(&peer.address).copied();
+        let manager = known.iter().find(|known| ips().any(|ip| ip == known.ip()));
+        let Some(manager) = manager else { continue };
+        others.extend(ips().map(|ip| SocketAddr::new(ip, manager.port())));
+    }
+    others.sort();
+    others.dedup();
+    others.retain(|address| !known.contains(address));
+    others.iter().map(SocketAddr::to_string).collect()
+}
+
 impl Session {
     /// Keeps a session with some manager until the node is removed or the future is dropped.
     pub async fn run(mut self) {
-        let (mut turn, mut pause) = (0usize, RETRY.0);
+        let (mut tries, mut pause) = (Tries::default(), RETRY.0);
         loop {
-            let addresses = self.managers.borrow().clone();
-            if let Some(address) = addresses.get(turn % addresses.len().max(1)).cloned() {
+            let managers = self.managers.borrow().clone();
+            let others = elsewhere(&managers, &self.worker.assigned());
+            if let Some(address) = tries.next(&managers, &others) {
                 let began = tokio::time::Instant::now();
                 let ended = self.hold(&address).await;
                 self.worker.set_manager(None);
@@ -81,9 +130,9 @@ impl Session {
                 // A session that lasted proves the manager is good; begin anew without delay.
                 if began.elapsed() > WELCOME_TIMEOUT {
                     pause = RETRY.0;
+                    tries.in_vain = 0;
                 }
             }
-            turn = turn.wrapping_add(1);
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
                 _ = self.managers.changed() => (),
@@ -246,5 +295,62 @@ fn ended(status: Status) -> Ended {
         Ended::Removed
     } else {
         Ended::Lost(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_proto::assignment::Peer;
+
+    use super::*;
+
+    fn texts(all: &[&str]) -> Vec<String> {
+        all.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn managers_are_tried_in_turn_and_other_addresses_late() {
+        let (managers, others) = (texts(&["a", "b"]), texts(&["x", "y"]));
+        let mut tries = Tries::default();
+        let mut tried = |count: usize, others: &[String]| -> String {
+            (0..count)
+                .filter_map(|_| tries.next(&managers, others))
+                .collect()
+        };
+        assert_eq!(tried(6, &others), "ababab");
+        assert_eq!(tried(9, &others), "xabyabxab");
+        assert_eq!(tried(3, &[]), "aba");
+        tries.in_vain = 0;
+        assert_eq!(tries.next(&managers, &others).as_deref(), Some("b"));
+        assert_eq!(Tries::default().next(&[], &[]), None);
+    }
+
+    #[test]
+    fn a_manager_may_be_at_any_address_of_its_node() {
+        let peer = |node: &str, address: &str, addresses: &[&str]| Peer {
+            node: node.into(),
+            index: 1,
+            vtep: None,
+            ingress_addresses: Vec::new(),
+            address: address.parse().ok(),
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            keys: Vec::new(),
+        };
+        let mut assigned = Assigned::default();
+        for peer in [
+            peer(
+                "manager",
+                "192.0.2.1",
+                &["192.0.2.1", "192.0.2.9", "fd00::1"],
+            ),
+            peer("worker", "192.0.2.2", &["192.0.2.2", "192.0.2.8"]),
+        ] {
+            assigned.peers.insert(peer.node.clone(), Arc::new(peer));
+        }
+        let managers = texts(&["192.0.2.1:2377", "somewhere:2377"]);
+        assert_eq!(
+            elsewhere(&managers, &assigned),
+            ["192.0.2.9:2377", "[fd00::1]:2377"]
+        );
     }
 }

@@ -33,7 +33,7 @@ use crate::machine::Machine;
 use crate::rpc::{ca, control, dispatcher, logs, membership, raft};
 use crate::sessions::Sessions;
 use crate::submit;
-use crate::transport::GrpcTransport;
+use crate::transport::{GrpcTransport, Moved};
 
 /// Changes that a watcher may leave unread before it is told that it was too slow.
 const WATCH_EVENTS_MAX: usize = 10_000;
@@ -80,6 +80,8 @@ pub struct Core {
     pub consensus: Consensus,
     pub machine: Arc<Machine>,
     pub connector: Arc<Connector>,
+    /// Where managers are that the log has elsewhere.
+    pub moved: Arc<Moved>,
     pub sessions: Sessions,
     /// Used on the leader only.
     pub liveness: Mutex<Liveness>,
@@ -119,7 +121,9 @@ impl Manager {
                     source,
                 })?;
         let machine = Arc::new(Machine::new(Store::new()));
-        let transport = Arc::new(GrpcTransport::new(Arc::clone(&config.connector)));
+        let moved = Arc::<Moved>::default();
+        let connector = Arc::clone(&config.connector);
+        let transport = Arc::new(GrpcTransport::new(connector, Arc::clone(&moved)));
         let options = options(&config);
         let state: Arc<dyn skep_consensus::StateMachine> = Arc::clone(&machine) as _;
         let consensus = Consensus::open(options, state, transport).await?;
@@ -131,6 +135,7 @@ impl Manager {
             consensus,
             machine,
             connector: config.connector,
+            moved,
             sessions: Sessions::default(),
             liveness: Mutex::default(),
             networks: Mutex::default(),

@@ -1,6 +1,7 @@
 //! Carries raft's messages to the other managers over gRPC.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,17 +19,52 @@ use tonic::{Code, Status};
 /// Chunks of a snapshot read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
 
+/// Managers that have said of themselves that they are elsewhere than the log has it.
+///
+/// The log follows once the leader has committed it, for which it may need the vote of this very
+/// manager.
+#[derive(Default)]
+pub struct Moved(Mutex<HashMap<u64, Move>>);
+
+struct Move {
+    from: String,
+    to: String,
+}
+
+impl Moved {
+    /// Takes in where a member is now.
+    pub fn note(&self, member: &Member, address: &str) {
+        let mut moved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if member.address == address {
+            moved.remove(&member.id);
+            return;
+        }
+        let (from, to) = (member.address.clone(), address.to_owned());
+        moved.insert(member.id, Move { from, to });
+    }
+
+    /// Where a member is reached. Its word holds until the log says something else than it did then.
+    fn address(&self, member: &Member) -> String {
+        let moved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = moved
+            .get(&member.id)
+            .filter(|known| known.from == member.address);
+        known.map_or_else(|| member.address.clone(), |known| known.to.clone())
+    }
+}
+
 pub struct GrpcTransport {
     connector: Arc<Connector>,
+    moved: Arc<Moved>,
 }
 
 impl GrpcTransport {
-    pub fn new(connector: Arc<Connector>) -> Self {
-        Self { connector }
+    pub fn new(connector: Arc<Connector>, moved: Arc<Moved>) -> Self {
+        Self { connector, moved }
     }
 
     fn client(&self, to: &Member) -> RaftClient<tonic::transport::Channel> {
-        RaftClient::new(self.connector.channel(&to.address))
+        RaftClient::new(self.connector.channel(&self.moved.address(to)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -96,5 +132,29 @@ fn failure(status: &Status) -> TransportError {
     match status.code() {
         Code::Unavailable => TransportError::Unreachable(status.message().to_owned()),
         _ => TransportError::Failed(status.message().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_members_word_holds_until_the_log_follows() {
+        let at = |address: &str| Member {
+            id: 7,
+            address: address.to_owned(),
+            node: "n".to_owned(),
+        };
+        let moved = Moved::default();
+        assert_eq!(moved.address(&at("a:1")), "a:1");
+        moved.note(&at("a:1"), "b:1");
+        assert_eq!(moved.address(&at("a:1")), "b:1");
+        let other = Member { id: 8, ..at("a:1") };
+        assert_eq!(moved.address(&other), "a:1");
+        assert_eq!(moved.address(&at("b:1")), "b:1");
+        assert_eq!(moved.address(&at("c:1")), "c:1", "moved on meanwhile");
+        moved.note(&at("a:1"), "a:1");
+        assert_eq!(moved.address(&at("a:1")), "a:1", "back again");
     }
 }

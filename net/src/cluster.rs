@@ -400,7 +400,13 @@ impl Host {
         for (netns, targets) in &stale.tasks {
             if self.ground.namespaces.exists(netns) {
                 let key = NsKey::Pinned(netns.clone());
-                let cut = self.cut(&key, which, |flow| targets.is_stale(flow));
+                let found = self.flows(&key, which, |flow| targets.is_stale(flow));
+                let cut = found.and_then(|found| {
+                    self.cut_still(&key, found, |cluster, flow| {
+                        let now = cluster.tasks.get(netns);
+                        now.is_some_and(|now| now.is_stale(flow))
+                    })
+                });
                 report.part(format!("flows of {netns}"), cut);
             }
         }
@@ -411,10 +417,32 @@ impl Host {
                 .into_iter()
                 .map(|(_, net)| net.addr())
                 .collect();
-            let cut = self.cut(&NsKey::Root, which, |flow| targets.is_stale(flow, &own));
+            let found = self.flows(&NsKey::Root, which, |flow| targets.is_stale(flow, &own));
+            let cut = found.and_then(|found| {
+                self.cut_still(&NsKey::Root, found, |cluster, flow| {
+                    let now = cluster.mesh.as_ref();
+                    now.is_some_and(|now| now.is_stale(flow, &own))
+                })
+            });
             report.part("flows of the mesh", cut);
         }
         report
+    }
+
+    /// Cuts those of the flows found that are stale by what is wanted now. To find them takes its
+    /// time, in which other targets may have come that some of them lead to; none come meanwhile.
+    fn cut_still(
+        &self,
+        key: &NsKey,
+        mut found: Vec<Flow>,
+        stale: impl Fn(&Cluster, &Flow) -> bool,
+    ) -> Result<Vec<String>, NetError> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cluster = lock(&self.cluster);
+        found.retain(|flow| stale(&cluster, flow));
+        self.cut_found(key, &found)
     }
 
     /// Cuts the flows of a namespace that `stale` says yes to.
@@ -424,11 +452,16 @@ impl Host {
         which: Which,
         stale: impl FnMut(&Flow) -> bool + Send,
     ) -> Result<Vec<String>, NetError> {
-        let failed = |source| NetError::Kernel {
-            action: "cut",
-            object: format!("flows of {key}"),
-            source,
-        };
+        self.cut_found(key, &self.flows(key, which, stale)?)
+    }
+
+    /// The flows of a namespace that `wanted` says yes to.
+    fn flows(
+        &self,
+        key: &NsKey,
+        which: Which,
+        wanted: impl FnMut(&Flow) -> bool + Send,
+    ) -> Result<Vec<Flow>, NetError> {
         self.ground.open(key).and_then(|netns: Netns| {
             netns.run(|| {
                 // Looking costs the kernel milliseconds, however few there are.
@@ -436,11 +469,21 @@ impl Host {
                     return Ok(Vec::new());
                 }
                 let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
-                let flows = conntrack::flows(&mut socket, which, stale).map_err(failed)?;
-                if flows.is_empty() {
-                    return Ok(Vec::new());
-                }
-                let count = conntrack::cut(&mut socket, &flows).map_err(failed)?;
+                let found = conntrack::flows(&mut socket, which, wanted);
+                found.map_err(|source| not_cut(key, source))
+            })?
+        })
+    }
+
+    fn cut_found(&self, key: &NsKey, found: &[Flow]) -> Result<Vec<String>, NetError> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ground.open(key).and_then(|netns: Netns| {
+            netns.run(|| {
+                let mut socket = open_socket(libc::NETLINK_NETFILTER)?;
+                let cut = conntrack::cut(&mut socket, found);
+                let count = cut.map_err(|source| not_cut(key, source))?;
                 Ok(vec![format!("cut {count} flows of {key}")])
             })?
         })
@@ -454,6 +497,14 @@ struct Repaired {
     mesh: bool,
     /// By namespace.
     tasks: BTreeSet<String>,
+}
+
+fn not_cut(key: &NsKey, source: crate::KernelError) -> NetError {
+    NetError::Kernel {
+        action: "cut",
+        object: format!("flows of {key}"),
+        source,
+    }
 }
 
 /// Task and overlay namespaces; those of plain containers (`c-`) are the engine's.

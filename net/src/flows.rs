@@ -187,6 +187,9 @@ impl MeshTargets {
                     .iter()
                     .any(|net| net.contains(&flow.answered_by));
         }
+        if proto == Proto::Udp && self.is_in_the_way(flow) {
+            return true;
+        }
         let backends = answer.map(|answer| &answer.backends);
         if !flow.is_redirected {
             // From before the port was served; UDP never starts anew by itself.
@@ -207,6 +210,18 @@ impl MeshTargets {
             return backends.is_none_or(|backends| !backends.contains(&answers));
         }
         !self.live.contains(&flow.answered_by)
+    }
+
+    /// Whether a task sent this out as if it were a published port's answer, and is none of those
+    /// who answer there: what the client says to the port would be taken for an answer to that task.
+    fn is_in_the_way(&self, flow: &Flow) -> bool {
+        let is_of_task = self.subnets.iter().any(|net| net.contains(&flow.from));
+        let (seen_as, port) = (flow.answered_to, flow.answered_to_port);
+        let answer = self.served.answer(Proto::Udp, seen_as, port);
+        is_of_task
+            && !flow.is_redirected
+            && flow.from != seen_as
+            && answer.is_some_and(|answer| !answer.backends.contains(&(flow.from, flow.from_port)))
     }
 }
 
@@ -256,6 +271,61 @@ mod tests {
         assert!(!none.is_stale(&flow(Proto::Udp, "10.0.1.9", "10.0.1.9")));
     }
 
+    /// UDP port 80 of every address, answered by one task of two.
+    fn mesh() -> MeshTargets {
+        let (one, other) = ("10.255.1.5", "fd5a::1:5");
+        let port = |all: &str, backend: &str| {
+            let at = At {
+                proto: Proto::Udp,
+                port: 80,
+                ip: all.parse().unwrap(),
+            };
+            let answer = Answer {
+                backends: BTreeSet::from([(backend.parse().unwrap(), 80)]),
+                ..Answer::default()
+            };
+            (at, answer)
+        };
+        let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        MeshTargets {
+            subnets: ["10.255.0.0/16", "fd5a::/64"]
+                .map(|net| net.parse().unwrap())
+                .into(),
+            live: ips(&[one, other, "10.255.1.6", "fd5a::1:6"]),
+            served: Served {
+                ports: BTreeMap::from([port("0.0.0.0", one), port("::", other)]),
+                ..Served::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_late_answer_is_not_in_the_way_of_what_its_client_says_next() {
+        let mesh = mesh();
+        let own = BTreeSet::from(["10.77.0.1".parse().unwrap(), "fd77::1".parse().unwrap()]);
+        for (from, from_port, seen_as, port, is_stale) in [
+            // Of a task that answers no more, of either family.
+            ("10.255.1.6", 80, "10.77.0.1", 80, true),
+            ("fd5a::1:6", 80, "fd77::1", 80, true),
+            // A task that answers still may say something by itself.
+            ("10.255.1.5", 80, "10.77.0.1", 80, false),
+            ("fd5a::1:5", 80, "fd77::1", 80, false),
+            // Another of its ports that came to look like the published one.
+            ("10.255.1.5", 81, "10.77.0.1", 80, true),
+            // In nobody's way.
+            ("10.255.1.6", 80, "10.77.0.1", 81, false),
+            ("10.255.1.6", 80, "10.255.1.6", 80, false),
+            ("192.0.2.9", 80, "10.77.0.1", 80, false),
+        ] {
+            let ip = |text: &str| text.parse().unwrap();
+            let (from, seen_as) = ((ip(from), from_port), (ip(seen_as), port));
+            let flow = Flow::masqueraded(Proto::Udp.number(), from, seen_as);
+            assert_eq!(mesh.is_stale(&flow, &own), is_stale, "{flow:?}");
+            let tcp = Flow::masqueraded(Proto::Tcp.number(), from, seen_as);
+            assert!(!mesh.is_stale(&tcp, &own), "{tcp:?}");
+        }
+    }
+
     #[test]
     fn datagrams_that_went_by_missing_tables_are_cut() {
         let all = targets(&["10.0.1.5"], &["10.0.1.5"]);
@@ -271,24 +341,9 @@ mod tests {
 
     #[test]
     fn mesh_flows_follow_their_port() {
-        let at = At {
-            proto: Proto::Udp,
-            port: 80,
-            ip: "0.0.0.0".parse().unwrap(),
-        };
-        let backend = ("10.255.1.5".parse().unwrap(), 80);
-        let answer = Answer {
-            backends: BTreeSet::from([backend]),
-            ..Answer::default()
-        };
-        let served = Served {
-            ports: BTreeMap::from([(at, answer)]),
-            ..Served::default()
-        };
         let mesh = MeshTargets {
-            subnets: BTreeSet::from(["10.255.0.0/16".parse().unwrap()]),
-            live: BTreeSet::from([backend.0]),
-            served,
+            live: BTreeSet::from(["10.255.1.5".parse().unwrap()]),
+            ..mesh()
         };
         let own = BTreeSet::from(["10.77.0.1".parse().unwrap()]);
         assert!(!mesh.is_stale(&flow(Proto::Udp, "10.77.0.1", "10.255.1.5"), &own));

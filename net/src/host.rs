@@ -341,24 +341,6 @@ impl Host {
         })
     }
 
-    /// This host's addresses with the name of their interface, loopback and
-    /// link-local ones left out.
-    pub fn addresses(&self) -> Result<Vec<(String, IpNet)>, NetError> {
-        self.look(|socket, names| {
-            let is_public = |(dev, net): &(String, IpNet)| {
-                let is_link_local = match net {
-                    IpNet::V4(net) => net.addr().is_link_local(),
-                    IpNet::V6(net) => net.addr().is_unicast_link_local(),
-                };
-                dev != "lo" && !is_link_local && !net.addr().is_loopback()
-            };
-            Ok(entry::addresses(socket, names)?
-                .into_iter()
-                .filter(is_public)
-                .collect())
-        })
-    }
-
     /// The address this host would use towards another one, and the MTU of the
     /// interface on the way.
     pub fn route_to(&self, peer: IpAddr) -> Result<(IpAddr, u32), NetError> {

@@ -5,6 +5,7 @@ mod sandbox;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub struct Worker {
     pub(crate) engine: Arc<Engine>,
     host: Arc<Host>,
     run_dir: PathBuf,
-    underlay_mtu: u32,
+    underlay_mtu: AtomicU32,
     keys: Keys,
     journal: Journal,
     pub(crate) statuses: Statuses,
@@ -78,7 +79,7 @@ impl Worker {
             engine,
             host,
             run_dir: run_dir.to_owned(),
-            underlay_mtu,
+            underlay_mtu: AtomicU32::new(underlay_mtu),
             keys,
             journal,
             statuses: Statuses::default(),
@@ -97,6 +98,18 @@ impl Worker {
     /// The host's data plane.
     pub(crate) fn host(&self) -> Arc<Host> {
         Arc::clone(&self.host)
+    }
+
+    /// MTU of the device that this node's frames leave by.
+    fn underlay_mtu(&self) -> u32 {
+        self.underlay_mtu.load(Ordering::Relaxed)
+    }
+
+    /// Takes in that it is another one.
+    pub fn set_underlay_mtu(&self, mtu: u32) {
+        if self.underlay_mtu.swap(mtu, Ordering::Relaxed) != mtu {
+            self.network_is_different();
+        }
     }
 
     /// The version of the assignments that packets and names follow.

@@ -129,7 +129,7 @@ impl Worker {
             let assigned = worker.assigned();
             let sandboxes = lock(&worker.sandboxes).clone();
             let guests = worker.present_guests();
-            let mtu = worker.underlay_mtu;
+            let mtu = worker.underlay_mtu();
             let state = network::host_state(&assigned, &sandboxes, &guests, mtu);
             let Some(mut state) = state else {
                 return Ok(None);

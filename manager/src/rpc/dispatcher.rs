@@ -206,7 +206,8 @@ impl Session {
                     self.network.reported = 0;
                     self.report_network();
                 }
-                () = tokio::time::sleep(period) => (),
+                // The log's members are no part of the state: nothing is applied when they change.
+                () = tokio::time::sleep(period) => self.tell_managers().await?,
                 () = self.out.closed() => return Ok(()),
             }
         }
@@ -318,12 +319,7 @@ impl Session {
                 .await?;
             return Err(Status::not_found("the node was removed from the cluster"));
         }
-        let managers = self.managers_now();
-        if managers != self.managers {
-            self.managers.clone_from(&managers);
-            self.tell(manager_message::Content::Managers(Managers { managers }))
-                .await?;
-        }
+        self.tell_managers().await?;
         let wanted = common.role_wanted(&node, self.peer.role);
         if wanted.is_some_and(|role| role != self.peer.role) && self.told_role != wanted {
             self.told_role = wanted;
@@ -348,6 +344,16 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    async fn tell_managers(&mut self) -> Result<(), Status> {
+        let managers = self.managers_now();
+        if managers == self.managers {
+            return Ok(());
+        }
+        self.managers.clone_from(&managers);
+        self.tell(manager_message::Content::Managers(Managers { managers }))
+            .await
     }
 
     fn managers_now(&self) -> Vec<ManagerPeer> {

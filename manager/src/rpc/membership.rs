@@ -29,6 +29,7 @@ impl Membership for MembershipService {
                 "only managers may join the replicated log",
             ));
         }
+        note_move(&self.0, &verified.peer.node, request.get_ref());
         let leader = submit::leader_elsewhere(&self.0).await.map_err(status)?;
         match leader {
             None => {
@@ -86,6 +87,18 @@ fn refused(error: &MembershipError) -> Status {
     }
 }
 
+/// A member that joins again says where it is now. It is reached there from now on, whether there is
+/// a leader or not.
+fn note_move(core: &Core, node: &NodeId, request: &JoinRequest) {
+    let members = core.consensus.members().into_iter().map(|part| part.member);
+    let mut own = members.filter(|member| member.id == request.raft_id);
+    if let Some(member) = own.find(|member| member.node == node.as_str())
+        && !request.address.is_empty()
+    {
+        core.moved.note(&member, &request.address);
+    }
+}
+
 async fn join(core: &Arc<Core>, node: &NodeId, request: &JoinRequest) -> Result<JoinReply, Status> {
     let _votes = core.votes.lock().await;
     let snapshot = core.machine.store().snapshot();
@@ -110,8 +123,10 @@ async fn join(core: &Arc<Core>, node: &NodeId, request: &JoinRequest) -> Result<
         node: node.to_string(),
     };
     // What the node says of itself must be stored before it votes: the next leader finds it.
+    let known = found.manager_status.as_ref();
     let manager_status = ManagerStatus {
-        leader: false,
+        // It may be the leader itself, which has moved.
+        leader: known.is_some_and(|known| known.raft_id == request.raft_id && known.leader),
         reachability: Reachability::Reachable,
         addr: request.address.clone(),
         raft_id: request.raft_id,

@@ -33,12 +33,16 @@ pub(crate) struct Flow {
     /// IP protocol number.
     pub protocol: u8,
     pub from: IpAddr,
+    pub from_port: u16,
     /// Where the client meant to go.
     pub to: IpAddr,
     pub to_port: u16,
     /// Who answers; differs from `to` when the destination was rewritten.
     pub answered_by: IpAddr,
     pub answered_by_port: u16,
+    /// Whom the answers are for; differs from `from` when the source was rewritten.
+    pub answered_to: IpAddr,
+    pub answered_to_port: u16,
     pub is_redirected: bool,
     key: Key,
 }
@@ -172,10 +176,13 @@ fn flow(payload: &[u8]) -> Option<Flow> {
     Some(Flow {
         protocol: original.protocol,
         from: original.source,
+        from_port: original.source_port,
         to: original.destination,
         to_port: original.destination_port,
         answered_by: reply.source,
         answered_by_port: reply.source_port,
+        answered_to: reply.destination,
+        answered_to_port: reply.destination_port,
         is_redirected: status & STATUS_DNAT != 0,
         key: Key {
             family: *payload.first()?,
@@ -195,13 +202,17 @@ fn tcp_state(attributes: &[u8]) -> Option<u8> {
 impl Flow {
     /// A flow that was redirected when it is answered by another than asked.
     pub fn sample(protocol: u8, to: (IpAddr, u16), answered_by: (IpAddr, u16)) -> Self {
+        let client = (IpAddr::from([192, 0, 2, 7]), 5555);
         Self {
             protocol,
-            from: IpAddr::from([192, 0, 2, 7]),
+            from: client.0,
+            from_port: client.1,
             to: to.0,
             to_port: to.1,
             answered_by: answered_by.0,
             answered_by_port: answered_by.1,
+            answered_to: client.0,
+            answered_to_port: client.1,
             is_redirected: to != answered_by,
             key: Key {
                 family: 2,
@@ -209,6 +220,18 @@ impl Flow {
                 zone: None,
                 id: None,
             },
+        }
+    }
+
+    /// What somebody sent out under another name.
+    pub fn masqueraded(protocol: u8, from: (IpAddr, u16), seen_as: (IpAddr, u16)) -> Self {
+        let client = (IpAddr::from([192, 0, 2, 7]), 5555);
+        Self {
+            from: from.0,
+            from_port: from.1,
+            answered_to: seen_as.0,
+            answered_to_port: seen_as.1,
+            ..Self::sample(protocol, client, client)
         }
     }
 }

@@ -14,6 +14,10 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 
+/// `NF_NAT_RANGE_PROTO_SPECIFIED` and `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+const NAT_PORTS: u32 = 1 << 1;
+const NAT_RANDOM: u32 = 1 << 4;
+
 /// A 32-bit register, 0..=15. A value takes as many as it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reg(pub u32);
@@ -163,6 +167,11 @@ pub(crate) enum Expr {
         port: Option<Reg>,
     },
     Masquerade,
+    /// Under a port between the two, chosen at random.
+    MasqueradeWithin {
+        first: Reg,
+        last: Reg,
+    },
     /// Counts what comes by, for those who look at the chain.
     Counter,
     Verdict(Verdict),
@@ -203,7 +212,7 @@ impl Expr {
             Self::AddressType { .. } => "fib",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::Nat { .. } => "nat",
-            Self::Masquerade => "masq",
+            Self::Masquerade | Self::MasqueradeWithin { .. } => "masq",
             Self::Counter => "counter",
             Self::Reject(_) => "reject",
             Self::NoTrack => "notrack",
@@ -297,6 +306,10 @@ impl Expr {
                 .be32(2, *family)
                 .be32(3, address.number())
                 .with(*port, |m, port| m.be32(5, port.number())),
+            Self::MasqueradeWithin { first, last } => m
+                .be32(1, NAT_PORTS | NAT_RANDOM)
+                .be32(2, first.number())
+                .be32(3, last.number()),
             Self::Verdict(code) => m.be32(1, 0).nest(2, |m| verdict(m, code)),
             Self::Reject(Reject::TcpReset) => m.be32(1, 1).u8(2, 0),
             Self::Reject(Reject::PortUnreachable) => m.be32(1, 2).u8(2, 1),

@@ -1,6 +1,7 @@
 //! Rules, put together so that they read like the firewall language.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
@@ -297,12 +298,25 @@ impl Rule {
         })
     }
 
+    /// `[source .] protocol . source port` is, or is not, in a set.
+    pub fn sender_in_set(self, ip: Option<Ip>, set: &str, inside: bool) -> Self {
+        let (rule, _) = self.load_end(ip.map(|ip| (ip, ip.source())), 0);
+        rule.then(Expr::Lookup {
+            set: set.into(),
+            from: R0,
+            to: None,
+            inverted: !inside,
+        })
+    }
+
     fn load_service(self, ip: Option<Ip>) -> (Self, u32) {
-        let (rule, next) = match ip {
-            Some(ip) => (
-                self.family(ip).load(ip.destination(), ip.length(), R0),
-                ip.registers(),
-            ),
+        self.load_end(ip.map(|ip| (ip, ip.destination())), 2)
+    }
+
+    /// Loads `[address .] protocol . port`; says which register comes next.
+    fn load_end(self, address: Option<(Ip, (Base, u32))>, port_at: u32) -> (Self, u32) {
+        let (rule, next) = match address {
+            Some((ip, at)) => (self.family(ip).load(at, ip.length(), R0), ip.registers()),
             None => (self, 0),
         };
         let rule = rule
@@ -310,7 +324,7 @@ impl Rule {
                 key: Meta::L4Proto,
                 to: Reg(next),
             })
-            .load((Base::Transport, 2), 2, Reg(next + 1));
+            .load((Base::Transport, port_at), 2, Reg(next + 1));
         (rule, next + 2)
     }
 
@@ -361,6 +375,18 @@ impl Rule {
 
     pub fn masquerade(self) -> Self {
         self.then(Expr::Masquerade)
+    }
+
+    /// Masquerades under one of these ports, whatever the own one is.
+    pub fn masquerade_within(self, ports: RangeInclusive<u16>) -> Self {
+        let (first, last) = (R0, Reg(1));
+        let port = |value: u16, to| Expr::Immediate {
+            value: value.to_be_bytes().to_vec(),
+            to,
+        };
+        self.then(port(*ports.start(), first))
+            .then(port(*ports.end(), last))
+            .then(Expr::MasqueradeWithin { first, last })
     }
 
     /// Goes on in the chain a verdict map has for `[destination .] protocol .

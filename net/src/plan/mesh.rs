@@ -337,18 +337,15 @@ fn post_nat(config: &HostConfig, state: &HostState) -> Vec<Rule> {
             .group(In, GATEWAY_GROUP)
             .not_group(Out, GATEWAY_GROUP)
     };
-    for net in gateway_subnets(config) {
-        rules.push(out().from(net).masquerade());
-    }
     // A published task goes out by its ingress address, which is nothing outside.
     let ingress = state.node.ingress.iter();
-    for net in ingress.flat_map(IngressAddresses::subnets) {
-        rules.push(
-            out()
-                .not_interface(Out, INGRESS_DEVICE)
-                .from(net)
-                .masquerade(),
-        );
+    let outside = ingress
+        .flat_map(IngressAddresses::subnets)
+        .map(|net| (net, out().not_interface(Out, INGRESS_DEVICE).from(net)));
+    let own = gateway_subnets(config).map(|net| (net, out().from(net)));
+    for (net, of_tasks) in own.into_iter().chain(outside) {
+        rules.push(published::step_aside(Ip::of(net.addr()), of_tasks.clone()));
+        rules.push(of_tasks.masquerade());
     }
     rules
 }

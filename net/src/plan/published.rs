@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
@@ -11,6 +12,9 @@ use crate::desired::cluster::{HostAddress, HostState, Source};
 use crate::names;
 use crate::nft::{Bytes, Chain, Field, Ip, Rule, Set, Table};
 use crate::plan::{host_prefix, task};
+
+/// The ports that systems give out by default, where hardly anybody publishes one.
+const ASIDE: RangeInclusive<u16> = 32_768..=60_999;
 
 /// Who answers on a published port: address and port of each backend.
 type Backends = BTreeSet<(IpAddr, u16)>;
@@ -254,6 +258,7 @@ pub(super) fn sets(table: &mut Table, node: u16, snat_mark: u32, served: &Served
     }
     table.set(published);
     table.set(listens);
+    senders(table, served);
     for (name, rules) in chains {
         table.chain(Chain::plain(name, rules));
     }
@@ -276,6 +281,44 @@ fn turned(node: u16, port: u16, backends: &Backends) -> Vec<(IpAddr, u16)> {
         turned.rotate_left((turn % length) as usize);
     }
     turned
+}
+
+/// What a task sends by itself, or too late, keeps its port's number on the way out, but not that of
+/// a published port where others answer: the client's next datagram to it would be taken for an
+/// answer to that task. So there are sets of those numbers, and of those who may have them.
+fn senders(table: &mut Table, served: &Served) {
+    let service = [Field::Proto, Field::Port];
+    let mut taken = Set::new("taken", &service);
+    let mut answers = Ip::BOTH.map(|ip| {
+        let key = [&[address(ip)], &service[..]].concat();
+        Set::new(answering(ip), &key)
+    });
+    let datagrams = served.ports.iter().filter(|(at, _)| at.proto == Proto::Udp);
+    for (at, answer) in datagrams {
+        taken.add(Bytes::new().service(at.proto, at.port));
+        let alike = answer.backends.iter().filter(|(_, port)| *port == at.port);
+        for (ip, port) in alike {
+            let key = Bytes::new().ip(*ip).service(at.proto, *port);
+            answers[usize::from(ip.is_ipv6())].add(key);
+        }
+    }
+    table.set(taken);
+    table.sets.extend(answers);
+}
+
+const fn answering(ip: Ip) -> &'static str {
+    match ip {
+        Ip::V4 => "answering4",
+        Ip::V6 => "answering6",
+    }
+}
+
+/// Gives what a rule has of tasks' datagrams another port where theirs is taken.
+pub(super) fn step_aside(ip: Ip, of_tasks: Rule) -> Rule {
+    of_tasks
+        .sender_in_set(None, "taken", true)
+        .sender_in_set(Some(ip), answering(ip), false)
+        .masquerade_within(ASIDE)
 }
 
 /// Leads what is for a published port of this host to its chain.

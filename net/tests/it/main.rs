@@ -5,6 +5,7 @@ mod bridge;
 mod encrypted;
 mod firewall;
 mod lab;
+mod late;
 mod mesh;
 mod overlay;
 mod paths;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use skep_net::{HostAddress, HostPort, Proto};
+use skep_net::{BridgeNetwork, HostAddress, HostPort, Proto, Report};
 
 use crate::lab::{Lab, Task, at, can_run, ip, overlay};
 use crate::talk::{self, Connection, Datagrams};
@@ -293,6 +293,78 @@ fn a_port_of_the_host_is_not_taken_away() {
     assert_eq!(
         talk::tcp(&client, at("10.77.0.2", 8088)).unwrap().name,
         "web"
+    );
+}
+
+/// To look for stale flows takes its time on a busy host, in which others begin.
+#[test]
+fn what_began_while_stale_flows_were_looked_for_is_not_one() {
+    if !can_run() {
+        return;
+    }
+    let mut lab = mesh();
+    lab.tasks.push(Task::new("gone", 1).published(7, 80));
+    lab.publish(8080, &["gone"], 80);
+    lab.apply();
+    lab.publish(8080, &["web"], 80);
+    lab.tasks.retain(|task| task.name != "gone");
+    let (report, stale) = lab.hosts[0].follow(&lab.state(0));
+    assert!(report.failures.is_empty() && !stale.is_empty());
+
+    lab.tasks.push(
+        Task::new("next", 1)
+            .on("red", &["10.0.1.22"])
+            .published(8, 80),
+    );
+    lab.publish(8080, &["next"], 80);
+    lab.apply();
+    talk::serve(&lab.inside("next"), "next", 80);
+    let client = lab.station("cl1");
+    let mut connection = Connection::open(&client, at("10.77.0.1", 8080), 0).unwrap();
+    let datagrams = Datagrams::open(&client, at("10.77.0.1", 8080), 6004).unwrap();
+    assert_eq!(connection.ask().unwrap().name, "next");
+    assert_eq!(datagrams.ask().unwrap().name, "next");
+    let cut = [
+        lab.hosts[0].cut_stale_datagrams(&stale),
+        lab.hosts[0].cut_stale(&stale),
+    ];
+    assert!(cut.iter().all(Report::is_noop), "{cut:?}");
+    assert_eq!(connection.ask().unwrap().name, "next");
+    assert_eq!(datagrams.ask().unwrap().name, "next");
+}
+
+#[test]
+fn a_host_is_known_by_no_address_that_we_gave_it() {
+    if !can_run() {
+        return;
+    }
+    let lab = mesh();
+    let host = &lab.hosts[2];
+    host.ensure_bridge(&BridgeNetwork {
+        id: "way-out".into(),
+        bridge: Some("docker_gwbridge".into()),
+        gateways: vec!["172.20.0.1/16".parse().unwrap()],
+        mtu: 1500,
+        internal: false,
+        icc: false,
+        masquerade: true,
+    })
+    .unwrap();
+    let names = |addresses: Vec<(String, ipnet::IpNet)>| -> BTreeSet<String> {
+        addresses.into_iter().map(|(name, _)| name).collect()
+    };
+    let all = names(host.addresses().unwrap());
+    for name in ["docker_gwbridge", "sk-ing", "eth0"] {
+        assert!(all.contains(name), "{all:?}");
+    }
+    assert!(all.iter().any(|name| name.starts_with("gw-")), "{all:?}");
+    let outer = host.outer_addresses().unwrap();
+    let ips: BTreeSet<IpAddr> = outer.iter().map(|one| one.net.addr()).collect();
+    assert_eq!(ips, [ip("10.77.0.3"), ip("fd77::3")].into());
+    assert!(
+        outer
+            .iter()
+            .all(|one| one.interface == "eth0" && one.mtu == 1500)
     );
 }
 

@@ -205,7 +205,15 @@ impl Datagrams {
     }
 
     pub fn ask(&self) -> io::Result<Heard> {
-        self.0.send(b"?")?;
+        self.say()?;
+        self.hear()
+    }
+
+    pub fn say(&self) -> io::Result<()> {
+        self.0.send(b"?").map(drop)
+    }
+
+    pub fn hear(&self) -> io::Result<Heard> {
         let mut buffer = [0; 512];
         let length = self.0.recv(&mut buffer)?;
         Ok(parse(std::str::from_utf8(&buffer[..length]).expect("text")))

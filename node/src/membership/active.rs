@@ -1,6 +1,8 @@
 //! A node that is a member: its agent, its manager if it is one, and what follows from what the
 //! cluster tells it.
 
+mod addresses;
+
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +35,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
 use super::files::{Files, Saved};
-use super::{Surroundings, describe, issue, skep_error_chain};
+use super::{Chosen, Surroundings, describe, issue, skep_error_chain};
 
 /// Events of the agent that may wait.
 const EVENTS: usize = 16;
@@ -160,6 +162,8 @@ impl Active {
         active.restart_session();
         let telling = Arc::clone(&active);
         active.spawn(async move { telling.tell_keys().await });
+        let looking = Arc::clone(&active);
+        active.spawn(async move { looking.keep_addresses().await });
         let locking = Arc::clone(&active);
         active.spawn(async move { locking.keep_lock().await });
         let renewing = Arc::clone(&active);
@@ -179,11 +183,7 @@ impl Active {
 
     /// Makes this manager the only one of its cluster, with everything that its log holds, at
     /// another address if one is given. Tasks notice nothing.
-    pub async fn go_on_alone(
-        self: &Arc<Self>,
-        listen: SocketAddr,
-        advertise: SocketAddr,
-    ) -> Result<(), ControlError> {
+    pub(super) async fn go_on_alone(self: &Arc<Self>, chosen: Chosen) -> Result<(), ControlError> {
         let running = self.manager()?;
         lock(&self.manager).take();
         running.shutdown().await;
@@ -191,8 +191,9 @@ impl Active {
         let before = self.saved();
         {
             let mut saved = lock(&self.saved);
-            saved.listen = listen.to_string();
-            saved.advertise = advertise.to_string();
+            saved.listen = chosen.listen.to_string();
+            saved.advertise = chosen.advertise.to_string();
+            saved.origins = chosen.origins;
         }
         let alone = Manager::go_on_alone(&self.manager_config()?).await;
         if let Err(error) = alone {
@@ -371,15 +372,7 @@ impl Active {
         }
         if addresses != saved.managers {
             saved.managers.clone_from(&addresses);
-            // During init there is no saved state yet; it is written when all is well.
-            if matches!(self.files.load(), Ok(Some(_)))
-                && let Err(error) = self.files.save(&saved)
-            {
-                warn!(
-                    error = skep_error_chain(&error),
-                    "the list of managers could not be saved"
-                );
-            }
+            self.save(&saved);
         }
         drop(saved);
         self.managers.send_if_modified(|known| {

@@ -4,12 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use skep_model::ControlError;
+use skep_net::OuterAddress;
 
 /// Port of the managers' listener when none is given.
 pub const CONTROL_PORT: u16 = 2377;
 
+/// Addresses by the names of their interfaces.
+pub fn without_mtu(found: Vec<OuterAddress>) -> Vec<(String, IpNet)> {
+    let pair = |one: OuterAddress| (one.interface, one.net);
+    found.into_iter().map(pair).collect()
+}
+
 /// Splits `address[:port]` or `interface[:port]`; IPv6 addresses with port are in brackets.
-fn split(given: &str) -> (&str, Option<u16>) {
+pub(super) fn split(given: &str) -> (&str, Option<u16>) {
     if given.parse::<IpAddr>().is_ok() {
         return (given, None);
     }
@@ -94,7 +101,7 @@ pub fn advertise(
 }
 
 /// Interfaces that we made ourselves are no way to reach this host.
-fn is_our_own(interface: &str) -> bool {
+pub(super) fn is_our_own(interface: &str) -> bool {
     ["sk-", "skv-", "gw-", "docker", "veth", "br-"]
         .iter()
         .any(|prefix| interface.starts_with(prefix))

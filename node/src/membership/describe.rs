@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use skep_model::encryption::{EncryptionMethod as Method, NodeEncryption};
 use skep_model::node::{EngineDescription, NodeDescription, PluginDescription};
 use skep_model::placement::Platform;
@@ -12,7 +13,7 @@ use skep_model::{MemoryBytes, NanoCpus};
 use skep_net::{EncryptionMethod, Host};
 use skep_pki::Identity;
 
-use super::Surroundings;
+use super::{Surroundings, address};
 
 /// Addresses that are told of one node: every other node keeps them.
 const ADDRESSES_MAX: usize = 64;
@@ -32,12 +33,13 @@ pub async fn node(
 pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> NodeDescription {
     let host = Arc::clone(&around.host);
     // The device that carries the address, not the way to it: that would be the loopback.
-    let told =
-        tokio::task::spawn_blocking(move || (host.mtu_of(data_path), encryption(&host))).await;
-    let (mtu, encryption) = match told {
-        Ok((mtu, encryption)) => (mtu.unwrap_or(0), encryption),
-        Err(_) => Default::default(),
+    let look = move || {
+        let own = address::without_mtu(host.outer_addresses().unwrap_or_default());
+        let mtu = host.mtu_of(data_path).unwrap_or(0);
+        (mtu, encryption(&host), told(&own))
     };
+    let looked = tokio::task::spawn_blocking(look).await;
+    let (mtu, encryption, addresses) = looked.unwrap_or_default();
     let info = around.engine.info();
     let plugins = |kind: &str, names: &[String]| -> Vec<PluginDescription> {
         names
@@ -77,7 +79,7 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
         },
         tls_info: Default::default(),
         data_path_addr: Some(data_path),
-        addresses: addresses(around).await,
+        addresses,
         network_problems: Vec::new(),
         data_path_mtu: mtu,
         encryption,
@@ -98,21 +100,22 @@ fn encryption(host: &Host) -> NodeEncryption {
     }
 }
 
-/// This node's addresses, apart from those that the data plane itself has put there.
-async fn addresses(around: &Arc<Surroundings>) -> Vec<IpAddr> {
-    let host = Arc::clone(&around.host);
-    let found = tokio::task::spawn_blocking(move || host.addresses()).await;
-    let found = found.ok().and_then(Result::ok).unwrap_or_default();
-    let of_ours = |name: &str| ["gw-", "sk-"].iter().any(|ours| name.starts_with(ours));
-    let mut addresses: Vec<IpAddr> = found
-        .into_iter()
-        .filter(|(name, _)| !of_ours(name))
-        .map(|(_, net)| net.addr())
-        .collect();
+/// Which of this host's addresses are told.
+pub fn told(own: &[(String, IpNet)]) -> Vec<IpAddr> {
+    let outer = own.iter().filter(|(name, _)| !is_of_dockerd(name));
+    let mut addresses: Vec<IpAddr> = outer.map(|(_, net)| net.addr()).collect();
     addresses.sort();
     addresses.dedup();
     addresses.truncate(ADDRESSES_MAX);
     addresses
+}
+
+/// Whether a bridge is one of a dockerd on this host: they have the same addresses on every host, and
+/// nobody outside sees them.
+fn is_of_dockerd(interface: &str) -> bool {
+    let is_id = |id: &str| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    matches!(interface, "docker0" | "docker_gwbridge")
+        || interface.strip_prefix("br-").is_some_and(is_id)
 }
 
 fn processors() -> i64 {
@@ -128,4 +131,35 @@ fn memory_bytes() -> i64 {
         .and_then(|number| number.parse().ok())
         .unwrap_or(0);
     kib * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_once_and_not_those_of_a_dockerd() {
+        let own: Vec<(String, IpNet)> = [
+            ("eth0", "192.0.2.9/24"),
+            ("eth0", "192.0.2.1/24"),
+            ("eth1", "192.0.2.1/32"),
+            ("br-lan", "198.51.100.1/24"),
+            ("br-0123456789ab", "172.19.0.1/16"),
+            ("docker0", "172.17.0.1/16"),
+            ("docker_gwbridge", "172.18.0.1/16"),
+        ]
+        .map(|(name, net)| (name.to_owned(), net.parse().unwrap()))
+        .into();
+        let told: Vec<String> = told(&own).iter().map(IpAddr::to_string).collect();
+        assert_eq!(told, ["192.0.2.1", "192.0.2.9", "198.51.100.1"]);
+        let many: Vec<(String, IpNet)> = (0..=u8::MAX)
+            .map(|last| {
+                (
+                    "eth0".to_owned(),
+                    IpNet::from(IpAddr::from([192, 0, 2, last])),
+                )
+            })
+            .collect();
+        assert_eq!(super::told(&many).len(), ADDRESSES_MAX);
+    }
 }

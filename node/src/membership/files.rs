@@ -31,6 +31,36 @@ pub struct Saved {
     pub managers: Vec<String>,
     /// Random number that places the renewal within the certificate's life.
     pub renew_chance: u64,
+    pub origins: Origins,
+}
+
+/// Where the addresses come from, which says what comes in place of one that the host has lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origins {
+    pub listen: Origin,
+    pub advertise: Origin,
+    pub data_path: Origin,
+}
+
+/// Where one of them comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// What was asked for: an address, an interface, or nothing. `None` in files of before it was
+    /// kept.
+    pub asked: Option<String>,
+    /// The interface that carries it, or did last; empty when none of this host's ever did.
+    pub interface: String,
+}
+
+impl Origin {
+    pub fn asked(given: &str) -> Self {
+        Self {
+            asked: Some(given.to_owned()),
+            interface: String::new(),
+        }
+    }
 }
 
 /// The directory of a membership.

@@ -9,8 +9,9 @@ mod issue;
 mod leave;
 mod lock;
 mod logs;
+mod moving;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,8 @@ use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
 use active::{Active, Birth};
-use files::{FileError, Files, Saved};
+use files::{FileError, Files, Origin, Origins, Saved};
+use moving::{Moving, Notice};
 use skep_manager::clock;
 
 /// How long joining may take before it is given up.
@@ -70,6 +72,14 @@ struct Inner {
     /// Held while the membership changes: one init, join or leave at a time.
     changing: Mutex<()>,
     state: watch::Sender<State>,
+}
+
+/// Where this node listens, is known, and sends its overlay frames from.
+struct Chosen {
+    listen: SocketAddr,
+    advertise: SocketAddr,
+    data_path: IpAddr,
+    origins: Origins,
 }
 
 #[derive(Clone, Default)]
@@ -141,7 +151,22 @@ impl Membership {
     }
 
     /// Takes up what is on disk; what cannot be is shown as an error.
-    async fn take_up(&self, saved: Saved) {
+    async fn take_up(&self, mut saved: Saved) {
+        // The host may have been given another address while the daemon was away.
+        if let Ok(own) = self.own_addresses().await {
+            let (mut now, notices) = Moving::at_start(&saved, &own);
+            notices.iter().for_each(Notice::tell);
+            if now.advertise != saved.advertise {
+                now.managers.retain(|manager| *manager != saved.advertise);
+            }
+            if now != saved
+                && let Err(error) = self.inner.files.save(&now)
+            {
+                self.fail(&error);
+                return;
+            }
+            saved = now;
+        }
         match self.inner.files.load_identity() {
             Ok(identity) => {
                 if let Err(error) = self.activate(saved, identity, None).await {
@@ -227,31 +252,39 @@ impl Membership {
 
     async fn own_addresses(&self) -> Result<Vec<(String, IpNet)>, ControlError> {
         let host = Arc::clone(&self.inner.around.host);
-        tokio::task::spawn_blocking(move || host.addresses())
+        let found = tokio::task::spawn_blocking(move || host.outer_addresses())
             .await
             .map_err(internal)?
-            .map_err(|error| internal(error.chain()))
+            .map_err(|error| internal(error.chain()))?;
+        Ok(address::without_mtu(found))
     }
 
-    /// Where this node listens, is known, and sends its overlay frames from.
     async fn choose_addresses(
         &self,
         listen: &str,
         advertise: &str,
         data_path: &str,
-    ) -> Result<(SocketAddr, SocketAddr, std::net::IpAddr), ControlError> {
+    ) -> Result<Chosen, ControlError> {
         let own = self.own_addresses().await?;
-        let listen = address::listen(listen, &own)?;
-        let advertise = address::advertise(advertise, listen, &own)?;
-        let data_path = address::data_path(data_path, advertise, &own)?;
-        Ok((listen, advertise, data_path))
+        let listens = address::listen(listen, &own)?;
+        let advertises = address::advertise(advertise, listens, &own)?;
+        Ok(Chosen {
+            listen: listens,
+            advertise: advertises,
+            data_path: address::data_path(data_path, advertises, &own)?,
+            origins: Origins {
+                listen: Origin::asked(listen),
+                advertise: Origin::asked(advertise),
+                data_path: Origin::asked(data_path),
+            },
+        })
     }
 
     async fn make(&self, mut request: InitRequest) -> Result<NodeId, ControlError> {
         let encryption = &mut request.spec.encryption_config;
         encryption.auto_lock_managers |= request.auto_lock_managers;
         let unlock_key = encryption.auto_lock_managers.then(UnlockKey::generate);
-        let (listen, advertise, data_path) = self
+        let chosen = self
             .choose_addresses(
                 &request.listen_addr,
                 &request.advertise_addr,
@@ -278,14 +311,15 @@ impl Membership {
             node: node.clone(),
             cluster: cluster.clone(),
             raft_id: nonzero(&mut random),
-            listen: listen.to_string(),
-            advertise: advertise.to_string(),
-            data_path: data_path.to_string(),
+            listen: chosen.listen.to_string(),
+            advertise: chosen.advertise.to_string(),
+            data_path: chosen.data_path.to_string(),
             data_path_port: port,
-            managers: vec![advertise.to_string()],
+            managers: vec![chosen.advertise.to_string()],
             renew_chance: random(),
+            origins: chosen.origins,
         };
-        let description = describe::node(&self.inner.around, &identity, data_path).await;
+        let description = describe::node(&self.inner.around, &identity, chosen.data_path).await;
         let initial = InitialCluster {
             id: cluster,
             spec: request.spec,
@@ -314,11 +348,11 @@ impl Membership {
             role: NodeRole::Manager,
             availability: request.availability.unwrap_or(Availability::Active),
             description,
-            addr: advertise.ip().to_string(),
+            addr: chosen.advertise.ip().to_string(),
             manager_status: Some(skep_model::node::ManagerStatus {
                 leader: true,
                 reachability: skep_model::node::Reachability::Reachable,
-                addr: advertise.to_string(),
+                addr: chosen.advertise.to_string(),
                 raft_id: saved.raft_id,
             }),
         };
@@ -344,7 +378,7 @@ impl Membership {
                 "at least 1 RemoteAddr is required to join",
             ));
         }
-        let (listen, advertise, data_path) = self
+        let chosen = self
             .choose_addresses(
                 &request.listen_addr,
                 &request.advertise_addr,
@@ -360,7 +394,7 @@ impl Membership {
         {
             remotes.push(address::remote(given)?);
         }
-        let description = describe::without_identity(&self.inner.around, data_path).await;
+        let description = describe::without_identity(&self.inner.around, chosen.data_path).await;
         let wish = issue::Wish {
             token,
             description,
@@ -375,12 +409,13 @@ impl Membership {
             node: identity.peer.node.clone(),
             cluster: identity.peer.cluster.clone(),
             raft_id: if is_manager { nonzero(&mut random) } else { 0 },
-            listen: listen.to_string(),
-            advertise: advertise.to_string(),
-            data_path: data_path.to_string(),
+            listen: chosen.listen.to_string(),
+            advertise: chosen.advertise.to_string(),
+            data_path: chosen.data_path.to_string(),
             data_path_port: 0,
             managers: remotes,
             renew_chance: random(),
+            origins: chosen.origins,
         };
         files.save(&saved)?;
         let node = saved.node.clone();
@@ -599,15 +634,30 @@ impl Membership {
             "" => saved.to_owned(),
             given => given.to_owned(),
         };
-        let (listen, advertise, _) = self
+        let mut chosen = self
             .choose_addresses(
                 &or_saved(&request.listen_addr, &saved.listen),
                 &or_saved(&request.advertise_addr, &saved.advertise),
                 &request.data_path_addr,
             )
             .await?;
+        // What was not asked for anew was asked for before.
+        let (origins, before) = (&mut chosen.origins, saved.origins);
+        for (given, origin, before) in [
+            (&request.listen_addr, &mut origins.listen, before.listen),
+            (
+                &request.advertise_addr,
+                &mut origins.advertise,
+                before.advertise,
+            ),
+        ] {
+            if given.is_empty() {
+                *origin = before;
+            }
+        }
+        origins.data_path = before.data_path;
         warn!(node = %active.node(), "this manager goes on as the only one of its cluster");
-        active.go_on_alone(listen, advertise).await?;
+        active.go_on_alone(chosen).await?;
         Ok(active.node())
     }
 

@@ -49,7 +49,11 @@ impl Client {
         }
         let mut body = vec![0; length];
         self.0.read_exact(&mut body)?;
-        ensure!(status == "201", "{status} {}", String::from_utf8_lossy(&body));
+        ensure!(
+            status == "201",
+            "{status} {}",
+            String::from_utf8_lossy(&body)
+        );
         Ok(())
     }
 }

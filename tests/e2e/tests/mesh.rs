@@ -57,18 +57,15 @@ fn serve(c: &Cluster, name: &str, node: &str, flags: &str) -> Station {
     inside
 }
 
-/// Gives the nodes IPv6 addresses, which they tell when they start.
+/// Gives the nodes IPv6 addresses, which they tell.
 fn speak_ip6(c: &Cluster) {
     for node in NODES {
         let [_, ip6] = entries(c, node);
         let address = format!("{ip6}/64");
         let line = ["ip", "addr", "add", &address, "dev", "eth0", "nodad"];
         c.exec(node, &line).ok();
-        c.kill(node);
-        c.start(node);
     }
     for node in NODES {
-        c.wait_ready("n1", node, secs(30));
         eventually("its addresses are known", secs(20), || {
             let nodes = c.try_api("n1", "GET", "/nodes", None)?.to_string();
             holds(nodes.contains(&entries(c, node)[1].to_string()), nodes)

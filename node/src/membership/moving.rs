@@ -1,0 +1,454 @@
+//! Which addresses a node goes by when those of its host change. Pure.
+//!
+//! An address that the host still has is kept. In place of one that it has lost comes what would be
+//! chosen today, by the same rule as at first: the only one there is, or the first one of the
+//! interface that was named. An address that was given as such is the user's own choice: it is left
+//! only for the only other one of its interface, and taken again when it comes back. Where that
+//! leaves a choice, or nothing to choose, the old one is kept: somebody else must decide.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use tracing::{info, warn};
+
+use super::address::{self, is_our_own};
+use super::files::{Origin, Saved};
+
+/// So many looks in a row must find the same before it counts: addresses come and go one by one
+/// while an interface is set up anew.
+const LOOKS: u32 = 2;
+
+type Own = [(String, IpNet)];
+
+/// How an address was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wish {
+    /// Not at all: the host had one only.
+    Any,
+    Interface(String),
+    Ip(IpAddr),
+}
+
+impl Wish {
+    /// What was asked for an address that is `now`. Memberships of before the question was kept had
+    /// asked for it.
+    fn of(origin: &Origin, now: IpAddr) -> Self {
+        let Some(asked) = &origin.asked else {
+            return Self::Ip(now);
+        };
+        match address::split(asked).0 {
+            "" => Self::Any,
+            host => match host.parse() {
+                Ok(ip) => Self::Ip(ip),
+                Err(_) => Self::Interface(host.to_owned()),
+            },
+        }
+    }
+}
+
+/// What becomes of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Next {
+    Stay,
+    Move(IpAddr),
+    /// It is gone, and nothing is to come in its place for this reason.
+    Lost(String),
+}
+
+fn carrier(own: &Own, ip: IpAddr) -> Option<&str> {
+    let found = own.iter().find(|(_, net)| net.addr() == ip);
+    found.map(|(interface, _)| interface.as_str())
+}
+
+/// The next address in place of `now`, which was on `interface` when it was there last.
+fn next(wish: &Wish, now: IpAddr, interface: &str, own: &Own) -> Next {
+    let alike = |net: &IpNet| net.addr().is_ipv4() == now.is_ipv4();
+    let on = |interface: &str| -> Vec<IpAddr> {
+        let all = own
+            .iter()
+            .filter(|(name, net)| name == interface && alike(net));
+        all.map(|(_, net)| net.addr()).collect()
+    };
+    let present = carrier(own, now);
+    match wish {
+        Wish::Interface(name) => match on(name).as_slice() {
+            _ if present == Some(name) => Next::Stay,
+            [first, ..] => Next::Move(*first),
+            [] => Next::Lost(format!("`{name}` has no other")),
+        },
+        Wish::Ip(given) if *given != now && carrier(own, *given).is_some() => Next::Move(*given),
+        _ if present.is_some() => Next::Stay,
+        // It never was one of this host's, as behind a router that translates.
+        Wish::Ip(_) if interface.is_empty() => Next::Stay,
+        Wish::Ip(_) => only(interface, &on(interface)),
+        Wish::Any => {
+            let usable = own
+                .iter()
+                .filter(|(name, net)| alike(net) && !is_our_own(name));
+            let usable: Vec<IpAddr> = usable.map(|(_, net)| net.addr()).collect();
+            match usable.as_slice() {
+                [one] => Next::Move(*one),
+                _ => only(interface, &on(interface)),
+            }
+        }
+    }
+}
+
+/// The only one of these, which are all of an interface's.
+fn only(interface: &str, addresses: &[IpAddr]) -> Next {
+    match addresses {
+        [one] => Next::Move(*one),
+        [] => Next::Lost(format!("`{interface}` has no other")),
+        [first, second, ..] => Next::Lost(format!(
+            "`{interface}` has several, such as {first} and {second}"
+        )),
+    }
+}
+
+/// What is waited with until it has been seen often enough.
+#[derive(Debug, Default)]
+struct Settling {
+    seen: Option<(Next, u32)>,
+}
+
+impl Settling {
+    /// Whether this is news that has been the same for long enough, now for the first time.
+    fn settles(&mut self, next: &Next) -> bool {
+        let times = match self.seen.take() {
+            Some((seen, times)) if seen == *next => times.saturating_add(1),
+            _ => 1,
+        };
+        self.seen = Some((next.clone(), times));
+        times == LOOKS && *next != Next::Stay
+    }
+}
+
+/// Something to tell the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    Moved {
+        what: &'static str,
+        from: IpAddr,
+        to: IpAddr,
+        /// The address that was given and is gone.
+        given: Option<IpAddr>,
+    },
+    Lost {
+        what: &'static str,
+        kept: IpAddr,
+        why: String,
+    },
+}
+
+impl Notice {
+    /// Says it in the log.
+    pub fn tell(&self) {
+        match self {
+            Self::Moved {
+                what,
+                from,
+                to,
+                given: None,
+            } => info!(address = what, %from, %to, "this node goes by another address of its host"),
+            Self::Moved {
+                what,
+                from,
+                to,
+                given: Some(given),
+            } => warn!(
+                address = what, %from, %to, %given,
+                "the address that was given is gone: this node goes by the only other one of its interface until it comes back"
+            ),
+            Self::Lost { what, kept, why } => warn!(
+                address = what, %kept, why,
+                "the address this node goes by is gone, and none can take its place: give it back, or leave and join by another"
+            ),
+        }
+    }
+}
+
+/// Looks at a host's addresses again and again.
+#[derive(Debug, Default)]
+pub struct Moving {
+    listen: Settling,
+    advertise: Settling,
+    data_path: Settling,
+}
+
+impl Moving {
+    /// What is to be saved of the addresses now, and what there is to tell; all else stays as it is.
+    pub fn look(&mut self, saved: &Saved, own: &Own) -> (Saved, Vec<Notice>) {
+        let mut now = saved.clone();
+        let (asked, origins) = (&saved.origins, &mut now.origins);
+        let mut look = Look {
+            own,
+            notices: Vec::new(),
+        };
+        let listen: Option<SocketAddr> = saved.listen.parse().ok();
+        let listen = listen.filter(|listen| !listen.ip().is_unspecified());
+        if let Some(listen) = listen {
+            let wish = Wish::of(&asked.listen, listen.ip());
+            let ip = look.follow(
+                ("listen", listen.ip()),
+                &wish,
+                &mut origins.listen,
+                &mut self.listen,
+            );
+            now.listen = SocketAddr::new(ip, listen.port()).to_string();
+        }
+        let advertise: Option<SocketAddr> = saved.advertise.parse().ok();
+        let advertise = advertise.map(|advertise| {
+            let wish = match Wish::of(&asked.advertise, advertise.ip()) {
+                // What is listened on was advertised.
+                Wish::Any if listen.is_some() => Wish::of(&asked.listen, advertise.ip()),
+                wish => wish,
+            };
+            let ip = look.follow(
+                ("advertise", advertise.ip()),
+                &wish,
+                &mut origins.advertise,
+                &mut self.advertise,
+            );
+            SocketAddr::new(ip, advertise.port())
+        });
+        if let Some(advertise) = advertise {
+            now.advertise = advertise.to_string();
+        }
+        let data_path: Option<IpAddr> = saved.data_path.parse().ok();
+        if let (Some(data_path), Some(advertise)) = (data_path, advertise) {
+            let ip = match Wish::of(&asked.data_path, data_path) {
+                Wish::Any => advertise.ip(),
+                wish => look.follow(
+                    ("data path", data_path),
+                    &wish,
+                    &mut origins.data_path,
+                    &mut self.data_path,
+                ),
+            };
+            now.data_path = ip.to_string();
+        }
+        (now, look.notices)
+    }
+
+    /// The same for a node that has not begun yet, and has nothing to wait for.
+    pub fn at_start(saved: &Saved, own: &Own) -> (Saved, Vec<Notice>) {
+        let mut moving = Self::default();
+        for _ in 1..LOOKS {
+            moving.look(saved, own);
+        }
+        moving.look(saved, own)
+    }
+}
+
+struct Look<'a> {
+    own: &'a Own,
+    notices: Vec<Notice>,
+}
+
+impl Look<'_> {
+    fn follow(
+        &mut self,
+        (what, now): (&'static str, IpAddr),
+        wish: &Wish,
+        origin: &mut Origin,
+        settling: &mut Settling,
+    ) -> IpAddr {
+        if let Some(interface) = carrier(self.own, now) {
+            interface.clone_into(&mut origin.interface);
+        }
+        let next = next(wish, now, &origin.interface, self.own);
+        if !settling.settles(&next) {
+            return now;
+        }
+        let (to, notice) = match next {
+            Next::Stay => return now,
+            Next::Move(to) => {
+                let interface = carrier(self.own, to).unwrap_or_default();
+                interface.clone_into(&mut origin.interface);
+                let given = match wish {
+                    Wish::Ip(given) if *given != to => Some(*given),
+                    _ => None,
+                };
+                let from = now;
+                (
+                    to,
+                    Notice::Moved {
+                        what,
+                        from,
+                        to,
+                        given,
+                    },
+                )
+            }
+            Next::Lost(why) => (
+                now,
+                Notice::Lost {
+                    what,
+                    kept: now,
+                    why,
+                },
+            ),
+        };
+        self.notices.push(notice);
+        to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::files::Origins;
+
+    fn own(addresses: &[(&str, &str)]) -> Vec<(String, IpNet)> {
+        let read = |(name, net): &(&str, &str)| ((*name).to_owned(), net.parse().unwrap());
+        addresses.iter().map(read).collect()
+    }
+
+    /// A node known by 192.0.2.1 and this wish, after it has looked at its first addresses.
+    fn saved(advertise: Option<&str>, first: &Own) -> Saved {
+        let saved = Saved {
+            listen: "0.0.0.0:2377".into(),
+            advertise: "192.0.2.1:2377".into(),
+            data_path: "192.0.2.1".into(),
+            origins: Origins {
+                listen: Origin::asked(""),
+                advertise: Origin {
+                    asked: advertise.map(str::to_owned),
+                    interface: String::new(),
+                },
+                data_path: Origin::asked(""),
+            },
+            ..Saved::default()
+        };
+        Moving::default().look(&saved, first).0
+    }
+
+    const FIRST: (&str, &str) = ("eth0", "192.0.2.1/24");
+    const OTHER: (&str, &str) = ("eth0", "192.0.2.9/24");
+    const ELSEWHERE: (&str, &str) = ("eth1", "198.51.100.1/24");
+
+    fn next_of(wish: Option<&str>, addresses: &[(&str, &str)]) -> Next {
+        let saved = saved(wish, &own(&[FIRST]));
+        let origin = &saved.origins.advertise;
+        let now = "192.0.2.1".parse().unwrap();
+        next(
+            &Wish::of(origin, now),
+            now,
+            &origin.interface,
+            &own(addresses),
+        )
+    }
+
+    #[test]
+    fn what_comes_in_place_of_an_address_is_chosen_as_it_was() {
+        let moves = Next::Move("192.0.2.9".parse().unwrap());
+        for wish in [None, Some(""), Some("eth0:2377"), Some("192.0.2.1")] {
+            assert_eq!(next_of(wish, &[FIRST, OTHER]), Next::Stay, "{wish:?}");
+            assert_eq!(next_of(wish, &[OTHER, ELSEWHERE]), moves, "{wish:?}");
+            let other_family = next_of(wish, &[("eth0", "fd00::1/64")]);
+            assert!(matches!(other_family, Next::Lost(_)), "{wish:?}");
+        }
+        // An interface was named: its first, as at first. Else somebody must choose.
+        let third = ("eth0", "192.0.2.8/24");
+        let first_of_it = Next::Move("192.0.2.8".parse().unwrap());
+        assert_eq!(next_of(Some("eth0"), &[third, OTHER]), first_of_it);
+        for wish in [None, Some(""), Some("192.0.2.1")] {
+            assert!(
+                matches!(next_of(wish, &[third, OTHER]), Next::Lost(_)),
+                "{wish:?}"
+            );
+        }
+        // Of the whole host only where nothing was asked for.
+        let moved = Next::Move("198.51.100.1".parse().unwrap());
+        assert_eq!(next_of(Some(""), &[ELSEWHERE]), moved);
+        for wish in [None, Some("eth0"), Some("192.0.2.1")] {
+            assert!(
+                matches!(next_of(wish, &[ELSEWHERE]), Next::Lost(_)),
+                "{wish:?}"
+            );
+        }
+        // What was asked for an interface and is another one's now.
+        let swapped = [("eth1", "192.0.2.1/24"), OTHER];
+        assert_eq!(next_of(Some("eth0"), &swapped), moves);
+        assert_eq!(next_of(Some(""), &swapped), Next::Stay);
+    }
+
+    #[test]
+    fn an_address_that_never_was_of_this_host_stays() {
+        let saved = saved(Some("192.0.2.1"), &own(&[ELSEWHERE]));
+        let mut moving = Moving::default();
+        for _ in 0..10 {
+            let (now, notices) = moving.look(&saved, &own(&[ELSEWHERE]));
+            assert_eq!((now, notices), (saved.clone(), vec![]));
+        }
+    }
+
+    /// What is advertised after each look, and what was told.
+    fn looks(saved: &mut Saved, own: &Own, count: usize) -> (Vec<String>, Vec<Notice>) {
+        let mut moving = Moving::default();
+        let mut told = Vec::new();
+        let seen = (0..count).map(|_| {
+            let (now, notices) = moving.look(saved, own);
+            *saved = now;
+            told.extend(notices);
+            saved.advertise.clone()
+        });
+        (seen.collect(), told)
+    }
+
+    #[test]
+    fn an_address_is_followed_once_it_has_settled_and_the_data_path_goes_along() {
+        let mut node = saved(Some("eth0"), &own(&[FIRST]));
+        let (seen, told) = looks(&mut node, &own(&[OTHER]), 4);
+        let (old, new) = ("192.0.2.1:2377", "192.0.2.9:2377");
+        assert_eq!(seen, [old, new, new, new]);
+        assert_eq!(told.len(), 1);
+        assert_eq!(
+            (node.data_path.as_str(), node.listen.as_str()),
+            ("192.0.2.9", "0.0.0.0:2377")
+        );
+        let (seen, told) = looks(&mut node, &own(&[]), 4);
+        assert_eq!(seen, [new; 4]);
+        assert!(matches!(told.as_slice(), [Notice::Lost { .. }]), "{told:?}");
+    }
+
+    #[test]
+    fn an_address_that_was_given_is_taken_again() {
+        let mut node = saved(Some("192.0.2.1"), &own(&[FIRST]));
+        let (old, new) = ("192.0.2.1:2377", "192.0.2.9:2377");
+        let (seen, told) = looks(&mut node, &own(&[OTHER]), 6);
+        assert_eq!(seen, [old, new, new, new, new, new]);
+        let given: IpAddr = "192.0.2.1".parse().unwrap();
+        assert!(matches!(&told[..], [Notice::Moved { given: Some(ip), .. }] if *ip == given));
+        let (seen, _) = looks(&mut node, &own(&[OTHER, FIRST]), 6);
+        assert_eq!(seen.last().map(String::as_str), Some(old));
+    }
+
+    #[test]
+    fn a_data_path_of_its_own_is_followed_on_its_own() {
+        let first = own(&[FIRST, ELSEWHERE]);
+        let mut node = saved(Some("eth0"), &first);
+        node.data_path = "198.51.100.1".into();
+        node.origins.data_path = Origin::asked("eth1");
+        node.listen = "192.0.2.1:2377".into();
+        node.origins.listen = Origin::asked("eth0");
+        node.origins.advertise = Origin::asked("");
+        let (_, told) = looks(&mut node, &own(&[OTHER, ("eth1", "198.51.100.2/24")]), 3);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(node.data_path, "198.51.100.2");
+        assert_eq!(
+            (node.advertise.as_str(), node.listen.as_str()),
+            ("192.0.2.9:2377", "192.0.2.9:2377")
+        );
+    }
+
+    #[test]
+    fn a_node_that_starts_does_not_wait() {
+        let before = saved(Some("eth0"), &own(&[FIRST]));
+        assert_eq!(
+            Moving::at_start(&before, &own(&[OTHER])).0.advertise,
+            "192.0.2.9:2377"
+        );
+        assert_eq!(Moving::at_start(&before, &own(&[FIRST, OTHER])).0, before);
+    }
+}
