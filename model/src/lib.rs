@@ -10,6 +10,7 @@ pub mod encryption;
 pub mod error;
 pub mod id;
 pub mod image;
+pub mod job;
 pub mod limits;
 pub mod mount;
 pub mod name;

@@ -308,6 +308,13 @@ pub struct JobStatus {
     pub job_iteration: Version,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_execution: Option<Timestamp>,
+    /// When every completion asked for was there: nothing more is run in this iteration, and its
+    /// tasks are no longer needed to count by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// How many completions that were.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub completed: u64,
 }
 
 /// A service as stored.

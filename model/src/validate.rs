@@ -42,6 +42,8 @@ pub fn check_service(spec: &ServiceSpec) -> Checked {
     check_restart(spec)?;
     check_placement(spec)?;
     check_mode(spec)?;
+    spec.job_retention()
+        .map_err(|error| ControlError::invalid(error.to_string()))?;
     check_update("update", spec.update_config.as_ref(), true)?;
     check_update("rollback", spec.rollback_config.as_ref(), false)?;
     check_endpoint(spec)

@@ -39,6 +39,12 @@ pub fn meets_constraints(spec: &TaskSpec, node: &Node) -> bool {
     })
 }
 
+/// Whether a job of this spec has nothing to do that one of the other has not done. Fresh
+/// credentials are nothing to do.
+pub fn runs_the_same(had: &TaskSpec, wanted: &TaskSpec) -> bool {
+    same_template(had, wanted, true) && placement(had) == placement(wanted)
+}
+
 fn same_template(had: &TaskSpec, wanted: &TaskSpec, pulled: bool) -> bool {
     had.container_spec == wanted.container_spec
         && had.resources.clone().unwrap_or_default() == wanted.resources.clone().unwrap_or_default()

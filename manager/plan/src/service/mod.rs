@@ -14,7 +14,7 @@ use crate::schedule::NodeTable;
 
 pub mod dirty;
 mod global;
-mod job;
+pub mod job;
 mod replicated;
 pub mod restart;
 mod slot;

@@ -9,6 +9,7 @@ use skep_model::{
     ServiceMode, ServiceSpec, Version,
 };
 use skep_plan::allocate::ports::PortsInUse;
+use skep_plan::service::dirty::runs_the_same;
 use skep_store::Key;
 
 use super::{Done, Door, check_version, not_found};
@@ -25,6 +26,7 @@ impl Door<'_> {
             job_status: spec.mode.is_job().then(|| JobStatus {
                 job_iteration: Version::default(),
                 last_execution: Some(self.now),
+                ..JobStatus::default()
             }),
             spec_version: Version::at(1),
             spec,
@@ -67,13 +69,17 @@ impl Door<'_> {
 
     /// Gives a service a checked spec: it becomes the present one, and the present the previous.
     pub(super) fn put_spec(&mut self, mut service: Service, spec: ServiceSpec) -> Done {
-        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
-        service.previous_spec_version = Some(service.spec_version);
+        self.turn_to(&mut service, spec);
         service.update_status = None;
-        self.put_next(service)
+        self.put(service)
     }
 
-    fn put_next(&mut self, mut service: Service) -> Done {
+    /// Only a job that is to run something else, or so many times, runs again.
+    fn turn_to(&mut self, service: &mut Service, spec: ServiceSpec) {
+        let runs_again = service.spec.mode != spec.mode
+            || !runs_the_same(&service.spec.task_template, &spec.task_template);
+        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
+        service.previous_spec_version = Some(service.spec_version);
         service.spec_version.index += 1;
         service.stack = service
             .spec
@@ -81,7 +87,7 @@ impl Door<'_> {
             .get(STACK_LABEL)
             .cloned()
             .unwrap_or_default();
-        if service.spec.mode.is_job() {
+        if service.spec.mode.is_job() && runs_again {
             let iteration = service
                 .job_status
                 .as_ref()
@@ -89,9 +95,9 @@ impl Door<'_> {
             service.job_status = Some(JobStatus {
                 job_iteration: Version::at(iteration + 1),
                 last_execution: Some(self.now),
+                ..JobStatus::default()
             });
         }
-        self.put(service)
     }
 
     /// Swaps the present and the previous spec, so that a second rollback goes forward again.
@@ -106,8 +112,7 @@ impl Door<'_> {
         };
         let spec = self.settled(&previous)?;
         self.check_ports(&service.id, &spec)?;
-        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
-        service.previous_spec_version = Some(service.spec_version);
+        self.turn_to(&mut service, spec);
         let rolling = !service.spec.mode.is_job();
         service.update_status = rolling.then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
@@ -115,7 +120,7 @@ impl Door<'_> {
             completed_at: None,
             message: "manually requested rollback".to_owned(),
         });
-        self.put_next(service)
+        self.put(service)
     }
 
     pub(super) fn remove_service(&mut self, id: &ServiceId) -> Done {
