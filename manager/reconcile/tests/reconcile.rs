@@ -467,21 +467,77 @@ fn a_start_first_update_that_cannot_go_on_says_why() {
         "web",
         1,
         r#"{"UpdateConfig":{"Order":"start-first","Parallelism":1},
-            "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":80,"PublishMode":"host"}]}}"#,
+            "TaskTemplate":{"Resources":{"Reservations":{"MemoryBytes":800000000}}}}"#,
     ));
     cluster.converge();
     cluster.set_image("web", "img:2");
     cluster.converge();
-    let message = |cluster: &Cluster| cluster.service("web").update_status.unwrap().message;
     let waits = message(&cluster);
     assert!(waits.starts_with("update waits for task "), "{waits}");
     assert!(
-        waits.ends_with(": no suitable node (host-mode port already in use on 1 node)"),
+        waits.ends_with(": no suitable node (insufficient resources on 1 node)"),
         "{waits}"
     );
+    assert!(cluster.lines("web")[0].ends_with("img:1 running/running"));
     cluster.join("n1", false);
     cluster.converge();
     assert_eq!(message(&cluster), "update completed");
+}
+
+fn message(cluster: &Cluster) -> String {
+    cluster.service("web").update_status.unwrap().message
+}
+
+/// With a port of the node, or as many tasks as a node may have, old and new cannot run together
+/// where there is no other node: such an update would never end.
+#[test]
+fn a_start_first_update_stops_first_what_is_in_its_own_way() {
+    let port =
+        r#""EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":80,"PublishMode":"host"}]}"#;
+    let most = r#""TaskTemplate":{"Placement":{"MaxReplicas":1}}"#;
+    for (mode, own, why) in [
+        ("Replicated", port, "host-mode port already in use"),
+        ("Global", port, "host-mode port already in use on 1 node"),
+        ("Replicated", most, "max replicas per node limit exceed"),
+    ] {
+        let mut cluster = cluster(2);
+        let update = r#""UpdateConfig":{"Order":"start-first","Parallelism":1}"#;
+        let mode = match mode {
+            "Global" => r#"{"Global":{}}"#,
+            _ => r#"{"Replicated":{"Replicas":2}}"#,
+        };
+        cluster.create(spec(
+            "web",
+            2,
+            &format!(r#"{{{update},{own},"Mode":{mode}}}"#),
+        ));
+        cluster.converge();
+        cluster.set_image("web", "img:2");
+        let mut said = std::collections::BTreeSet::new();
+        let mut fewest = 2;
+        for _ in 0..40 {
+            cluster.obey();
+            cluster.wait(SECOND);
+            said.insert(message(&cluster));
+            let live = cluster.live("web");
+            fewest = fewest.min(live.iter().filter(|task| task.serves()).count());
+        }
+        assert!(fewest >= 1, "{why}: one after the other");
+        let told = said
+            .iter()
+            .find(|text| text.starts_with("update stops tasks before"));
+        assert!(
+            told.is_some_and(|text| text.contains(why)),
+            "{why}: {said:?}"
+        );
+        assert_eq!(message(&cluster), "update completed", "{why}");
+        assert!(
+            cluster
+                .live("web")
+                .iter()
+                .all(|task| task.spec.image() == "img:2")
+        );
+    }
 }
 
 /// At most `parallelism` slots are replaced at a time, and all of them in the end.

@@ -11,6 +11,8 @@ use skep_model::{NodeId, Task, TaskState, Timestamp};
 
 use super::dirty::is_dirty;
 use super::restart::{Restart, decide};
+use crate::schedule::waits_for;
+
 use super::{NewTask, Plan, ServiceView, is_lost, is_silent, update_order};
 
 /// How long a replacement waits for its predecessor to be gone, the predecessor's own grace
@@ -40,6 +42,8 @@ pub(super) struct SlotState {
     pub dirty: Vec<Arc<Task>>,
     /// Nothing lives here, and what ended last no longer matches the service.
     pub dead_and_dirty: bool,
+    /// Why the outdated tasks are stopped although their successor was to run first.
+    pub in_the_way: Option<String>,
 }
 
 impl Slot {
@@ -138,7 +142,7 @@ impl Slot {
         let mut state = SlotState {
             clean: clean.iter().max_by_key(|task| rank(task)).cloned(),
             dirty,
-            dead_and_dirty: false,
+            ..SlotState::default()
         };
         if let Some(keeper) = state.clean.clone() {
             for task in clean.iter().filter(|task| task.id != keeper.id) {
@@ -168,8 +172,13 @@ impl Slot {
     ) {
         let cannot_be_placed =
             keeper.status.state < TaskState::Assigned && !keeper.status.err.is_empty();
+        // A predecessor that has the only place there is would be waited for in vain.
+        let in_the_way = cannot_be_placed && state.dirty.iter().any(|task| waits_for(keeper, task));
+        if in_the_way {
+            state.in_the_way = Some(keeper.status.err.clone());
+        }
         let retire = match (keeper.desired_state, update_order(view.service)) {
-            (TaskState::Running, _) => keeper.status.state == TaskState::Running,
+            (TaskState::Running, _) => keeper.status.state == TaskState::Running || in_the_way,
             // Its image is there and it could start: now the old one may go. One that finds no
             // node or address may be waiting for the very one that the old task has.
             (_, UpdateOrder::StopFirst) => {

@@ -90,8 +90,10 @@ pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
     say_what_blocks(view, slots, plan);
 }
 
-/// A start-first update waits for ever when the new task needs what the old one holds, such as a
-/// port of the node. The status then says so, and says so no more once it goes on.
+/// A start-first update waits when the new task finds no node while the old one runs. The status
+/// then says so, and says so no more once it goes on. Where the old one itself is in the way, with
+/// its port of the node or as one of as many as a node may have, it is stopped first after all, and
+/// the status keeps saying that.
 fn say_what_blocks(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &mut Plan) {
     let Some(status) = &view.service.update_status else {
         return;
@@ -104,8 +106,13 @@ fn say_what_blocks(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
         let waits = task.status.state < TaskState::Assigned && !task.status.err.is_empty();
         waits.then(|| format!("update waits for task {}: {}", task.id, task.status.err))
     });
+    let turned = slots.iter().find_map(|(_, state)| {
+        let why = state.in_the_way.as_ref()?;
+        (config(view.service).order == UpdateOrder::StartFirst)
+            .then(|| format!("update stops tasks before their successors start: {why}"))
+    });
     let said = status.message.starts_with("update waits for task ");
-    let message = match blocked {
+    let message = match turned.or(blocked) {
         Some(message) => message,
         None if said => "update in progress".to_owned(),
         None => return,
