@@ -166,6 +166,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         exec_root: args.exec_root.clone(),
         hostname: args.node_name.clone().unwrap_or_else(hostname),
         labels: args.labels.clone(),
+        generic_resources: args.generic_resources()?,
     })
     .await;
     let listeners = listeners(&args).await?;

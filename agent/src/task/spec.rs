@@ -10,6 +10,7 @@ use skep_engine::types::{
 };
 use skep_engine::{CreateExtras, HostsEntry, InjectedFile};
 use skep_model::container::{ContainerSpec, FileTarget};
+use skep_model::resources::GenericResource;
 use skep_model::stack::STACK_LABEL;
 use skep_model::{ConfigId, SecretId, Task};
 use zeroize::Zeroizing;
@@ -54,15 +55,7 @@ pub fn container_config(task: &Task, context: &Context) -> Result<ContainerConfi
     for variable in &spec.env {
         env.push(expand(variable, context)?);
     }
-    for granted in &task.generic_resources {
-        let (kind, value) = match granted {
-            skep_model::resources::GenericResource::Named { kind, value } => (kind, value.clone()),
-            skep_model::resources::GenericResource::Discrete { kind, value } => {
-                (kind, value.to_string())
-            }
-        };
-        env.push(format!("DOCKER_RESOURCE_{}={value}", kind.to_uppercase()));
-    }
+    env.extend(granted(&task.generic_resources));
     let some = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone().into());
     Ok(ContainerConfig {
         hostname: expand(&spec.hostname, context)?,
@@ -83,6 +76,22 @@ pub fn container_config(task: &Task, context: &Context) -> Result<ContainerConfi
         host_config: Some(host_config(task, spec, context)?),
         ..Default::default()
     })
+}
+
+/// A variable for each kind of resource that the task was granted: names with commas between, or a
+/// count.
+fn granted(resources: &[GenericResource]) -> impl Iterator<Item = String> {
+    let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for resource in resources {
+        let value = match resource {
+            GenericResource::Named { value, .. } => value.clone(),
+            GenericResource::Discrete { value, .. } => value.to_string(),
+        };
+        let kind = resource.kind().to_uppercase();
+        kinds.entry(kind).or_default().push(value);
+    }
+    let kinds = kinds.into_iter();
+    kinds.map(|(kind, values)| format!("DOCKER_RESOURCE_{kind}={}", values.join(",")))
 }
 
 fn labels(task: &Task, spec: &ContainerSpec) -> BTreeMap<String, String> {

@@ -24,6 +24,7 @@ use skep_api::texts;
 use skep_engine::Engine;
 use skep_model::audit::NetworkAudit;
 use skep_model::cluster::CaConfig;
+use skep_model::resources::GenericResource;
 use skep_model::{
     Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
     Timestamp,
@@ -56,6 +57,8 @@ pub struct Surroundings {
     pub hostname: String,
     /// The daemon's labels.
     pub labels: Vec<String>,
+    /// What services may reserve here besides processors and memory.
+    pub generic_resources: Vec<GenericResource>,
 }
 
 /// This node's membership. Clones share it.
