@@ -2,7 +2,8 @@
 //! managers keep only for themselves.
 
 use skep_model::{
-    Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task, Timestamp, Version,
+    Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task, TaskState,
+    Timestamp, Version,
 };
 
 /// A service as clients may see it.
@@ -31,7 +32,18 @@ pub fn task(task: &Task) -> Task {
         ..task.clone()
     };
     public.spec.pull_credentials.clear();
+    public.desired_state = desired_state(task);
     public
+}
+
+/// What is wanted of a task, in Swarm's words: a job's is to complete, and stays so when it has.
+pub fn desired_state(task: &Task) -> TaskState {
+    let completed = task.status.state == TaskState::Complete;
+    match (task.job_iteration, task.desired_state) {
+        (Some(_), TaskState::Running) => TaskState::Complete,
+        (Some(_), TaskState::Shutdown) if completed => TaskState::Complete,
+        (_, desired) => desired,
+    }
 }
 
 /// A secret without its payload.

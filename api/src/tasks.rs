@@ -174,7 +174,8 @@ impl<'a> Wanted<'a> {
         let filters = self.filters;
         let on_node =
             self.nodes.is_empty() || self.nodes.iter().any(|node| node.id == task.node_id);
-        let desired = self.desired.is_empty() || self.desired.contains(&task.desired_state);
+        let desired =
+            self.desired.is_empty() || self.desired.contains(&redact::desired_state(task));
         let current = self
             .up_to_date
             .is_none_or(|wanted| wanted == is_up_to_date(snapshot, task));
