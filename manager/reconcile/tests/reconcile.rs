@@ -907,6 +907,23 @@ fn a_job_completes_as_often_as_asked_and_runs_again_when_updated() {
 }
 
 #[test]
+fn a_job_whose_task_fails_runs_no_more_at_once_than_it_may() {
+    let mut cluster = cluster(2);
+    let mode = r#"{"Mode":{"ReplicatedJob":{"MaxConcurrent":1,"TotalCompletions":3}}}"#;
+    cluster.create(spec("job", 0, mode));
+    cluster.settle();
+    for _ in 0..20 {
+        cluster.obey();
+        let live = cluster.live("job");
+        assert!(live.len() <= 1, "{:?}", cluster.lines("job"));
+        for task in live.iter().filter(|task| task.serves()) {
+            cluster.report(&task.id, TaskState::Failed);
+        }
+        cluster.wait(SECOND);
+    }
+}
+
+#[test]
 fn a_job_runs_again_only_when_it_has_something_else_to_do() {
     type Edit = fn(&mut skep_model::ServiceSpec);
     let mut cluster = cluster(1);

@@ -41,9 +41,9 @@ pub(super) fn plan_replicated(view: &ServiceView<'_>, job: &ReplicatedJob) -> Pl
             completed += 1;
             end_rest(slot, &mut plan);
         } else {
-            slot.advance(view, &mut plan);
+            let state = slot.advance(view, &mut plan);
             // A slot that gave up keeps its place: its work is not handed to another one.
-            running += u64::from(slot.best().is_some());
+            running += u64::from(slot.best().is_some() || state.returns);
         }
     }
     if completed >= total {

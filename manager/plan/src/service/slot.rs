@@ -42,6 +42,8 @@ pub(super) struct SlotState {
     pub dirty: Vec<Arc<Task>>,
     /// Nothing lives here, and what ended last no longer matches the service.
     pub dead_and_dirty: bool,
+    /// Nothing lives here, and a successor is made now or when its time has come.
+    pub returns: bool,
     /// Why the outdated tasks are stopped although their successor was to run first.
     pub in_the_way: Option<String>,
 }
@@ -157,7 +159,7 @@ impl Slot {
             self.promote(&keeper, view, plan);
             self.retry(view, plan);
         } else {
-            state.dead_and_dirty = self.revive(view, plan);
+            self.revive(&mut state, view, plan);
         }
         state
     }
@@ -250,16 +252,14 @@ impl Slot {
         task.is_live() && !(assigned && is_lost(view.nodes.node(&task.node_id)))
     }
 
-    /// The slot is empty: fills it again if the restart policy says so. Tells whether what ended
-    /// last is outdated.
-    fn revive(&self, view: &ServiceView<'_>, plan: &mut Plan) -> bool {
+    /// The slot is empty: fills it again if the restart policy says so.
+    fn revive(&self, state: &mut SlotState, view: &ServiceView<'_>, plan: &mut Plan) {
         let Some(newest) = self.tasks.last() else {
-            return false;
+            return;
         };
-        if self.restart(newest, false, view, plan) {
-            return false;
-        }
-        is_dirty(newest, view.service, view.nodes.node(&newest.node_id))
+        state.returns = self.restart(newest, false, view, plan);
+        state.dead_and_dirty =
+            !state.returns && is_dirty(newest, view.service, view.nodes.node(&newest.node_id));
     }
 
     /// Makes a successor of `ended` when it is time, one that only gets ready while `serving`
