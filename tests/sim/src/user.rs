@@ -57,6 +57,7 @@ pub fn wish(snapshot: &Snapshot, dice: &mut Dice) -> Option<ControlRequest> {
                 spec: Box::new(service.spec.clone()),
                 registry_auth_from: Default::default(),
                 rollback: true,
+                revision: None,
             }),
         14 => dice
             .pick(&services)
@@ -385,5 +386,6 @@ fn change(service: &Service, spec: ServiceSpec) -> ControlRequest {
         spec: Box::new(spec),
         registry_auth_from: Default::default(),
         rollback: false,
+        revision: None,
     }
 }

@@ -17,6 +17,7 @@ mod global;
 pub mod job;
 mod replicated;
 pub mod restart;
+pub mod revision;
 mod slot;
 mod update;
 

@@ -7,6 +7,7 @@ use skep_model::service::{FailureAction, UpdateConfig, UpdateOrder, UpdateState,
 use skep_model::{Nanos, Service, Task, TaskState, Timestamp};
 
 use super::restart::ended_by_itself;
+use super::revision;
 use super::slot::{Slot, SlotState};
 use super::{NewTask, Plan, ServiceView};
 
@@ -221,7 +222,10 @@ fn too_many_failures<'a>(
 fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mut Plan) -> bool {
     let service = view.service;
     let rolls_back = rolls_back(service);
-    let can_roll_back = !rolls_back && service.previous_spec.is_some();
+    let refuge = match rolls_back {
+        true => None,
+        false => revision::refuge(service),
+    };
     let mut changed = service.clone();
     let message = |what: &str| {
         format!(
@@ -233,14 +237,13 @@ fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mu
         .update_status
         .as_ref()
         .and_then(|status| status.started_at);
-    match config.failure_action {
-        FailureAction::Continue => return false,
-        FailureAction::Rollback if can_roll_back => {
-            if let Some(previous) = changed.previous_spec.take() {
-                changed.spec = *previous;
-            }
+    match (config.failure_action, refuge) {
+        (FailureAction::Continue, _) => return false,
+        (FailureAction::Rollback, Some((spec, because))) => {
+            revision::give_up(&mut changed, spec, &because, view.now);
+            // There is no way forward again by a second rollback.
+            changed.previous_spec = None;
             changed.previous_spec_version = None;
-            changed.spec_version.index += 1;
             changed.update_status = Some(UpdateStatus {
                 state: UpdateState::RollbackStarted,
                 started_at: Some(view.now),
@@ -248,7 +251,7 @@ fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mu
                 message: message("update rolled back"),
             });
         }
-        FailureAction::Pause | FailureAction::Rollback => {
+        (FailureAction::Pause | FailureAction::Rollback, _) => {
             let (state, what) = match rolls_back {
                 true => (UpdateState::RollbackPaused, "rollback paused"),
                 false => (UpdateState::Paused, "update paused"),
@@ -300,6 +303,7 @@ fn finish(
         _ => (UpdateState::Completed, "update completed"),
     };
     let mut changed = service.clone();
+    changed.revision.proven = true;
     changed.update_status = Some(UpdateStatus {
         state: done,
         started_at: status.started_at,

@@ -10,6 +10,7 @@ use skep_model::{
 };
 use skep_plan::allocate::ports::PortsInUse;
 use skep_plan::service::dirty::runs_the_same;
+use skep_plan::service::revision;
 use skep_store::Key;
 
 use super::{Done, Door, check_version, not_found};
@@ -29,6 +30,7 @@ impl Door<'_> {
                 ..JobStatus::default()
             }),
             spec_version: Version::at(1),
+            revision: revision::first(self.now),
             spec,
             ..Service::default()
         };
@@ -69,18 +71,16 @@ impl Door<'_> {
 
     /// Gives a service a checked spec: it becomes the present one, and the present the previous.
     pub(super) fn put_spec(&mut self, mut service: Service, spec: ServiceSpec) -> Done {
-        self.turn_to(&mut service, spec);
+        self.turn_to(&mut service, spec, "updated");
         service.update_status = None;
         self.put(service)
     }
 
     /// Only a job that is to run something else, or so many times, runs again.
-    fn turn_to(&mut self, service: &mut Service, spec: ServiceSpec) {
+    fn turn_to(&mut self, service: &mut Service, spec: ServiceSpec, because: &str) {
         let runs_again = service.spec.mode != spec.mode
             || !runs_the_same(&service.spec.task_template, &spec.task_template);
-        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
-        service.previous_spec_version = Some(service.spec_version);
-        service.spec_version.index += 1;
+        revision::turn(service, spec, because, self.now);
         service.stack = service
             .spec
             .labels
@@ -100,19 +100,33 @@ impl Door<'_> {
         }
     }
 
-    /// Swaps the present and the previous spec, so that a second rollback goes forward again.
-    pub(super) fn roll_back_service(&mut self, id: &ServiceId, version: Version) -> Done {
+    /// Goes back to a revision. Without one the present and the previous spec are swapped, so that
+    /// a second rollback goes forward again.
+    pub(super) fn roll_back_service(
+        &mut self,
+        id: &ServiceId,
+        version: Version,
+        to: Option<u64>,
+    ) -> Done {
         let mut service = self.service(id)?;
         check_version(version, service.version)?;
-        let Some(previous) = service.previous_spec.take() else {
-            return Err(ControlError::new(
-                Kind::FailedPrecondition,
-                format!("service {id} does not have a previous spec"),
-            ));
+        let refused = |message: String| ControlError::new(Kind::FailedPrecondition, message);
+        let (spec, because) = match to {
+            Some(number) => {
+                let found = revision::target(&service, number);
+                let (spec, number) = found.map_err(|error| refused(error.to_string()))?;
+                (spec, format!("rolled back to {number}"))
+            }
+            None => {
+                let previous = service.previous_spec.as_deref().ok_or_else(|| {
+                    refused(format!("service {id} does not have a previous spec"))
+                })?;
+                (previous.clone(), "rolled back".to_owned())
+            }
         };
-        let spec = self.settled(&previous)?;
+        let spec = self.settled(&spec)?;
         self.check_ports(&service.id, &spec)?;
-        self.turn_to(&mut service, spec);
+        self.turn_to(&mut service, spec, &because);
         let rolling = !service.spec.mode.is_job();
         service.update_status = rolling.then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
