@@ -1,6 +1,7 @@
 //! What never leaves through the API: payloads of secrets, registry credentials, keys, and what the
 //! managers keep only for themselves.
 
+use skep_model::revision::{PastRevision, Revision, ServiceHistory};
 use skep_model::{
     Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task, TaskState,
     Timestamp, Version,
@@ -11,6 +12,9 @@ pub fn service(service: &Service) -> Service {
     let mut public = Service {
         spec_version: Version::default(),
         previous_spec_version: None,
+        // They are told by a path of their own.
+        revision: Revision::default(),
+        history: Vec::new(),
         ..service.clone()
     };
     clean(&mut public.spec);
@@ -18,6 +22,26 @@ pub fn service(service: &Service) -> Service {
         clean(previous);
     }
     public
+}
+
+/// What a service has run, the newest first.
+pub fn history(service: &Service) -> ServiceHistory {
+    let present = PastRevision {
+        revision: service.revision.clone(),
+        spec: Box::new(service.spec.clone()),
+        spec_version: Version::default(),
+    };
+    let past = service.history.iter().cloned();
+    let mut revisions: Vec<PastRevision> = std::iter::once(present).chain(past).collect();
+    for revision in &mut revisions {
+        clean(&mut revision.spec);
+        revision.spec_version = Version::default();
+    }
+    ServiceHistory {
+        id: service.id.clone(),
+        name: service.spec.name.clone(),
+        revisions,
+    }
 }
 
 /// A task as clients may see it.

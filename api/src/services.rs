@@ -91,9 +91,31 @@ fn unused_name(snapshot: &Snapshot) -> String {
 
 /// `POST /services/{id}/update`
 pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
-    let rollback = match call.query.text("rollback") {
-        "" | "none" => false,
-        "previous" => true,
+    let request = update_request(&mut call, &given).await?;
+    let done = call.cluster().submit(request).await?;
+    reply::json(&json!({ "Warnings": done.warnings }))
+}
+
+/// `POST /skep/v1/services/{id}/preview`: what the same request to `update` would do. Not part of
+/// Docker's API.
+pub(crate) async fn preview(mut call: Call, given: String) -> Outcome {
+    let request = update_request(&mut call, &given).await?;
+    reply::json(&call.cluster().preview(request).await?)
+}
+
+/// `GET /skep/v1/services/{id}/history`: the service's revisions. Not part of Docker's API.
+pub(crate) async fn history(call: Call, given: String) -> Outcome {
+    let snapshot = call.snapshot().await?;
+    reply::json(&redact::history(&*find(&snapshot, &given)?))
+}
+
+/// The request, and what the user is to know of its image.
+async fn update_request(call: &mut Call, given: &str) -> Outcome<(ControlRequest, Option<String>)> {
+    let (rollback, revision) = match call.query.text("rollback") {
+        "" | "none" => (false, None),
+        "previous" => (true, None),
+        // Our addition: to a revision by its number, or to the one before.
+        "revision" => (true, Some(revision(call)?)),
         other => {
             return Err(ApiError::invalid(format!(
                 "unrecognized rollback option {other}"
@@ -114,19 +136,29 @@ pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
         true => call.json_or_default().await?,
         false => {
             let spec = call.json().await?;
-            prepared(&call, spec).await?
+            prepared(call, spec).await?
         }
     };
     let snapshot = call.snapshot().await?;
-    let request = ControlRequest::UpdateService {
-        id: find(&snapshot, &given)?.id.clone(),
+    let service = find(&snapshot, given)?;
+    Ok(ControlRequest::UpdateService {
+        id: service.id.clone(),
         version,
         spec: Box::new(spec),
         registry_auth_from,
         rollback,
-    };
-    let done = call.cluster().submit(request).await?;
-    reply::json(&json!({ "Warnings": done.warnings }))
+        revision,
+    })
+}
+
+/// The number of the revision asked for; 0 is the one before.
+fn revision(call: &Call) -> Outcome<u64> {
+    match call.query.text("revision") {
+        "" => Ok(0),
+        text => text.parse().map_err(|_| {
+            ApiError::invalid(format!("invalid revision {text:?}: want a number from 1"))
+        }),
+    }
 }
 
 /// A spec as the manager takes it: networks in their place and by id, credentials inside.

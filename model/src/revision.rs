@@ -64,6 +64,7 @@ pub struct PastRevision {
     pub revision: Revision,
     /// The spec as it was last.
     pub spec: Box<ServiceSpec>,
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub spec_version: Version,
 }
 

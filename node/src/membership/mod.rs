@@ -24,6 +24,7 @@ use skep_api::texts;
 use skep_engine::Engine;
 use skep_model::audit::NetworkAudit;
 use skep_model::cluster::CaConfig;
+use skep_model::preview::ServicePreview;
 use skep_model::resources::GenericResource;
 use skep_model::{
     Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
@@ -575,6 +576,11 @@ impl Cluster for Membership {
     async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
         let manager = self.active()?.manager()?;
         manager.submit(request).await
+    }
+
+    async fn preview(&self, request: ControlRequest) -> Result<ServicePreview, ControlError> {
+        let snapshot = self.snapshot(false).await?;
+        skep_reconcile::preview(&request, &snapshot, clock::now(), &mut clock_random())
     }
 
     async fn logs(
