@@ -11,6 +11,7 @@ use skep_store::Snapshot;
 use crate::defaults;
 use crate::networks;
 use crate::nodes::{labels_match, starts_with};
+use crate::pin;
 use crate::redact;
 use crate::reply;
 use crate::service_status;
@@ -70,6 +71,7 @@ pub(crate) async fn inspect(call: Call, given: String) -> Outcome {
 pub(crate) async fn create(mut call: Call) -> Outcome {
     let spec: ServiceSpec = call.json().await?;
     let mut spec = prepared(&call, spec).await?;
+    let unpinned = pin::pin(&call, &mut spec, None).await?;
     if spec.name.is_empty() {
         spec.name = unused_name(&call.snapshot().await?);
     }
@@ -79,7 +81,8 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
             spec: Box::new(spec),
         })
         .await?;
-    reply::created(&json!({ "ID": made.id, "Warnings": made.warnings }))
+    let warnings: Vec<String> = made.warnings.into_iter().chain(unpinned).collect();
+    reply::created(&json!({ "ID": made.id, "Warnings": warnings }))
 }
 
 /// A name for a service that was given none. When every try is taken the manager says so.
@@ -91,16 +94,19 @@ fn unused_name(snapshot: &Snapshot) -> String {
 
 /// `POST /services/{id}/update`
 pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
-    let request = update_request(&mut call, &given).await?;
+    let (request, unpinned) = update_request(&mut call, &given).await?;
     let done = call.cluster().submit(request).await?;
-    reply::json(&json!({ "Warnings": done.warnings }))
+    let warnings: Vec<String> = done.warnings.into_iter().chain(unpinned).collect();
+    reply::json(&json!({ "Warnings": warnings }))
 }
 
 /// `POST /skep/v1/services/{id}/preview`: what the same request to `update` would do. Not part of
 /// Docker's API.
 pub(crate) async fn preview(mut call: Call, given: String) -> Outcome {
-    let request = update_request(&mut call, &given).await?;
-    reply::json(&call.cluster().preview(request).await?)
+    let (request, unpinned) = update_request(&mut call, &given).await?;
+    let mut preview = call.cluster().preview(request).await?;
+    preview.warnings.extend(unpinned);
+    reply::json(&preview)
 }
 
 /// `GET /skep/v1/services/{id}/history`: the service's revisions. Not part of Docker's API.
@@ -132,7 +138,7 @@ async fn update_request(call: &mut Call, given: &str) -> Outcome<(ControlRequest
         }
     };
     let version = call.query.version("service")?;
-    let spec: ServiceSpec = match rollback {
+    let mut spec: ServiceSpec = match rollback {
         true => call.json_or_default().await?,
         false => {
             let spec = call.json().await?;
@@ -141,14 +147,19 @@ async fn update_request(call: &mut Call, given: &str) -> Outcome<(ControlRequest
     };
     let snapshot = call.snapshot().await?;
     let service = find(&snapshot, given)?;
-    Ok(ControlRequest::UpdateService {
+    let unpinned = match rollback {
+        true => None,
+        false => pin::pin(call, &mut spec, Some(&service)).await?,
+    };
+    let request = ControlRequest::UpdateService {
         id: service.id.clone(),
         version,
         spec: Box::new(spec),
         registry_auth_from,
         rollback,
         revision,
-    })
+    };
+    Ok((request, unpinned))
 }
 
 /// The number of the revision asked for; 0 is the one before.

@@ -181,6 +181,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
     let state = ApiState {
         engine: Arc::clone(&engine),
         cluster: Arc::new(membership.clone()) as Arc<dyn Cluster>,
+        asked: Default::default(),
         about: About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             daemon_id: daemon_id(&args.data_root),
