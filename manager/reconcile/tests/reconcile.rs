@@ -687,6 +687,96 @@ fn continue_goes_on_over_failures_and_a_ratio_tolerates_some() {
 }
 
 #[test]
+fn a_rollback_that_fails_pauses_and_goes_nowhere_else() {
+    let mut cluster = web(
+        2,
+        r#"{"UpdateConfig":{"FailureAction":"rollback","Parallelism":1},
+            "RollbackConfig":{"FailureAction":"pause","Parallelism":1}}"#,
+    );
+    cluster.set_image("web", "img:2");
+    for _ in 0..4 {
+        cluster.obey();
+    }
+    let new = cluster.live("web").into_iter();
+    let mut new = new.filter(|task| task.serves() && task.spec.image() == "img:2");
+    let task = new.next().expect("one slot has been replaced");
+    cluster.report(&task.id, TaskState::Failed);
+    cluster.settle();
+    assert_eq!(states(&cluster, "web"), Some(UpdateState::RollbackStarted));
+    // What ran before does not run any more either.
+    for _ in 0..10 {
+        for task in cluster.live("web").iter().filter(|task| task.by_update) {
+            if task.status.state >= TaskState::Assigned && !task.serves() {
+                cluster.report(&task.id, TaskState::Rejected);
+            }
+        }
+        cluster.wait(SECOND);
+    }
+    let status = cluster.service("web").update_status.unwrap();
+    assert_eq!(status.state, UpdateState::RollbackPaused, "{status:?}");
+    let said = "rollback paused due to failure or early termination of task ";
+    assert!(status.message.starts_with(said), "{status:?}");
+}
+
+#[test]
+fn an_update_that_also_scales_replaces_what_is_there_and_then_adds() {
+    let mut cluster = web(2, r#"{"UpdateConfig":{"Parallelism":1}}"#);
+    cluster.update("web", |spec| {
+        scale(4)(spec);
+        spec.task_template.container_spec.as_mut().unwrap().image = "img:2".into();
+    });
+    cluster.settle();
+    // New slots are no rolling update: they are there at once, with the new image.
+    let new: Vec<u64> = cluster
+        .live("web")
+        .iter()
+        .filter(|task| task.spec.image() == "img:2" && !task.by_update)
+        .map(|task| task.slot)
+        .collect();
+    assert_eq!(new, [3, 4]);
+    let replaced = cluster
+        .live("web")
+        .iter()
+        .filter(|task| task.by_update)
+        .count();
+    assert_eq!(replaced, 1, "one of the others at a time");
+    cluster.converge();
+    let live = cluster.live("web");
+    assert_eq!(
+        live.iter().map(|task| task.slot).collect::<Vec<_>>(),
+        [1, 2, 3, 4]
+    );
+    assert!(live.iter().all(|task| task.spec.image() == "img:2"));
+    assert_eq!(states(&cluster, "web"), Some(UpdateState::Completed));
+}
+
+#[test]
+fn each_worker_of_an_update_waits_for_its_delay() {
+    let mut cluster = web(
+        3,
+        r#"{"UpdateConfig":{"Parallelism":1,"Delay":10000000000,"Order":"start-first"}}"#,
+    );
+    cluster.set_image("web", "img:2");
+    let new = |cluster: &Cluster| {
+        let live = cluster.live("web");
+        live.iter()
+            .filter(|task| task.spec.image() == "img:2")
+            .count()
+    };
+    cluster.settle();
+    for done in 1..=2 {
+        cluster.obey();
+        for _ in 0..9 {
+            assert_eq!(new(&cluster), done);
+            cluster.wait(SECOND);
+            cluster.obey();
+        }
+        cluster.wait(2 * SECOND);
+        assert_eq!(new(&cluster), done + 1);
+    }
+}
+
+#[test]
 fn what_does_not_concern_tasks_restarts_none() {
     let mut cluster = web(3, "");
     let before: Vec<_> = cluster

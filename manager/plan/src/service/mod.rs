@@ -159,6 +159,12 @@ pub(crate) fn is_silent(node: Option<&Node>) -> bool {
     node.is_none_or(|node| node.status.state == skep_model::NodeState::Down)
 }
 
+/// Whether an update or a rollback is under way.
+pub(crate) fn is_updating(service: &Service) -> bool {
+    let status = service.update_status.as_ref();
+    status.is_some_and(|status| status.state.is_active())
+}
+
 /// How tasks of the service are replaced at present.
 pub(crate) fn update_order(service: &Service) -> UpdateOrder {
     update::config(service).order

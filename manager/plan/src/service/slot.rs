@@ -13,7 +13,7 @@ use super::dirty::is_dirty;
 use super::restart::{Restart, decide};
 use crate::schedule::waits_for;
 
-use super::{NewTask, Plan, ServiceView, is_lost, is_silent, update_order};
+use super::{NewTask, Plan, ServiceView, is_lost, is_silent, is_updating, update_order};
 
 /// How long a replacement waits for its predecessor to be gone, the predecessor's own grace
 /// period aside.
@@ -290,7 +290,15 @@ impl Slot {
                     true => start_at,
                     false => Timestamp::ZERO,
                 };
-                plan.create(view, self.new_task(desired, start_at));
+                // What takes the place of an outdated task is part of the update under way, also
+                // when that task has ended by itself: a rollback begins with such a one.
+                let node = view.nodes.node(&ended.node_id);
+                let by_update = is_updating(view.service) && is_dirty(ended, view.service, node);
+                let task = NewTask {
+                    by_update,
+                    ..self.new_task(desired, start_at)
+                };
+                plan.create(view, task);
                 true
             }
         }

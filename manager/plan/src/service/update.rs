@@ -9,7 +9,7 @@ use skep_model::{Nanos, Service, Task, TaskState, Timestamp};
 use super::restart::ended_by_itself;
 use super::revision;
 use super::slot::{Slot, SlotState};
-use super::{NewTask, Plan, ServiceView};
+use super::{Action, NewTask, Plan, ServiceView};
 
 /// How long a new task is watched for failure when the configuration names no time.
 const MONITOR_DEFAULT: Nanos = Nanos::from_secs(5);
@@ -241,6 +241,12 @@ fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mu
         (FailureAction::Continue, _) => return false,
         (FailureAction::Rollback, Some((spec, because))) => {
             revision::give_up(&mut changed, spec, &because, view.now);
+            // Whatever this step makes is made for the spec that is gone back to.
+            for action in &mut plan.actions {
+                if let Action::Create(task) = action {
+                    task.by_update = true;
+                }
+            }
             // There is no way forward again by a second rollback.
             changed.previous_spec = None;
             changed.previous_spec_version = None;
