@@ -131,7 +131,10 @@ fn any_revision_that_is_kept_can_be_gone_back_to() {
     scale(&mut fresh, 3);
     assert_eq!(
         fresh.refusal(fresh.rollback_to("web", 0)),
-        "service web does not have a previous spec"
+        format!(
+            "service {} does not have a previous spec",
+            fresh.service("web").id
+        )
     );
 }
 

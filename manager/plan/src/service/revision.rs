@@ -2,7 +2,7 @@
 
 use skep_model::revision::{Later, PastRevision, REVISIONS_KEPT_MAX, Revision};
 use skep_model::service::UpdateState;
-use skep_model::{Service, ServiceSpec, Timestamp};
+use skep_model::{Service, ServiceId, ServiceSpec, Timestamp};
 
 use super::dirty::runs_the_same;
 
@@ -91,7 +91,7 @@ fn is_settled(service: &Service) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRevision {
     #[error("service {service} does not have a previous spec")]
-    NoPrevious { service: String },
+    NoPrevious { service: ServiceId },
     #[error("service {service} has no revision {number}{known}")]
     Unknown {
         service: String,
@@ -115,7 +115,9 @@ pub fn target(service: &Service, number: u64) -> Result<(ServiceSpec, u64), NoRe
     };
     match service.history.iter().position(is_wanted) {
         Some(at) => Ok((restored(service, at), service.history[at].revision.number)),
-        None if number == 0 => Err(NoRevision::NoPrevious { service: name() }),
+        None if number == 0 => Err(NoRevision::NoPrevious {
+            service: service.id.clone(),
+        }),
         None if number == service.revision.number => Err(NoRevision::Present {
             service: name(),
             number,

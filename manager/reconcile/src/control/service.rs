@@ -6,7 +6,7 @@ use skep_model::stack::STACK_LABEL;
 use skep_model::validate::check_service;
 use skep_model::{
     Config, ControlError, Kind, Network, NetworkId, PublishMode, Secret, Service, ServiceId,
-    ServiceMode, ServiceSpec, Version,
+    ServiceMode, ServiceSpec, TaskSpec, Version,
 };
 use skep_plan::allocate::ports::PortsInUse;
 use skep_plan::service::dirty::runs_the_same;
@@ -65,6 +65,7 @@ impl Door<'_> {
                     .clone_from(&from.task_template.pull_credentials);
             }
         }
+        keep_platforms(&mut spec.task_template, &service.spec.task_template);
         self.check_ports(&service.id, &spec)?;
         self.put_spec(service, spec)
     }
@@ -251,6 +252,22 @@ impl Door<'_> {
     pub(super) fn network_user(&self, id: &NetworkId) -> Option<ServiceId> {
         let mut users = self.tx.services_on_network(id);
         users.next().map(|service| service.id.clone())
+    }
+}
+
+/// The same digest runs where it ran before: a client that did not ask the registry again, as with
+/// `stack deploy --resolve-image never`, says nothing of that.
+pub(super) fn keep_platforms(wanted: &mut TaskSpec, known: &TaskSpec) {
+    let had = known.placement.as_ref();
+    let had = had.map_or(&[][..], |placement| &placement.platforms);
+    let silent = wanted
+        .placement
+        .as_ref()
+        .is_none_or(|placement| placement.platforms.is_empty());
+    let same = wanted.image() == known.image() && known.image().contains('@');
+    if same && silent && !had.is_empty() {
+        let placement = wanted.placement.get_or_insert_default();
+        placement.platforms = had.to_vec();
     }
 }
 
