@@ -59,6 +59,10 @@ fn services_and_nodes_keep_their_promises() {
         places::pending,
     );
     check(
+        "a preference spreads over the values of a label, and takes nobody away",
+        places::spread,
+    );
+    check(
         "a label that goes takes the tasks that need it away",
         places::labels,
     );

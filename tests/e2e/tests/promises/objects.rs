@@ -55,6 +55,26 @@ pub fn ports(c: &Cluster) {
     assert_eq!(spec.as_array().map(Vec::len), Some(1), "{spec}");
     assert_eq!(spec[0]["PublishMode"], "host");
     c.remove_service("n1", "m");
+    // Without tasks it refuses, and does not hang.
+    eventually("a port without tasks refuses", secs(10), || {
+        let refused = c.page("n2", given.try_into().unwrap(), "/").unwrap_err();
+        holds(refused.to_lowercase().contains("refused"), refused)
+    });
+    // In host mode the node picks what is free there.
+    c.skep(
+        "n1",
+        &format!("{CREATE} --name h --publish mode=host,target=8080 skep/hello"),
+    )
+    .ok();
+    let task = c.wait_running("n1", "h", 1, secs(30)).remove(0);
+    let told = c.get("n1", &format!("/tasks/{}", task.id));
+    let port = told["Status"]["PortStatus"]["Ports"][0]["PublishedPort"].as_u64();
+    let port = port.and_then(|port| port.try_into().ok()).unwrap_or(0);
+    assert_ne!(port, 0, "{told}");
+    eventually("it answers there", secs(10), || {
+        c.page(&task.node, port, "/")
+    });
+    c.remove_service("n1", "h");
     c.remove_service("n1", "a");
     c.remove_service("n1", "b");
     c.skep(
@@ -74,7 +94,7 @@ pub fn payloads(c: &Cluster) {
         "{{.Task.Slot}} of {{.Service.Name}}",
     );
     let files = "--secret source=word-1,target=word --config source=plan,target=/plan";
-    c.skep("n1", &format!("{CREATE} {QUICKLY} --name f --replicas 2 --env SLOT={{{{.Task.Slot}}}} {files} busy:1 sleep 1000")).ok();
+    c.skep("n1", &format!("{CREATE} {QUICKLY} --name f --replicas 2 --env SLOT={{{{.Task.Slot}}}} --mount type=volume,source=kept-{{{{.Task.Slot}}}},target=/kept {files} busy:1 sleep 1000")).ok();
     let read = |path: &str| -> BTreeMap<u64, String> {
         let tasks = c.wait_running("n1", "f", 2, secs(30));
         let inside = |task: &Task| {
@@ -89,6 +109,11 @@ pub fn payloads(c: &Cluster) {
     );
     assert_eq!(read("/run/secrets/word")[&1], "one");
     let task = &c.running("n1", "f")[0];
+    let volumes = c.skep(&task.node, "volume ls -q").ok();
+    assert!(
+        volumes.contains(&format!("kept-{}\n", task.slot)),
+        "{volumes}"
+    );
     let mounts = c
         .skep(
             &task.node,

@@ -56,6 +56,29 @@ pub fn pending(c: &Cluster) {
     c.remove_service("n1", "p");
 }
 
+pub fn spread(c: &Cluster) {
+    for (node, zone) in [("n1", "a"), ("n2", "b"), ("n3", "b")] {
+        c.skep("n1", &format!("node update --label-add zone={zone} {node}"))
+            .ok();
+    }
+    let flags = "--replicas 4 --placement-pref spread=node.labels.zone";
+    c.skep(
+        "n1",
+        &format!("{CREATE} --name q {flags} busy:1 sleep 1000"),
+    )
+    .ok();
+    let tasks = c.wait_running("n1", "q", 4, secs(30));
+    let in_a = tasks.iter().filter(|task| task.node == "n1").count();
+    assert_eq!(in_a, 2, "zones are evened, not nodes: {}", shown(&tasks));
+    for node in NODES {
+        c.skep("n1", &format!("node update --label-rm zone {node}"))
+            .ok();
+    }
+    let after = c.wait_running("n1", "q", 4, secs(5));
+    assert_eq!(ids(&after), ids(&tasks), "a preference takes nobody away");
+    c.remove_service("n1", "q");
+}
+
 pub fn labels(c: &Cluster) {
     for node in ["n2", "n3"] {
         c.skep("n1", &format!("node update --label-add disk=fast {node}"))
@@ -182,6 +205,7 @@ pub fn drain(c: &Cluster) {
     .ok();
     c.wait_running("n1", "d", 3, secs(30));
     c.wait_running("n1", "stays", 1, secs(30));
+    c.skep("n2", "run -d --name plain busy:1 sleep 1000").ok();
     let ran = c
         .skep(
             "n1",
@@ -195,6 +219,9 @@ pub fn drain(c: &Cluster) {
         "{}",
         shown(&tasks)
     );
+    let plain = c.skep("n2", "inspect --format {{.State.Running}} plain");
+    assert_eq!(plain.ok(), "true\n", "what is no task stays");
+    c.skep("n2", "rm -f plain").ok();
     let ran = c.skep(
         "n1",
         "node update --availability drain --wait --timeout 3s n3",
