@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use skep_model::audit::NetworkAudit;
+use skep_model::preview::ServicePreview;
 use skep_model::{
     Availability, ClusterId, ClusterSpec, ControlError, ControlRequest, ControlResponse, Kind,
     NodeId, ServiceId, TaskId, Timestamp,
@@ -157,6 +158,15 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Asks for one change, on whichever manager leads.
     async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError>;
+
+    /// What an update of a service would do; nothing is changed.
+    async fn preview(&self, request: ControlRequest) -> Result<ServicePreview, ControlError> {
+        let _ = request;
+        Err(ControlError::new(
+            Kind::Unimplemented,
+            "updates cannot be tried here",
+        ))
+    }
 
     /// Log lines of a service's tasks or of one task, from whichever nodes run them.
     async fn logs(&self, source: LogSource, options: LogOptions)

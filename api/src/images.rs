@@ -216,7 +216,9 @@ pub(crate) async fn search(call: Call) -> Outcome {
 /// makes it warn and go on without a digest.
 pub(crate) async fn distribution(call: Call, name: String) -> Outcome {
     let auth = call.registry_auth()?;
-    reply::json(&call.engine().distribution_inspect(&name, auth).await?)
+    let found = call.engine().distribution_inspect(&name, auth).await?;
+    call.state.asked.remember(&name, &found);
+    reply::json(&found)
 }
 
 /// `POST /auth`

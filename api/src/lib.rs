@@ -30,6 +30,7 @@ mod request_body;
 mod request_line;
 
 mod network_check;
+mod pin;
 mod route;
 mod secrets;
 mod server;
@@ -46,6 +47,7 @@ mod volumes;
 mod websocket;
 
 pub use cluster::Cluster;
+pub use pin::Asked;
 pub use server::{Listener, serve};
 pub use state::{About, ApiState};
 pub use version::ApiVersion;

@@ -1,8 +1,10 @@
 //! What never leaves through the API: payloads of secrets, registry credentials, keys, and what the
 //! managers keep only for themselves.
 
+use skep_model::revision::{PastRevision, Revision, ServiceHistory};
 use skep_model::{
-    Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task, Timestamp, Version,
+    Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task, TaskState,
+    Timestamp, Version,
 };
 
 /// A service as clients may see it.
@@ -10,6 +12,9 @@ pub fn service(service: &Service) -> Service {
     let mut public = Service {
         spec_version: Version::default(),
         previous_spec_version: None,
+        // They are told by a path of their own.
+        revision: Revision::default(),
+        history: Vec::new(),
         ..service.clone()
     };
     clean(&mut public.spec);
@@ -17,6 +22,26 @@ pub fn service(service: &Service) -> Service {
         clean(previous);
     }
     public
+}
+
+/// What a service has run, the newest first.
+pub fn history(service: &Service) -> ServiceHistory {
+    let present = PastRevision {
+        revision: service.revision.clone(),
+        spec: Box::new(service.spec.clone()),
+        spec_version: Version::default(),
+    };
+    let past = service.history.iter().cloned();
+    let mut revisions: Vec<PastRevision> = std::iter::once(present).chain(past).collect();
+    for revision in &mut revisions {
+        clean(&mut revision.spec);
+        revision.spec_version = Version::default();
+    }
+    ServiceHistory {
+        id: service.id.clone(),
+        name: service.spec.name.clone(),
+        revisions,
+    }
 }
 
 /// A task as clients may see it.
@@ -31,7 +56,18 @@ pub fn task(task: &Task) -> Task {
         ..task.clone()
     };
     public.spec.pull_credentials.clear();
+    public.desired_state = desired_state(task);
     public
+}
+
+/// What is wanted of a task, in Swarm's words: a job's is to complete, and stays so when it has.
+pub fn desired_state(task: &Task) -> TaskState {
+    let completed = task.status.state == TaskState::Complete;
+    match (task.job_iteration, task.desired_state) {
+        (Some(_), TaskState::Running) => TaskState::Complete,
+        (Some(_), TaskState::Shutdown) if completed => TaskState::Complete,
+        (_, desired) => desired,
+    }
 }
 
 /// A secret without its payload.

@@ -168,6 +168,12 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
 
         ("GET", ["skep", "v1", "version"]) => Box::pin(stacks::version(call)),
         ("GET", ["skep", "v1", "network", "check"]) => Box::pin(network_check::check(call)),
+        ("GET", ["skep", "v1", "services", id, "history"]) => {
+            Box::pin(services::history(call, own(id)))
+        }
+        ("POST", ["skep", "v1", "services", id, "preview"]) => {
+            Box::pin(services::preview(call, own(id)))
+        }
         ("GET", ["skep", "v1", "stacks"]) => Box::pin(stacks::list(call)),
         ("GET", ["skep", "v1", "stacks", name]) => Box::pin(stacks::inspect(call, own(name))),
         ("POST", ["skep", "v1", "stacks", name]) => Box::pin(stacks::deploy(call, own(name))),

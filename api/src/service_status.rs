@@ -36,6 +36,13 @@ pub fn count(snapshot: &Snapshot, service: &Service) -> ServiceStatus {
     }
     if !is_job {
         status.completed_tasks = 0;
+    } else if let Some(job) = service
+        .job_status
+        .as_ref()
+        .filter(|job| job.finished_at.is_some())
+    {
+        // Tasks of a job that is done may be gone.
+        status.completed_tasks = job.completed;
     }
     status
 }

@@ -11,6 +11,7 @@ use skep_store::Snapshot;
 use crate::defaults;
 use crate::networks;
 use crate::nodes::{labels_match, starts_with};
+use crate::pin;
 use crate::redact;
 use crate::reply;
 use crate::service_status;
@@ -70,6 +71,7 @@ pub(crate) async fn inspect(call: Call, given: String) -> Outcome {
 pub(crate) async fn create(mut call: Call) -> Outcome {
     let spec: ServiceSpec = call.json().await?;
     let mut spec = prepared(&call, spec).await?;
+    let unpinned = pin::pin(&call, &mut spec, None).await?;
     if spec.name.is_empty() {
         spec.name = unused_name(&call.snapshot().await?);
     }
@@ -79,7 +81,8 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
             spec: Box::new(spec),
         })
         .await?;
-    reply::created(&json!({ "ID": made.id, "Warnings": made.warnings }))
+    let warnings: Vec<String> = made.warnings.into_iter().chain(unpinned).collect();
+    reply::created(&json!({ "ID": made.id, "Warnings": warnings }))
 }
 
 /// A name for a service that was given none. When every try is taken the manager says so.
@@ -91,9 +94,34 @@ fn unused_name(snapshot: &Snapshot) -> String {
 
 /// `POST /services/{id}/update`
 pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
-    let rollback = match call.query.text("rollback") {
-        "" | "none" => false,
-        "previous" => true,
+    let (request, unpinned) = update_request(&mut call, &given).await?;
+    let done = call.cluster().submit(request).await?;
+    let warnings: Vec<String> = done.warnings.into_iter().chain(unpinned).collect();
+    reply::json(&json!({ "Warnings": warnings }))
+}
+
+/// `POST /skep/v1/services/{id}/preview`: what the same request to `update` would do. Not part of
+/// Docker's API.
+pub(crate) async fn preview(mut call: Call, given: String) -> Outcome {
+    let (request, unpinned) = update_request(&mut call, &given).await?;
+    let mut preview = call.cluster().preview(request).await?;
+    preview.warnings.extend(unpinned);
+    reply::json(&preview)
+}
+
+/// `GET /skep/v1/services/{id}/history`: the service's revisions. Not part of Docker's API.
+pub(crate) async fn history(call: Call, given: String) -> Outcome {
+    let snapshot = call.snapshot().await?;
+    reply::json(&redact::history(&*find(&snapshot, &given)?))
+}
+
+/// The request, and what the user is to know of its image.
+async fn update_request(call: &mut Call, given: &str) -> Outcome<(ControlRequest, Option<String>)> {
+    let (rollback, revision) = match call.query.text("rollback") {
+        "" | "none" => (false, None),
+        "previous" => (true, None),
+        // Our addition: to a revision by its number, or to the one before.
+        "revision" => (true, Some(revision(call)?)),
         other => {
             return Err(ApiError::invalid(format!(
                 "unrecognized rollback option {other}"
@@ -110,23 +138,38 @@ pub(crate) async fn update(mut call: Call, given: String) -> Outcome {
         }
     };
     let version = call.query.version("service")?;
-    let spec: ServiceSpec = match rollback {
+    let mut spec: ServiceSpec = match rollback {
         true => call.json_or_default().await?,
         false => {
             let spec = call.json().await?;
-            prepared(&call, spec).await?
+            prepared(call, spec).await?
         }
     };
     let snapshot = call.snapshot().await?;
+    let service = find(&snapshot, given)?;
+    let unpinned = match rollback {
+        true => None,
+        false => pin::pin(call, &mut spec, Some(&service)).await?,
+    };
     let request = ControlRequest::UpdateService {
-        id: find(&snapshot, &given)?.id.clone(),
+        id: service.id.clone(),
         version,
         spec: Box::new(spec),
         registry_auth_from,
         rollback,
+        revision,
     };
-    let done = call.cluster().submit(request).await?;
-    reply::json(&json!({ "Warnings": done.warnings }))
+    Ok((request, unpinned))
+}
+
+/// The number of the revision asked for; 0 is the one before.
+fn revision(call: &Call) -> Outcome<u64> {
+    match call.query.text("revision") {
+        "" => Ok(0),
+        text => text.parse().map_err(|_| {
+            ApiError::invalid(format!("invalid revision {text:?}: want a number from 1"))
+        }),
+    }
 }
 
 /// A spec as the manager takes it: networks in their place and by id, credentials inside.

@@ -17,6 +17,7 @@ use tokio_util::io::StreamReader;
 
 use crate::cluster::Cluster;
 use crate::loose::Loose;
+use crate::pin::Asked;
 use crate::query::Query;
 use crate::request_body::RequestBody;
 use crate::server::Tasks;
@@ -50,6 +51,8 @@ pub struct ApiState {
     pub engine: Arc<Engine>,
     pub cluster: Arc<dyn Cluster>,
     pub about: About,
+    /// What clients have asked registries, for images of services.
+    pub asked: Asked,
 }
 
 /// One request, its method and path aside.

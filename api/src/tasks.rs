@@ -106,11 +106,20 @@ pub(crate) async fn list(call: Call) -> Outcome {
     let filters = call.filters_of(&KEYS)?;
     let snapshot = call.snapshot().await?;
     let wanted = Wanted::of(&call, &snapshot, &filters)?;
+    // Clients that watch a job's progress ask with this filter, and count its slots from 0: one
+    // that is called 1 would never be seen to end. To everybody else slots are as services' are.
+    let watches = filters.flag("_up-to-date")?.is_some();
     let views: Vec<TaskView> = wanted
         .candidates(&snapshot)
         .into_iter()
         .filter(|task| wanted.matches(&snapshot, task))
-        .map(|task| TaskView::of(&snapshot, task))
+        .map(|task| {
+            let mut view = TaskView::of(&snapshot, task);
+            if watches && task.job_iteration.is_some() {
+                view.task.slot = task.slot.saturating_sub(1);
+            }
+            view
+        })
         .collect();
     reply::json(&views)
 }
@@ -174,7 +183,8 @@ impl<'a> Wanted<'a> {
         let filters = self.filters;
         let on_node =
             self.nodes.is_empty() || self.nodes.iter().any(|node| node.id == task.node_id);
-        let desired = self.desired.is_empty() || self.desired.contains(&task.desired_state);
+        let desired =
+            self.desired.is_empty() || self.desired.contains(&redact::desired_state(task));
         let current = self
             .up_to_date
             .is_none_or(|wanted| wanted == is_up_to_date(snapshot, task));

@@ -183,6 +183,7 @@ fn tcp_serves_the_same() {
         let state = std::sync::Arc::new(skep_api::ApiState {
             engine: server.engine.clone(),
             cluster: server.cluster.clone(),
+            asked: Default::default(),
             about: skep_api::About::default(),
         });
         let stop = tokio_util::sync::CancellationToken::new();

@@ -31,6 +31,10 @@ pub enum ControlRequest {
         registry_auth_from: RegistryAuthFrom,
         /// Go back to the previous spec; `spec` is ignored then.
         rollback: bool,
+        /// With `rollback`: go back to the revision of this number; 0 is the one before that did
+        /// not fail.
+        #[serde(default)]
+        revision: Option<u64>,
     },
     RemoveService {
         id: ServiceId,

@@ -81,6 +81,53 @@ impl GenericResource {
     }
 }
 
+/// What a daemon is told that its node offers: `SSD=3` is a number of a kind, `GPU=id-1` one by name.
+/// Each entry may be several with commas between.
+pub fn offered(entries: &[String]) -> Result<Vec<GenericResource>, String> {
+    let mut offered: Vec<GenericResource> = Vec::new();
+    for entry in entries.iter().flat_map(|entry| entry.split(',')) {
+        let (kind, value) = entry
+            .split_once('=')
+            .map(|(kind, value)| (kind.trim(), value.trim()))
+            .filter(|(kind, value)| !kind.is_empty() && !value.is_empty())
+            .ok_or_else(|| format!("`{entry}`: want KIND=COUNT or KIND=NAME"))?;
+        let kind = kind.to_owned();
+        let resource = match value.parse::<i64>() {
+            Ok(value) if value > 0 => GenericResource::Discrete { kind, value },
+            Ok(_) => return Err(format!("`{entry}`: the count must be more than 0")),
+            Err(_) => GenericResource::Named {
+                kind,
+                value: value.to_owned(),
+            },
+        };
+        for known in offered
+            .iter()
+            .filter(|known| known.kind() == resource.kind())
+        {
+            match (known, &resource) {
+                (
+                    GenericResource::Named { value: a, .. },
+                    GenericResource::Named { value: b, .. },
+                ) if a != b => {}
+                (GenericResource::Named { .. }, GenericResource::Named { .. }) => {
+                    return Err(format!("`{entry}` is offered twice"));
+                }
+                (GenericResource::Discrete { .. }, GenericResource::Discrete { .. }) => {
+                    return Err(format!("`{entry}`: {} has a count already", known.kind()));
+                }
+                _ => {
+                    return Err(format!(
+                        "`{entry}`: {} is offered by name or by count, not both",
+                        known.kind()
+                    ));
+                }
+            }
+        }
+        offered.push(resource);
+    }
+    Ok(offered)
+}
+
 /// `Resources` of a task spec.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -89,4 +136,35 @@ pub struct ResourceRequirements {
     pub limits: Option<Limits>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reservations: Option<Resources>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_offers_by_count_or_by_name() {
+        let of = |texts: &[&str]| {
+            let entries: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            offered(&entries)
+        };
+        let found = of(&["SSD=3", "GPU=a,GPU=b"]).unwrap();
+        assert_eq!(found.len(), 3);
+        assert!(matches!(
+            &found[0],
+            GenericResource::Discrete { value: 3, .. }
+        ));
+        assert!(matches!(&found[2], GenericResource::Named { value, .. } if value == "b"));
+        for (wrong, why) in [
+            (&["SSD"][..], "want KIND=COUNT"),
+            (&["=3"], "want KIND=COUNT"),
+            (&["SSD=0"], "more than 0"),
+            (&["SSD=1", "SSD=2"], "has a count already"),
+            (&["GPU=a,GPU=a"], "offered twice"),
+            (&["GPU=a", "GPU=1"], "by name or by count, not both"),
+        ] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.contains(why), "{wrong:?}: {error}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::port::PortConfig;
+use crate::revision::{PastRevision, Revision};
 use crate::serde_help::{go_float, is_zero, null_default};
 use crate::task::{NetworkAttachmentConfig, TaskSpec};
 use crate::{Nanos, NetworkId, ServiceId, Timestamp, Version};
@@ -308,6 +309,13 @@ pub struct JobStatus {
     pub job_iteration: Version,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_execution: Option<Timestamp>,
+    /// When every completion asked for was there: nothing more is run in this iteration, and its
+    /// tasks are no longer needed to count by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// How many completions that were.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub completed: u64,
 }
 
 /// A service as stored.
@@ -335,6 +343,15 @@ pub struct Service {
     /// `spec_version` of `previous_spec`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_spec_version: Option<Version>,
+    /// The revision that the service is in.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub revision: Revision,
+    /// Earlier ones, the newest first.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub history: Vec<PastRevision>,
     /// The stack that owns the service, by name; the label says the same.
     #[serde(
         skip_serializing_if = "String::is_empty",

@@ -33,6 +33,16 @@ pub enum TemplateError {
 
 /// Replaces each `{{expression}}`.
 pub fn expand(template: &str, context: &Context) -> Result<String, TemplateError> {
+    expand_with(template, context, &|_, _| None)
+}
+
+/// The same where `{{function "argument"}}` may be asked of `call`: payloads of secrets and configs
+/// have `env`, `secret` and `config`.
+pub fn expand_with(
+    template: &str,
+    context: &Context,
+    call: &dyn Fn(&str, &str) -> Option<String>,
+) -> Result<String, TemplateError> {
     let mut expanded = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -40,11 +50,16 @@ pub fn expand(template: &str, context: &Context) -> Result<String, TemplateError
             template: template.to_owned(),
         })?;
         expanded.push_str(before);
-        let value = value(expression.trim_matches(['-', ' ', '\t']), context).ok_or_else(|| {
-            TemplateError::Unknown {
-                template: template.to_owned(),
-                expression: expression.trim().to_owned(),
-            }
+        let asked = expression.trim_matches(['-', ' ', '\t']);
+        let called = || {
+            let (function, argument) = asked.split_once(' ')?;
+            let argument = argument.trim().strip_prefix('"')?.strip_suffix('"')?;
+            call(function, argument)
+        };
+        let value = value(asked, context).or_else(called);
+        let value = value.ok_or_else(|| TemplateError::Unknown {
+            template: template.to_owned(),
+            expression: expression.trim().to_owned(),
         })?;
         expanded.push_str(&value);
         rest = after;
@@ -113,6 +128,16 @@ mod tests {
                 "{template}"
             );
         }
+    }
+
+    #[test]
+    fn functions_are_asked_where_there_are_any() {
+        let call =
+            |function: &str, argument: &str| (function == "env").then(|| format!("<{argument}>"));
+        let expand = |template| expand_with(template, &context(), &call).ok();
+        assert_eq!(expand("a {{env \"HOME\"}}").as_deref(), Some("a <HOME>"));
+        assert_eq!(expand("{{ secret \"x\" }}"), None);
+        assert_eq!(expand("{{env HOME}}"), None);
     }
 
     #[test]

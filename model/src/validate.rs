@@ -8,6 +8,7 @@ use crate::limits::{
 use crate::mount::MountType;
 use crate::name::{check_dns_name, check_secret_name};
 use crate::port::PublishMode;
+use crate::resources::GenericResource;
 use crate::service::{FailureAction, ReplicatedJob, ResolutionMode, UpdateConfig};
 use crate::{
     ConfigSpec, Constraint, ControlError, MemoryBytes, NanoCpus, NetworkSpec, SecretSpec,
@@ -42,6 +43,8 @@ pub fn check_service(spec: &ServiceSpec) -> Checked {
     check_restart(spec)?;
     check_placement(spec)?;
     check_mode(spec)?;
+    spec.job_retention()
+        .map_err(|error| ControlError::invalid(error.to_string()))?;
     check_update("update", spec.update_config.as_ref(), true)?;
     check_update("rollback", spec.rollback_config.as_ref(), false)?;
     check_endpoint(spec)
@@ -182,9 +185,28 @@ fn check_resources(spec: &ServiceSpec) -> Checked {
             return refuse("invalid pids limit: must not be negative");
         }
     }
-    resources.reservations.as_ref().map_or(Ok(()), |wanted| {
-        check(wanted.nano_cpus, wanted.memory_bytes)
-    })
+    let Some(wanted) = &resources.reservations else {
+        return Ok(());
+    };
+    check(wanted.nano_cpus, wanted.memory_bytes)?;
+    for resource in &wanted.generic_resources {
+        let kind = resource.kind();
+        if matches!(resource, GenericResource::Discrete { value, .. } if *value < 0) {
+            return refuse(format!(
+                "invalid argument for resource {kind}: the count must not be negative"
+            ));
+        }
+        let of_kind = wanted.generic_resources.iter();
+        let counts = of_kind.filter(|other| {
+            other.kind() == kind && matches!(other, GenericResource::Discrete { .. })
+        });
+        if kind.is_empty() || counts.count() > 1 {
+            return refuse(format!(
+                "invalid argument for resource {kind}: a kind has a name and one count"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn check_restart(spec: &ServiceSpec) -> Checked {

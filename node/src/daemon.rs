@@ -172,6 +172,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         exec_root: args.exec_root.clone(),
         hostname: args.node_name.clone().unwrap_or_else(hostname),
         labels: args.labels.clone(),
+        generic_resources: args.generic_resources()?,
     })
     .await;
     let listeners = listeners(&args).await?;
@@ -186,6 +187,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
     let state = ApiState {
         engine: Arc::clone(&engine),
         cluster: Arc::new(membership.clone()) as Arc<dyn Cluster>,
+        asked: Default::default(),
         about: About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             daemon_id: daemon_id(&args.data_root),

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use skep_engine::types::{LogConfig, Ulimit};
 use skep_engine::{AddressPool, EngineConfig};
+use skep_model::resources::{GenericResource, offered};
 use skep_net::EncryptionChoice;
 
 /// Why the daemon does not start with these options.
@@ -68,6 +69,9 @@ pub struct DaemonArgs {
     /// Label of this node, KEY=VALUE; repeatable
     #[arg(long = "label")]
     pub labels: Vec<String>,
+    /// What this node offers to services that reserve it, KIND=COUNT or KIND=NAME; repeatable
+    #[arg(long = "node-generic-resource")]
+    pub node_generic_resources: Vec<String>,
     /// Registry that may be spoken to without TLS; repeatable
     #[arg(long = "insecure-registry")]
     pub insecure_registries: Vec<String>,
@@ -166,6 +170,7 @@ const FILE_KEYS: &[(&str, &str)] = &[
     ("group", "group"),
     ("pidfile", "pidfile"),
     ("labels", "label"),
+    ("node-generic-resources", "node-generic-resource"),
     ("insecure-registries", "insecure-registry"),
     ("registry-mirrors", "registry-mirror"),
     ("default-address-pools", "default-address-pool"),
@@ -320,7 +325,14 @@ impl DaemonArgs {
                 "want debug, info, warn or error",
             ));
         }
+        self.generic_resources()?;
         Ok(())
+    }
+
+    /// What services may reserve here besides processors and memory.
+    pub fn generic_resources(&self) -> Result<Vec<GenericResource>, OptionError> {
+        let given = &self.node_generic_resources;
+        offered(given).map_err(|why| wrong("node-generic-resource", &given.join(","), why))
     }
 
     /// What may encrypt between nodes.
@@ -466,12 +478,14 @@ mod tests {
     fn a_file_says_the_same_as_flags() {
         let text = r#"{"labels":["a=b"],"debug":true,"log-opts":{"max-size":"10m"},
             "default-address-pools":[{"base":"10.1.0.0/16","size":24}],
-            "default-ulimits":{"nofile":{"Soft":1,"Hard":2}},"iptables":false}"#;
+            "default-ulimits":{"nofile":{"Soft":1,"Hard":2}},"iptables":false,
+            "node-generic-resources":["SSD=3","GPU=a"]}"#;
         let flags = file_flags(Path::new("daemon.json"), text).unwrap();
         let words: Vec<&str> = flags.iter().map(String::as_str).collect();
         let args = parse(&words);
         assert!(args.debug);
         assert_eq!(args.labels, ["a=b"]);
+        assert_eq!(args.generic_resources().unwrap().len(), 2);
         assert_eq!(args.default_address_pools, ["base=10.1.0.0/16,size=24"]);
         let config = args
             .engine_config("172.18.0.0/16".parse().unwrap())
@@ -501,6 +515,8 @@ mod tests {
                 .contains("--tls")
         );
         assert!(parse(&["-s", "zfs"]).check().is_err());
+        let refused = parse(&["--node-generic-resource", "GPU"]).check();
+        assert!(refused.unwrap_err().to_string().contains("KIND=COUNT"));
         assert!(
             parse(&["--exec-opt", "native.cgroupdriver=systemd"])
                 .check()

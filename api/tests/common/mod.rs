@@ -103,6 +103,7 @@ where
         let state = Arc::new(ApiState {
             engine: engine.clone(),
             cluster: cluster.clone(),
+            asked: Default::default(),
             about: About {
                 version: "0.1.0".into(),
                 daemon_id: "test".into(),

@@ -149,12 +149,13 @@ commands! {
     "secret_ls" => config_object::list_secrets;
     "secret_rm" => config_object::remove_secrets;
     "service_create" => service::create::run;
+    "service_history" => service::history::run;
     "service_inspect" => service::inspect::run;
     "service_logs" => service::logs::run;
     "service_ls" => service::ls::run;
     "service_ps" => service::ps::run;
     "service_rm" => service::remove;
-    "service_rollback" => service::rollback;
+    "service_rollback" => service::rollback::run;
     "service_scale" => service::scale::run;
     "service_update" => service::update::run;
     "stack_config" => stack::config;

@@ -117,7 +117,7 @@ pub async fn config(session: &Session, args: &Args) -> Outcome {
 }
 
 /// Whether the daemon knows stacks as objects.
-async fn is_skep(session: &Session) -> Outcome<bool> {
+pub async fn is_skep(session: &Session) -> Outcome<bool> {
     match session.client.done(Call::get("/skep/v1/version")).await {
         Ok(()) => Ok(true),
         Err(Failure::Daemon {

@@ -241,6 +241,9 @@ fn view(service: &Json, tasks: &[Json], live: &BTreeSet<&str>) -> View {
             }
         })
         .count() as u64;
+    // Tasks of a job that is done may be history already.
+    let finished = is_job && !service.str("JobStatus.FinishedAt").is_empty();
+    let good = if finished { wanted } else { good };
     // A global service with no task yet has not begun, unless no node could take one.
     let started = !by_node || wanted > 0 || live.is_empty();
     let slots = newest
@@ -449,6 +452,10 @@ mod tests {
             ]),
         );
         assert_eq!((view.good, view.done, view.is_job), (1, false, true));
+        let job = json!({"Spec": {"Mode": {"ReplicatedJob": {"TotalCompletions": 2}}},
+                         "JobStatus": {"FinishedAt": "2026-01-01T00:00:00Z"}});
+        let view = self::view(&Json::of(&job), &[], &BTreeSet::new());
+        assert!(view.done, "its tasks are history");
         let view = see(json!({"Replicated": {"Replicas": 0}}), json!([]));
         assert!(view.done);
     }

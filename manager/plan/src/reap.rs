@@ -3,65 +3,99 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{NodeId, Service, Task, TaskId, TaskState};
+use skep_model::{NodeId, Service, Task, TaskId, TaskState, Timestamp};
+
+use crate::service::job;
+
+/// What is forgotten now, and when to look again although nothing changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reaped {
+    pub gone: Vec<TaskId>,
+    pub wake_at: Option<Timestamp>,
+}
 
 /// The tasks to delete.
 ///
 /// Keeps `limit` tasks per slot or node, the live one included; a negative limit keeps all, and a
 /// service with a bound on restarts keeps one more than that bound, since restarts are counted from
-/// history. Tasks whose desired state is `Remove` go as soon as nothing of them can still run.
-/// `service` is absent when it was removed.
-pub fn reap(service: Option<&Service>, tasks: &[Arc<Task>], limit: i64) -> Vec<TaskId> {
-    let mut gone: Vec<TaskId> = Vec::new();
-    let mut slots: BTreeMap<(u64, Option<&NodeId>), Vec<&Arc<Task>>> = BTreeMap::new();
+/// history. A job's finished tasks have a bound of their own besides. Tasks whose desired state is
+/// `Remove` go as soon as nothing of them can still run. `service` is absent when it was removed.
+pub fn reap(service: Option<&Service>, tasks: &[Arc<Task>], limit: i64, now: Timestamp) -> Reaped {
+    let mut reaped = Reaped::default();
+    let mut kept = Vec::new();
     for task in tasks {
-        if task.desired_state == TaskState::Remove {
-            if is_over(task) {
-                gone.push(task.id.clone());
-            }
-            continue;
+        match (task.desired_state == TaskState::Remove, is_over(task)) {
+            (true, true) => reaped.gone.push(task.id.clone()),
+            (true, false) => (),
+            (false, _) => kept.push(task),
         }
+    }
+    let Some(service) = service else {
+        return reaped;
+    };
+    if let Some(limit) = limit_of(service, limit) {
+        beyond_limit(service, &mut kept, limit, &mut reaped);
+    }
+    if service.spec.mode.is_job() {
+        finished_jobs(service, kept, now, &mut reaped);
+    }
+    reaped
+}
+
+/// Tasks kept per slot; none is no bound.
+fn limit_of(service: &Service, limit: i64) -> Option<usize> {
+    let policy = service.spec.task_template.restart_policy.as_ref();
+    let attempts = policy.and_then(|policy| policy.max_attempts).unwrap_or(0);
+    match attempts {
+        0 => usize::try_from(limit).ok(),
+        attempts => Some(usize::try_from(attempts).map_or(usize::MAX, |n| n.saturating_add(1))),
+    }
+}
+
+fn beyond_limit(service: &Service, kept: &mut Vec<&Arc<Task>>, limit: usize, reaped: &mut Reaped) {
+    let mut slots: BTreeMap<(u64, Option<&NodeId>), Vec<&Arc<Task>>> = BTreeMap::new();
+    for task in std::mem::take(kept) {
         let node = (task.slot == 0).then_some(&task.node_id);
         slots.entry((task.slot, node)).or_default().push(task);
     }
-    let Some(service) = service else {
-        return gone;
-    };
-    let attempts = service
-        .spec
-        .task_template
-        .restart_policy
-        .as_ref()
-        .and_then(|policy| policy.max_attempts)
-        .unwrap_or(0);
-    let keep = match (attempts, limit) {
-        (0, limit) => match usize::try_from(limit) {
-            Ok(limit) => limit,
-            Err(_) => return gone,
-        },
-        (attempts, _) => usize::try_from(attempts)
-            .unwrap_or(usize::MAX)
-            .saturating_add(1),
-    };
     for mut slot in slots.into_values() {
-        if slot.len() <= keep {
-            continue;
-        }
         slot.sort_by_key(|task| (task.created_at, task.status.applied_at));
-        let surplus = slot.len() - keep;
+        let mut surplus = slot.len().saturating_sub(limit);
         // The newest tells whether and when the slot is filled again, so it always stays.
-        slot.pop();
-        let old = slot
-            .into_iter()
-            .filter(|task| {
-                task.desired_state > TaskState::Running
-                    && is_over(task)
-                    && !is_counted(service, task)
-            })
-            .take(surplus);
-        gone.extend(old.map(|task| task.id.clone()));
+        let newest = slot.pop();
+        for task in slot {
+            if surplus > 0 && is_history(task) && !is_counted(service, task) {
+                surplus -= 1;
+                reaped.gone.push(task.id.clone());
+            } else {
+                kept.push(task);
+            }
+        }
+        kept.extend(newest);
     }
-    gone
+}
+
+/// Finished tasks of a job's earlier iterations, and of the present one when that is done: as many
+/// and for as long as the job's labels say.
+fn finished_jobs(service: &Service, kept: Vec<&Arc<Task>>, now: Timestamp, reaped: &mut Reaped) {
+    // Labels that say nothing sensible were refused at the door.
+    let Ok(retention) = service.spec.job_retention() else {
+        return;
+    };
+    let mut finished: Vec<&Arc<Task>> = kept
+        .into_iter()
+        .filter(|task| is_history(task))
+        .filter(|task| job::is_finished(service) || !is_current(service, task))
+        .collect();
+    finished.sort_by_key(|task| std::cmp::Reverse((task.status.applied_at, task.created_at)));
+    for (at, task) in finished.into_iter().enumerate() {
+        let until = retention.ttl.map(|ttl| task.status.applied_at.plus(ttl));
+        if at >= retention.keep || until.is_some_and(|until| until <= now) {
+            reaped.gone.push(task.id.clone());
+        } else if let Some(until) = until {
+            reaped.wake_at = Some(reaped.wake_at.map_or(until, |known| known.min(until)));
+        }
+    }
 }
 
 /// Whether nothing of the task can still run or start.
@@ -69,14 +103,21 @@ fn is_over(task: &Task) -> bool {
     task.status.state.is_terminal() || task.status.state < TaskState::Assigned
 }
 
+/// Whether the task is of the past.
+fn is_history(task: &Task) -> bool {
+    task.desired_state > TaskState::Running && is_over(task)
+}
+
+fn is_current(service: &Service, task: &Task) -> bool {
+    let status = service.job_status.as_ref();
+    status.is_some_and(|status| task.job_iteration == Some(status.job_iteration))
+}
+
 /// Whether somebody still counts this task: a job its completions, an update its failures.
 fn is_counted(service: &Service, task: &Task) -> bool {
-    let current_iteration = service
-        .job_status
-        .as_ref()
-        .is_some_and(|job| task.job_iteration == Some(job.job_iteration));
-    let completion =
-        service.spec.mode.is_job() && current_iteration && task.status.state == TaskState::Complete;
+    let completion = service.spec.mode.is_job()
+        && is_current(service, task)
+        && task.status.state == TaskState::Complete;
     let updating = service
         .update_status
         .as_ref()

@@ -256,7 +256,8 @@ fn history_is_cut_at_the_limit_and_what_is_counted_stays() {
         tasks.into_iter().map(Arc::new).collect()
     };
     let gone = |service: &Service, tasks: &[Arc<Task>], limit| {
-        reap(Some(service), tasks, limit)
+        reap(Some(service), tasks, limit, at(100))
+            .gone
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
@@ -318,7 +319,65 @@ fn completions_of_the_present_iteration_are_never_forgotten() {
         task("now", 2, 20),
         task("failed", 2, 30),
     ];
-    assert_eq!(reap(Some(&service), &tasks, 1), ["old".into()]);
+    assert_eq!(
+        reap(Some(&service), &tasks, 1, at(100)).gone,
+        ["old".into()]
+    );
+}
+
+#[test]
+fn finished_tasks_of_jobs_go_by_age_and_number_once_nobody_counts_them() {
+    let mut service = Service {
+        spec: skep_model::ServiceSpec {
+            mode: ServiceMode::ReplicatedJob(ReplicatedJob::default()),
+            ..Default::default()
+        },
+        job_status: Some(JobStatus {
+            job_iteration: Version::at(2),
+            ..JobStatus::default()
+        }),
+        ..Service::default()
+    };
+    let mut slot = 0;
+    let mut task = |id: &str, iteration, secs| {
+        slot += 1;
+        let mut task = ended(id, TaskState::Complete, secs);
+        (task.slot, task.job_iteration) = (slot, Some(Version::at(iteration)));
+        Arc::new(task)
+    };
+    let tasks = [
+        task("a", 1, 10),
+        task("b", 1, 20),
+        task("c", 2, 30),
+        task("d", 2, 40),
+    ];
+    let look = |service: &Service| {
+        let reaped = reap(Some(service), &tasks, 5, at(70));
+        let gone: Vec<String> = reaped.gone.iter().map(ToString::to_string).collect();
+        (gone.join(" "), reaped.wake_at)
+    };
+    let label = |service: &mut Service, key: &str, value: &str| {
+        service.spec.labels = [(key.to_owned(), value.to_owned())].into();
+    };
+    assert_eq!(
+        look(&service),
+        (String::new(), None),
+        "by default many are kept"
+    );
+    label(&mut service, "skep.job.keep", "1");
+    assert_eq!(look(&service), ("a".into(), None), "the newest ones stay");
+    label(&mut service, "skep.job.ttl", "55s");
+    assert_eq!(look(&service), ("a".into(), Some(at(75))));
+    label(&mut service, "skep.job.keep", "0");
+    assert_eq!(
+        look(&service).0,
+        "b a",
+        "a job that is under way counts by its tasks"
+    );
+    service.job_status.as_mut().unwrap().finished_at = Some(at(40));
+    assert_eq!(look(&service).0, "d c b a");
+    label(&mut service, "skep.job.ttl", "35s");
+    assert_eq!(look(&service), ("c b a".into(), Some(at(75))));
 }
 
 #[test]
@@ -336,7 +395,11 @@ fn tasks_to_be_removed_go_once_nothing_of_them_can_run() {
         (TaskState::Shutdown, true),
         (TaskState::Orphaned, true),
     ] {
-        assert_eq!(!reap(None, &task(state), 5).is_empty(), goes, "{state}");
+        assert_eq!(
+            !reap(None, &task(state), 5, at(100)).gone.is_empty(),
+            goes,
+            "{state}"
+        );
     }
 }
 

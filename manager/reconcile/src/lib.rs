@@ -9,6 +9,7 @@ mod initial;
 mod memory;
 mod nodes;
 mod place;
+mod preview;
 mod reports;
 mod step;
 
@@ -17,5 +18,6 @@ pub use drain::confirm_drained;
 pub use initial::{InitialCluster, initial_cluster};
 pub use memory::Memory;
 pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states, sole_manager};
+pub use preview::preview;
 pub use reports::record_statuses;
 pub use step::{Step, reconcile};

@@ -270,7 +270,12 @@ impl Stage<'_> {
         for id in seen {
             let tasks: Vec<_> = self.tx.tasks_of_service(id).cloned().collect();
             let service = self.tx.service(id).cloned();
-            for task in reap::reap(service.as_deref(), &tasks, limit) {
+            let reaped = reap::reap(service.as_deref(), &tasks, limit, self.now);
+            if let Some(at) = reaped.wake_at {
+                let timer = self.memory.timers.entry(id.clone()).or_insert(at);
+                *timer = at.min(*timer);
+            }
+            for task in reaped.gone {
                 if self.room() == 0 {
                     self.memory.dirty.insert(id.clone());
                     break;

@@ -2,6 +2,7 @@
 
 mod support;
 
+use skep_model::placement::Platform;
 use skep_model::{
     ConfigSpec, ControlRequest, Kind, NetworkSpec, NodeRole, NodeState, Secret, SecretSpec,
     ServiceMode, StackSpec, Version,
@@ -488,11 +489,35 @@ fn forced_updates_and_resolved_images_outlive_a_deploy() {
         spec.task_template.force_update = 3;
         spec.task_template.container_spec.as_mut().unwrap().image =
             format!("img:1@sha256:{}", "a".repeat(64));
+        let placement = spec.task_template.placement.get_or_insert_default();
+        placement.platforms = vec![Platform {
+            architecture: "arm64".into(),
+            os: "linux".into(),
+        }];
     });
+    // Docker's client sends the digest that it knows, and nothing of platforms.
+    cluster.update("app_db", |spec| {
+        let placement = spec.task_template.placement.as_mut().unwrap();
+        placement.platforms.clear();
+    });
+    let platforms = |cluster: &support::Cluster| {
+        let template = cluster.service("app_db").spec.task_template;
+        template
+            .placement
+            .map_or(0, |placement| placement.platforms.len())
+    };
+    assert_eq!(platforms(&cluster), 1);
     let version = cluster.service("app_db").version;
     cluster.ask(deploy(wanted, false)).unwrap();
     let service = cluster.service("app_db");
     assert_eq!(service.version, version);
     assert_eq!(service.spec.task_template.force_update, 3);
+    assert_eq!(platforms(&cluster), 1);
     assert_ne!(version, Version::default());
+    cluster.set_image("app_db", "img:2");
+    cluster.update("app_db", |spec| {
+        let placement = spec.task_template.placement.as_mut().unwrap();
+        placement.platforms.clear();
+    });
+    assert_eq!(platforms(&cluster), 0, "another image may run elsewhere");
 }

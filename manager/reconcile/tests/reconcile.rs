@@ -467,21 +467,77 @@ fn a_start_first_update_that_cannot_go_on_says_why() {
         "web",
         1,
         r#"{"UpdateConfig":{"Order":"start-first","Parallelism":1},
-            "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":80,"PublishMode":"host"}]}}"#,
+            "TaskTemplate":{"Resources":{"Reservations":{"MemoryBytes":800000000}}}}"#,
     ));
     cluster.converge();
     cluster.set_image("web", "img:2");
     cluster.converge();
-    let message = |cluster: &Cluster| cluster.service("web").update_status.unwrap().message;
     let waits = message(&cluster);
     assert!(waits.starts_with("update waits for task "), "{waits}");
     assert!(
-        waits.ends_with(": no suitable node (host-mode port already in use on 1 node)"),
+        waits.ends_with(": no suitable node (insufficient resources on 1 node)"),
         "{waits}"
     );
+    assert!(cluster.lines("web")[0].ends_with("img:1 running/running"));
     cluster.join("n1", false);
     cluster.converge();
     assert_eq!(message(&cluster), "update completed");
+}
+
+fn message(cluster: &Cluster) -> String {
+    cluster.service("web").update_status.unwrap().message
+}
+
+/// With a port of the node, or as many tasks as a node may have, old and new cannot run together
+/// where there is no other node: such an update would never end.
+#[test]
+fn a_start_first_update_stops_first_what_is_in_its_own_way() {
+    let port =
+        r#""EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":80,"PublishMode":"host"}]}"#;
+    let most = r#""TaskTemplate":{"Placement":{"MaxReplicas":1}}"#;
+    for (mode, own, why) in [
+        ("Replicated", port, "host-mode port already in use"),
+        ("Global", port, "host-mode port already in use on 1 node"),
+        ("Replicated", most, "max replicas per node limit exceed"),
+    ] {
+        let mut cluster = cluster(2);
+        let update = r#""UpdateConfig":{"Order":"start-first","Parallelism":1}"#;
+        let mode = match mode {
+            "Global" => r#"{"Global":{}}"#,
+            _ => r#"{"Replicated":{"Replicas":2}}"#,
+        };
+        cluster.create(spec(
+            "web",
+            2,
+            &format!(r#"{{{update},{own},"Mode":{mode}}}"#),
+        ));
+        cluster.converge();
+        cluster.set_image("web", "img:2");
+        let mut said = std::collections::BTreeSet::new();
+        let mut fewest = 2;
+        for _ in 0..40 {
+            cluster.obey();
+            cluster.wait(SECOND);
+            said.insert(message(&cluster));
+            let live = cluster.live("web");
+            fewest = fewest.min(live.iter().filter(|task| task.serves()).count());
+        }
+        assert!(fewest >= 1, "{why}: one after the other");
+        let told = said
+            .iter()
+            .find(|text| text.starts_with("update stops tasks before"));
+        assert!(
+            told.is_some_and(|text| text.contains(why)),
+            "{why}: {said:?}"
+        );
+        assert_eq!(message(&cluster), "update completed", "{why}");
+        assert!(
+            cluster
+                .live("web")
+                .iter()
+                .all(|task| task.spec.image() == "img:2")
+        );
+    }
 }
 
 /// At most `parallelism` slots are replaced at a time, and all of them in the end.
@@ -627,6 +683,96 @@ fn continue_goes_on_over_failures_and_a_ratio_tolerates_some() {
             cluster.wait(SECOND);
         }
         assert_eq!(states(&cluster, "web"), Some(state), "{config}");
+    }
+}
+
+#[test]
+fn a_rollback_that_fails_pauses_and_goes_nowhere_else() {
+    let mut cluster = web(
+        2,
+        r#"{"UpdateConfig":{"FailureAction":"rollback","Parallelism":1},
+            "RollbackConfig":{"FailureAction":"pause","Parallelism":1}}"#,
+    );
+    cluster.set_image("web", "img:2");
+    for _ in 0..4 {
+        cluster.obey();
+    }
+    let new = cluster.live("web").into_iter();
+    let mut new = new.filter(|task| task.serves() && task.spec.image() == "img:2");
+    let task = new.next().expect("one slot has been replaced");
+    cluster.report(&task.id, TaskState::Failed);
+    cluster.settle();
+    assert_eq!(states(&cluster, "web"), Some(UpdateState::RollbackStarted));
+    // What ran before does not run any more either.
+    for _ in 0..10 {
+        for task in cluster.live("web").iter().filter(|task| task.by_update) {
+            if task.status.state >= TaskState::Assigned && !task.serves() {
+                cluster.report(&task.id, TaskState::Rejected);
+            }
+        }
+        cluster.wait(SECOND);
+    }
+    let status = cluster.service("web").update_status.unwrap();
+    assert_eq!(status.state, UpdateState::RollbackPaused, "{status:?}");
+    let said = "rollback paused due to failure or early termination of task ";
+    assert!(status.message.starts_with(said), "{status:?}");
+}
+
+#[test]
+fn an_update_that_also_scales_replaces_what_is_there_and_then_adds() {
+    let mut cluster = web(2, r#"{"UpdateConfig":{"Parallelism":1}}"#);
+    cluster.update("web", |spec| {
+        scale(4)(spec);
+        spec.task_template.container_spec.as_mut().unwrap().image = "img:2".into();
+    });
+    cluster.settle();
+    // New slots are no rolling update: they are there at once, with the new image.
+    let new: Vec<u64> = cluster
+        .live("web")
+        .iter()
+        .filter(|task| task.spec.image() == "img:2" && !task.by_update)
+        .map(|task| task.slot)
+        .collect();
+    assert_eq!(new, [3, 4]);
+    let replaced = cluster
+        .live("web")
+        .iter()
+        .filter(|task| task.by_update)
+        .count();
+    assert_eq!(replaced, 1, "one of the others at a time");
+    cluster.converge();
+    let live = cluster.live("web");
+    assert_eq!(
+        live.iter().map(|task| task.slot).collect::<Vec<_>>(),
+        [1, 2, 3, 4]
+    );
+    assert!(live.iter().all(|task| task.spec.image() == "img:2"));
+    assert_eq!(states(&cluster, "web"), Some(UpdateState::Completed));
+}
+
+#[test]
+fn each_worker_of_an_update_waits_for_its_delay() {
+    let mut cluster = web(
+        3,
+        r#"{"UpdateConfig":{"Parallelism":1,"Delay":10000000000,"Order":"start-first"}}"#,
+    );
+    cluster.set_image("web", "img:2");
+    let new = |cluster: &Cluster| {
+        let live = cluster.live("web");
+        live.iter()
+            .filter(|task| task.spec.image() == "img:2")
+            .count()
+    };
+    cluster.settle();
+    for done in 1..=2 {
+        cluster.obey();
+        for _ in 0..9 {
+            assert_eq!(new(&cluster), done);
+            cluster.wait(SECOND);
+            cluster.obey();
+        }
+        cluster.wait(2 * SECOND);
+        assert_eq!(new(&cluster), done + 1);
     }
 }
 
@@ -832,12 +978,15 @@ fn a_job_completes_as_often_as_asked_and_runs_again_when_updated() {
     cluster.settle();
     assert_eq!(run(&mut cluster), 2, "no more than two at once");
     assert_eq!(completed(&cluster, 0), 3);
-    cluster.update("job", |_| ());
+    let status = cluster.service("job").job_status.unwrap();
+    assert_eq!((status.completed, status.finished_at.is_some()), (3, true));
+    let force = |spec: &mut skep_model::ServiceSpec| spec.task_template.force_update += 1;
+    cluster.update("job", force);
     cluster.settle();
     run(&mut cluster);
     assert_eq!(completed(&cluster, 1), 3);
     for _ in 0..8 {
-        cluster.update("job", |_| ());
+        cluster.update("job", force);
         cluster.settle();
         run(&mut cluster);
     }
@@ -845,6 +994,87 @@ fn a_job_completes_as_often_as_asked_and_runs_again_when_updated() {
         cluster.tasks("job").len() <= 15,
         "old iterations are history"
     );
+}
+
+#[test]
+fn a_job_whose_task_fails_runs_no_more_at_once_than_it_may() {
+    let mut cluster = cluster(2);
+    let mode = r#"{"Mode":{"ReplicatedJob":{"MaxConcurrent":1,"TotalCompletions":3}}}"#;
+    cluster.create(spec("job", 0, mode));
+    cluster.settle();
+    for _ in 0..20 {
+        cluster.obey();
+        let live = cluster.live("job");
+        assert!(live.len() <= 1, "{:?}", cluster.lines("job"));
+        for task in live.iter().filter(|task| task.serves()) {
+            cluster.report(&task.id, TaskState::Failed);
+        }
+        cluster.wait(SECOND);
+    }
+}
+
+#[test]
+fn a_job_runs_again_only_when_it_has_something_else_to_do() {
+    type Edit = fn(&mut skep_model::ServiceSpec);
+    let mut cluster = cluster(1);
+    let mode = r#"{"Mode":{"ReplicatedJob":{"MaxConcurrent":1,"TotalCompletions":1}}}"#;
+    cluster.create(spec("job", 0, mode));
+    let iteration = |cluster: &Cluster| {
+        let status = cluster.service("job").job_status.unwrap();
+        status.job_iteration.index
+    };
+    let edits: [(&str, bool, Edit); 7] = [
+        ("nothing", false, |_| ()),
+        ("labels", false, |spec| {
+            spec.labels.insert("a".into(), "b".into());
+        }),
+        ("credentials", false, |spec| {
+            spec.task_template.pull_credentials = "e30=".into();
+        }),
+        ("defaults said aloud", false, |spec| {
+            spec.task_template.resources = Some(Default::default());
+            spec.task_template.placement = Some(Default::default());
+        }),
+        ("force", true, |spec| spec.task_template.force_update += 1),
+        ("environment", true, |spec| {
+            let container = spec.task_template.container_spec.as_mut();
+            container.unwrap().env.push("A=b".into());
+        }),
+        ("completions", true, |spec| {
+            spec.mode = ServiceMode::ReplicatedJob(skep_model::service::ReplicatedJob {
+                max_concurrent: Some(1),
+                total_completions: Some(2),
+            });
+        }),
+    ];
+    for (what, runs, edit) in edits {
+        let before = iteration(&cluster);
+        cluster.update("job", edit);
+        cluster.settle();
+        assert_eq!(iteration(&cluster) - before, u64::from(runs), "{what}");
+    }
+}
+
+#[test]
+fn finished_tasks_of_a_job_go_when_their_time_is_over_and_stay_counted() {
+    let mut cluster = cluster(1);
+    let job = r#"{"Mode":{"ReplicatedJob":{"MaxConcurrent":2,"TotalCompletions":2}},
+                  "Labels":{"skep.job.ttl":"1h"}}"#;
+    cluster.create(spec("job", 0, job));
+    cluster.settle();
+    cluster.obey();
+    for task in cluster.live("job") {
+        cluster.report(&task.id, TaskState::Complete);
+    }
+    cluster.settle();
+    assert_eq!(cluster.tasks("job").len(), 2);
+    let until = cluster.now.plus(Duration::from_secs(3600));
+    assert_eq!(cluster.wake_at, Some(until));
+    cluster.wait(Duration::from_secs(3600));
+    assert_eq!(cluster.tasks("job").len(), 0);
+    cluster.wait(Duration::from_secs(3600));
+    assert_eq!(cluster.tasks("job").len(), 0, "nothing is run again");
+    assert_eq!(cluster.service("job").job_status.unwrap().completed, 2);
 }
 
 #[test]

@@ -173,7 +173,13 @@ fn spawn_daemon(plan: &Plan, node: &Node, log_level: &str) -> Result<(), DevErro
         .args(match plan.data_path_encryption.as_str() {
             "" => Vec::new(),
             choice => vec!["--data-path-encryption", choice],
-        })
+        });
+    // A node's own settings, if its owner has put a file there.
+    let file = plan.config_file(node);
+    if file.exists() {
+        command.arg("--config-file").arg(file);
+    }
+    command
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)

@@ -163,6 +163,11 @@ impl Plan {
         self.root.join(&node.name).join("daemon.log")
     }
 
+    /// A `daemon.json` of the node's own, which may be absent.
+    pub fn config_file(&self, node: &Node) -> PathBuf {
+        self.root.join(&node.name).join("daemon.json")
+    }
+
     /// Name of the node's network namespace.
     pub fn netns(&self, node: &Node) -> String {
         format!("dev-{}", node.name)

@@ -70,7 +70,7 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
         resources: Resources {
             nano_cpus: NanoCpus(processors() * 1_000_000_000),
             memory_bytes: MemoryBytes(memory_bytes()),
-            generic_resources: Vec::new(),
+            generic_resources: around.generic_resources.clone(),
         },
         engine: EngineDescription {
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -25,6 +25,8 @@ use skep_api::texts;
 use skep_engine::Engine;
 use skep_model::audit::NetworkAudit;
 use skep_model::cluster::CaConfig;
+use skep_model::preview::ServicePreview;
+use skep_model::resources::GenericResource;
 use skep_model::{
     Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
     Timestamp,
@@ -58,6 +60,8 @@ pub struct Surroundings {
     pub hostname: String,
     /// The daemon's labels.
     pub labels: Vec<String>,
+    /// What services may reserve here besides processors and memory.
+    pub generic_resources: Vec<GenericResource>,
 }
 
 /// This node's membership. Clones share it.
@@ -607,6 +611,11 @@ impl Cluster for Membership {
     async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
         let manager = self.active()?.manager()?;
         manager.submit(request).await
+    }
+
+    async fn preview(&self, request: ControlRequest) -> Result<ServicePreview, ControlError> {
+        let snapshot = self.snapshot(false).await?;
+        skep_reconcile::preview(&request, &snapshot, clock::now(), &mut clock_random())
     }
 
     async fn logs(

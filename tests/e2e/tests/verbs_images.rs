@@ -4,6 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
+use serde_json::json;
 use skep_e2e::cluster::skep_binary;
 use skep_e2e::pair::names;
 use skep_e2e::wait::holds;
@@ -197,6 +198,66 @@ fn registry(c: &Cluster, layer: &[u8]) {
     assert_eq!(ran.words(), ["pulled", "pulled"]);
     c.each_ends_with(1, NODE, &format!("pull {place}/team/nosuch:1"));
     c.each_ends_with(1, NODE, "pull 127.0.0.1:1/x:1");
+    services_run_one_digest(c, &skep, &digest);
+}
+
+/// Either client asks the registry, and the daemon does for those that do not.
+fn services_run_one_digest(c: &Cluster, image: &str, digest: &str) {
+    // Only this node's loopback leads to the registry.
+    c.skep("n1", &format!("node promote {NODE}")).ok();
+    eventually("it is a manager", secs(20), || {
+        c.try_api(NODE, "GET", "/services", None)
+    });
+    let create = "service create --detach --replicas 0 --name";
+    c.each(NODE, &format!("{create} @pinned {image}"));
+    c.each(NODE, &format!("{create} @bare --no-resolve-image {image}"));
+    let spec = json!({"Name": "raw", "TaskTemplate": {"ContainerSpec": {"Image": image}},
+                      "Mode": {"Replicated": {"Replicas": 0}}});
+    let made = c.api(NODE, "POST", "/services/create", Some(&spec));
+    assert_eq!(made.status, 201, "{}", made.body);
+    let (_, digest) = digest.split_once('@').expect("it is a digest");
+    let pinned = format!("{image}@{digest}");
+    let template = |name: &str| {
+        let service = c.get(NODE, &format!("/services/{name}"));
+        service["Spec"]["TaskTemplate"].clone()
+    };
+    for name in names("@pinned").iter().map(String::as_str).chain(["raw"]) {
+        let template = template(name);
+        assert_eq!(template["ContainerSpec"]["Image"], pinned, "{name}");
+        let platforms = template["Placement"]["Platforms"].as_array();
+        assert!(platforms.is_some_and(|all| all.len() == 1), "{template}");
+    }
+    for name in names("@bare") {
+        assert_eq!(template(&name)["ContainerSpec"]["Image"], image, "{name}");
+    }
+    // What its name was found to mean stays when the registry says nothing more of it.
+    let gone = "127.0.0.1:1/team/gone:1";
+    let update = |body: &serde_json::Value| {
+        let version = c.get(NODE, "/services/raw")["Version"]["Index"].clone();
+        let path = format!("/services/raw/update?version={version}");
+        let answer = c.api(NODE, "POST", &path, Some(body));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["Warnings"].to_string()
+    };
+    let mut spec = spec;
+    assert_eq!(update(&spec), "[]");
+    assert_eq!(template("raw")["ContainerSpec"]["Image"], pinned);
+    spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(gone);
+    let warned = update(&spec);
+    assert!(
+        warned.contains("unable to pin image 127.0.0.1:1/team/gone:1 to digest"),
+        "{warned}"
+    );
+    assert_eq!(template("raw")["ContainerSpec"]["Image"], gone);
+    for name in [
+        "of-d-pinned",
+        "of-s-pinned",
+        "of-d-bare",
+        "of-s-bare",
+        "raw",
+    ] {
+        c.remove_service(NODE, name);
+    }
 }
 
 /// A registry in a node's namespace. It ends with the test, however that ends: the shell around it waits

@@ -57,6 +57,8 @@ pub fn wish(snapshot: &Snapshot, dice: &mut Dice) -> Option<ControlRequest> {
                 spec: Box::new(service.spec.clone()),
                 registry_auth_from: Default::default(),
                 rollback: true,
+                // Either way of going back.
+                revision: service.version.index.is_multiple_of(2).then_some(0),
             }),
         14 => dice
             .pick(&services)
@@ -385,5 +387,6 @@ fn change(service: &Service, spec: ServiceSpec) -> ControlRequest {
         spec: Box::new(spec),
         registry_auth_from: Default::default(),
         rollback: false,
+        revision: None,
     }
 }

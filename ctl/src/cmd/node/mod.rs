@@ -1,7 +1,10 @@
 //! `skep node`: the machines of the cluster.
 
+mod drain;
 pub mod inspect;
 pub mod ls;
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -84,10 +87,21 @@ async fn set_role(
 
 pub async fn update(session: &Session, args: &Args) -> Outcome {
     let name = args.positional(0);
+    let wait = args.flag("wait");
+    drain::check(wait, args.given("timeout"), args.maybe("availability"))?;
     let mut node = fetch(session, name).await?;
+    let id = node["ID"].as_str().unwrap_or(name).to_owned();
+    let work = match wait {
+        true => Some(drain::look(session, &id).await?),
+        false => None,
+    };
     change(&mut node["Spec"], args)?;
     store(session, &node).await?;
-    session.say(name)
+    session.say(name)?;
+    let Some(work) = work else { return Ok(()) };
+    let timeout = args.duration("timeout");
+    let timeout = timeout.map(|nanos| Duration::from_nanos(nanos.max(0).unsigned_abs()));
+    drain::wait(session, name, &id, &work, timeout).await
 }
 
 fn change(spec: &mut Value, args: &Args) -> Outcome {

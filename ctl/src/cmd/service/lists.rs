@@ -89,7 +89,8 @@ impl PortRemoval {
     }
 }
 
-/// Ports: removals first, then what is not published already.
+/// Ports: removals first, then what is not published already. One that is published in another mode
+/// only is published in the new one.
 pub fn ports(ports: &mut Vec<PortConfig>, add: Vec<PortConfig>, remove: &[PortRemoval]) {
     if add.is_empty() && remove.is_empty() {
         return;
@@ -115,6 +116,13 @@ pub fn ports(ports: &mut Vec<PortConfig>, add: Vec<PortConfig>, remove: &[PortRe
     });
     for port in add {
         let known = ports.iter().any(|other| key(other) == key(&port));
+        ports.retain(|other| {
+            let same_place = other.published_port != 0
+                && (other.published_port, other.target_port, other.protocol)
+                    == (port.published_port, port.target_port, port.protocol)
+                && (&other.host_ip, &other.interface) == (&port.host_ip, &port.interface);
+            !same_place || other.publish_mode == port.publish_mode
+        });
         if !known && !before.contains(&key(&port)) {
             ports.push(port);
         }
@@ -251,6 +259,13 @@ mod tests {
             &[],
         );
         assert_eq!(published.len(), 3);
+        ports(&mut published, vec![port(81, 81, Host)], &[]);
+        assert_eq!(
+            published.len(),
+            3,
+            "another mode takes the place of the one before"
+        );
+        ports(&mut published, vec![port(81, 81, Ingress)], &[]);
         ports(&mut published, Vec::new(), &[removal(90, Ingress, true)]);
         assert_eq!(published.len(), 3, "the long form names a mode");
         ports(&mut published, Vec::new(), &[removal(90, Ingress, false)]);

@@ -2,13 +2,16 @@
 
 pub mod create;
 pub mod digest;
+pub mod history;
 pub mod inspect;
 pub mod lists;
 pub mod logs;
 pub mod ls;
 mod pretty;
+pub mod preview;
 pub mod ps;
 pub mod references;
+pub mod rollback;
 pub mod scale;
 pub mod spec;
 pub mod update;
@@ -19,7 +22,6 @@ use skep_model::Service;
 use crate::client::{Call, segment};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Args;
-use crate::progress;
 use crate::session::Session;
 
 pub async fn fetch(session: &Session, name: &str) -> Outcome<Service> {
@@ -34,7 +36,37 @@ pub async fn fetch(session: &Session, name: &str) -> Outcome<Service> {
 pub struct UpdateOptions {
     /// The `X-Registry-Auth` header.
     pub registry_auth: Option<String>,
-    pub rollback: bool,
+    pub back: Option<Back>,
+}
+
+/// Where a rollback leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// To the spec of before, as dockerd has it.
+    Previous,
+    /// To a revision by its number; 0 is the one before.
+    Revision(u64),
+}
+
+/// The request that `update` and `preview` take alike.
+fn with_options(
+    call: Call,
+    service: &Service,
+    spec: &impl Serialize,
+    options: UpdateOptions,
+) -> Call {
+    let mut call = call.query("version", service.version.index).json(spec);
+    if options.registry_auth.is_none() {
+        call = call.query("registryAuthFrom", "spec");
+    }
+    call = match options.back {
+        None => call,
+        Some(Back::Previous) => call.query("rollback", "previous"),
+        Some(Back::Revision(number)) => {
+            call.query("rollback", "revision").query("revision", number)
+        }
+    };
+    call.header_maybe("X-Registry-Auth", options.registry_auth)
 }
 
 /// Sends a new spec and prints the daemon's warnings.
@@ -44,19 +76,9 @@ pub async fn store(
     spec: &impl Serialize,
     options: UpdateOptions,
 ) -> Outcome {
-    let mut call = Call::post(format!("/services/{}/update", segment(service.id.as_str())))
-        .query("version", service.version.index)
-        .json(spec);
-    if options.registry_auth.is_none() {
-        call = call.query("registryAuthFrom", "spec");
-    }
-    if options.rollback {
-        call = call.query("rollback", "previous");
-    }
-    let answer = session
-        .client
-        .json(call.header_maybe("X-Registry-Auth", options.registry_auth))
-        .await?;
+    let path = format!("/services/{}/update", segment(service.id.as_str()));
+    let call = with_options(Call::post(path), service, spec, options);
+    let answer = session.client.json(call).await?;
     for warning in answer.texts("Warnings") {
         session.warn(warning);
     }
@@ -76,25 +98,4 @@ pub async fn remove(session: &Session, args: &Args) -> Outcome {
         }
     }
     Failure::join(failures)
-}
-
-pub async fn rollback(session: &Session, args: &Args) -> Outcome {
-    let name = args.positional(0);
-    let service = fetch(session, name).await?;
-    let options = UpdateOptions {
-        rollback: true,
-        ..UpdateOptions::default()
-    };
-    store(session, &service, &service.spec, options).await?;
-    session.say(name)?;
-    if args.flag("detach") {
-        return Ok(());
-    }
-    progress::service::wait(
-        session,
-        name,
-        args.flag("quiet"),
-        progress::service::Rollback::Asked,
-    )
-    .await
 }

@@ -6,7 +6,8 @@ use skep_model::resources::{MemoryBytes, NanoCpus};
 use skep_model::service::ServiceMode;
 use skep_model::task::{NetworkAttachmentConfig, TaskSpec};
 
-use super::{UpdateOptions, create, digest, fetch, lists, references, spec, store};
+use super::rollback::way_back;
+use super::{UpdateOptions, create, digest, fetch, lists, preview, references, spec, store};
 use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::flags::Args;
@@ -22,7 +23,8 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     let rollback = args.flag("rollback");
     if rollback {
         let others = args.def().flags.iter().any(|flag| {
-            !matches!(flag.long.as_str(), "rollback" | "detach" | "quiet") && args.given(&flag.long)
+            let apart = ["rollback", "detach", "quiet", "dry-run"];
+            !apart.contains(&flag.long.as_str()) && args.given(&flag.long)
         });
         if others {
             return Err(Failure::message(
@@ -43,16 +45,18 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         true => digest::resolve(session, &mut changed, registry_auth.as_ref()).await,
         false => None,
     };
-    store(
-        session,
-        &service,
-        &changed,
-        UpdateOptions {
-            registry_auth,
-            rollback,
-        },
-    )
-    .await?;
+    let back = match rollback {
+        true => Some(way_back(session, None).await?),
+        false => None,
+    };
+    let options = UpdateOptions {
+        registry_auth,
+        back,
+    };
+    if args.flag("dry-run") {
+        return preview::show(session, &service, &changed, options).await;
+    }
+    store(session, &service, &changed, options).await?;
     if let Some(warning) = unresolved {
         session.warn(warning);
     }

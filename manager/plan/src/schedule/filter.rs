@@ -8,6 +8,27 @@ use skep_model::{Constraint, PublishMode, ServiceId, Task};
 use super::NoNode;
 use super::table::{Entry, HostPort, Load};
 
+const PORT_IN_USE: &str = "host-mode port already in use";
+const MAX_REPLICAS: &str = "max replicas per node limit exceed";
+
+/// Whether a task finds no node because `predecessor`, which it is to replace, is where it could
+/// be: it has the port that both publish, or is one of as many as a node may have.
+pub(crate) fn waits_for(task: &Task, predecessor: &Task) -> bool {
+    let explanation = &task.status.err;
+    let bounded = |task: &Task| {
+        let placement = task.spec.placement.as_ref();
+        placement.is_some_and(|placement| placement.max_replicas > 0)
+    };
+    let (wanted, had) = (Load::host_ports(task), Load::host_ports(predecessor));
+    let same_port = || {
+        wanted
+            .iter()
+            .any(|port| had.iter().any(|other| other.clashes(port)))
+    };
+    explanation.contains(PORT_IN_USE) && same_port()
+        || explanation.contains(MAX_REPLICAS) && bounded(task)
+}
+
 /// Why a node is refused, in the order of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Refusal {
@@ -46,8 +67,8 @@ impl Refusal {
             Self::Constraints => format!("scheduling constraints not satisfied {on}"),
             Self::Platform => format!("unsupported platform {on}"),
             Self::Encryption => format!("network encryption not possible {on}"),
-            Self::HostPort => format!("host-mode port already in use {on}"),
-            Self::MaxReplicas => "max replicas per node limit exceed".to_owned(),
+            Self::HostPort => format!("{PORT_IN_USE} {on}"),
+            Self::MaxReplicas => MAX_REPLICAS.to_owned(),
         }
     }
 }

@@ -15,6 +15,7 @@ mod table;
 
 pub use table::NodeTable;
 
+pub(crate) use filter::waits_for;
 use filter::{Refusals, Request};
 use spread::Tree;
 

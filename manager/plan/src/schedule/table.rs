@@ -59,7 +59,7 @@ impl HostPort {
         }
     }
 
-    fn clashes(&self, other: &Self) -> bool {
+    pub(super) fn clashes(&self, other: &Self) -> bool {
         (self.number, self.protocol) == (other.number, other.protocol)
             && self.host.overlaps(&other.host)
     }

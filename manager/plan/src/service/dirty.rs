@@ -4,6 +4,7 @@
 //! on the order of maps. What must restart tasks and what must not is Swarm's (labels, replicas,
 //! update settings, placement that the node still meets, and fresh credentials do not).
 
+use skep_model::difference::differences;
 use skep_model::placement::Placement;
 use skep_model::service::EndpointSpec;
 use skep_model::task::{NetworkAttachmentConfig, RestartPolicy};
@@ -28,6 +29,47 @@ pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
     placement_changed && node.is_none_or(|node| !meets_constraints(wanted, node))
 }
 
+/// Why a task that is outdated is, one difference each. Nothing for one that is not.
+pub fn reasons(task: &Task, service: &Service, node: Option<&Node>) -> Vec<String> {
+    if !is_dirty(task, service, node) {
+        return Vec::new();
+    }
+    let wanted = &service.spec.task_template;
+    // As the comparison sees them: what makes no task outdated is left out.
+    let compared = |spec: &TaskSpec| {
+        let mut networks = spec.networks.clone();
+        networks.sort_by(|a, b| a.target.cmp(&b.target));
+        TaskSpec {
+            placement: None,
+            pull_credentials: String::new(),
+            restart_policy: Some(restart(spec)),
+            runtime: runtime(spec).to_owned(),
+            log_driver: wanted.log_driver.as_ref().and(spec.log_driver.clone()),
+            networks,
+            ..spec.clone()
+        }
+    };
+    let mut reasons = differences(&compared(&task.spec), &compared(wanted));
+    if task.status.state < TaskState::Ready && task.spec.pull_credentials != wanted.pull_credentials
+    {
+        reasons.push("registry credentials".to_owned());
+    }
+    if endpoint_changed(task, service) {
+        let had = task.endpoint.as_ref().map(|endpoint| &endpoint.spec);
+        let endpoint = service.spec.endpoint_spec.clone().unwrap_or_default();
+        reasons.extend(differences(&had.cloned().unwrap_or_default(), &endpoint));
+    }
+    if placement(&task.spec) != placement(wanted)
+        && !node.is_some_and(|node| meets_constraints(wanted, node))
+    {
+        reasons.push("its node does not meet the constraints".to_owned());
+    }
+    if reasons.is_empty() {
+        reasons.push("where its ports answer".to_owned());
+    }
+    reasons
+}
+
 /// Whether `node` meets every constraint of a task spec. A constraint that cannot be read is met
 /// by no node.
 pub fn meets_constraints(spec: &TaskSpec, node: &Node) -> bool {
@@ -37,6 +79,12 @@ pub fn meets_constraints(spec: &TaskSpec, node: &Node) -> bool {
                 .is_ok_and(|constraint| constraint.matches(node))
         })
     })
+}
+
+/// Whether a job of this spec has nothing to do that one of the other has not done. Fresh
+/// credentials are nothing to do.
+pub fn runs_the_same(had: &TaskSpec, wanted: &TaskSpec) -> bool {
+    same_template(had, wanted, true) && placement(had) == placement(wanted)
 }
 
 fn same_template(had: &TaskSpec, wanted: &TaskSpec, pulled: bool) -> bool {

@@ -1,13 +1,14 @@
 //! Jobs: tasks that are to complete a number of times, or once on each node.
 //!
-//! A job's spec change starts a new iteration; tasks carry theirs. Slots of replicated jobs count
-//! from 1, as those of services do.
+//! A change of what a job runs starts a new iteration; tasks carry theirs. Slots of replicated jobs
+//! count from 1, as those of services do. A replicated job that has all of its completions says so
+//! in its status, so that its tasks may become history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::service::ReplicatedJob;
-use skep_model::{Availability, NodeId, Task, TaskState, Timestamp};
+use skep_model::{Availability, NodeId, Service, Task, TaskState, Timestamp};
 
 use super::dirty::meets_constraints;
 use super::slot::Slot;
@@ -18,6 +19,12 @@ pub(super) fn plan_replicated(view: &ServiceView<'_>, job: &ReplicatedJob) -> Pl
     end_earlier_iterations(view, &mut plan);
     let at_once = job.max_concurrent.unwrap_or(1).max(1);
     let total = job.total_completions.unwrap_or(at_once);
+    if is_finished(view.service) {
+        for task in current(view) {
+            plan.raise(task, TaskState::Shutdown);
+        }
+        return plan;
+    }
 
     let mut slots: BTreeMap<u64, Slot> = BTreeMap::new();
     for task in current(view) {
@@ -27,15 +34,21 @@ pub(super) fn plan_replicated(view: &ServiceView<'_>, job: &ReplicatedJob) -> Pl
             .add(task);
     }
     let mut running = 0;
+    let mut completed = 0;
     for slot in slots.values_mut() {
         slot.sort();
         if is_complete(slot) {
+            completed += 1;
             end_rest(slot, &mut plan);
         } else {
-            slot.advance(view, &mut plan);
+            let state = slot.advance(view, &mut plan);
             // A slot that gave up keeps its place: its work is not handed to another one.
-            running += u64::from(slot.best().is_some());
+            running += u64::from(slot.best().is_some() || state.returns);
         }
+    }
+    if completed >= total {
+        finish(view, completed, &mut plan);
+        return plan;
     }
     let free = (1..=total).filter(|number| !slots.contains_key(number));
     let room = usize::try_from(at_once.saturating_sub(running)).unwrap_or(usize::MAX);
@@ -83,6 +96,20 @@ pub(super) fn plan_global(view: &ServiceView<'_>) -> Plan {
         plan.raise(task, TaskState::Remove);
     }
     plan
+}
+
+/// Whether a job has all of its completions.
+pub fn is_finished(service: &Service) -> bool {
+    let status = service.job_status.as_ref();
+    status.is_some_and(|status| status.finished_at.is_some())
+}
+
+fn finish(view: &ServiceView<'_>, completed: u64, plan: &mut Plan) {
+    let mut finished = view.service.clone();
+    let status = finished.job_status.get_or_insert_default();
+    status.finished_at = Some(view.now);
+    status.completed = completed;
+    plan.service = Some(Box::new(finished));
 }
 
 fn is_complete(slot: &Slot) -> bool {

@@ -14,9 +14,10 @@ use crate::schedule::NodeTable;
 
 pub mod dirty;
 mod global;
-mod job;
+pub mod job;
 mod replicated;
 pub mod restart;
+pub mod revision;
 mod slot;
 mod update;
 
@@ -156,6 +157,12 @@ pub(crate) fn is_lost(node: Option<&Node>) -> bool {
 /// Whether nothing can be heard from this node.
 pub(crate) fn is_silent(node: Option<&Node>) -> bool {
     node.is_none_or(|node| node.status.state == skep_model::NodeState::Down)
+}
+
+/// Whether an update or a rollback is under way.
+pub(crate) fn is_updating(service: &Service) -> bool {
+    let status = service.update_status.as_ref();
+    status.is_some_and(|status| status.state.is_active())
 }
 
 /// How tasks of the service are replaced at present.

@@ -11,7 +11,9 @@ use skep_model::{NodeId, Task, TaskState, Timestamp};
 
 use super::dirty::is_dirty;
 use super::restart::{Restart, decide};
-use super::{NewTask, Plan, ServiceView, is_lost, is_silent, update_order};
+use crate::schedule::waits_for;
+
+use super::{NewTask, Plan, ServiceView, is_lost, is_silent, is_updating, update_order};
 
 /// How long a replacement waits for its predecessor to be gone, the predecessor's own grace
 /// period aside.
@@ -40,6 +42,10 @@ pub(super) struct SlotState {
     pub dirty: Vec<Arc<Task>>,
     /// Nothing lives here, and what ended last no longer matches the service.
     pub dead_and_dirty: bool,
+    /// Nothing lives here, and a successor is made now or when its time has come.
+    pub returns: bool,
+    /// Why the outdated tasks are stopped although their successor was to run first.
+    pub in_the_way: Option<String>,
 }
 
 impl Slot {
@@ -138,7 +144,7 @@ impl Slot {
         let mut state = SlotState {
             clean: clean.iter().max_by_key(|task| rank(task)).cloned(),
             dirty,
-            dead_and_dirty: false,
+            ..SlotState::default()
         };
         if let Some(keeper) = state.clean.clone() {
             for task in clean.iter().filter(|task| task.id != keeper.id) {
@@ -153,7 +159,7 @@ impl Slot {
             self.promote(&keeper, view, plan);
             self.retry(view, plan);
         } else {
-            state.dead_and_dirty = self.revive(view, plan);
+            self.revive(&mut state, view, plan);
         }
         state
     }
@@ -168,8 +174,13 @@ impl Slot {
     ) {
         let cannot_be_placed =
             keeper.status.state < TaskState::Assigned && !keeper.status.err.is_empty();
+        // A predecessor that has the only place there is would be waited for in vain.
+        let in_the_way = cannot_be_placed && state.dirty.iter().any(|task| waits_for(keeper, task));
+        if in_the_way {
+            state.in_the_way = Some(keeper.status.err.clone());
+        }
         let retire = match (keeper.desired_state, update_order(view.service)) {
-            (TaskState::Running, _) => keeper.status.state == TaskState::Running,
+            (TaskState::Running, _) => keeper.status.state == TaskState::Running || in_the_way,
             // Its image is there and it could start: now the old one may go. One that finds no
             // node or address may be waiting for the very one that the old task has.
             (_, UpdateOrder::StopFirst) => {
@@ -241,16 +252,14 @@ impl Slot {
         task.is_live() && !(assigned && is_lost(view.nodes.node(&task.node_id)))
     }
 
-    /// The slot is empty: fills it again if the restart policy says so. Tells whether what ended
-    /// last is outdated.
-    fn revive(&self, view: &ServiceView<'_>, plan: &mut Plan) -> bool {
+    /// The slot is empty: fills it again if the restart policy says so.
+    fn revive(&self, state: &mut SlotState, view: &ServiceView<'_>, plan: &mut Plan) {
         let Some(newest) = self.tasks.last() else {
-            return false;
+            return;
         };
-        if self.restart(newest, false, view, plan) {
-            return false;
-        }
-        is_dirty(newest, view.service, view.nodes.node(&newest.node_id))
+        state.returns = self.restart(newest, false, view, plan);
+        state.dead_and_dirty =
+            !state.returns && is_dirty(newest, view.service, view.nodes.node(&newest.node_id));
     }
 
     /// Makes a successor of `ended` when it is time, one that only gets ready while `serving`
@@ -281,7 +290,15 @@ impl Slot {
                     true => start_at,
                     false => Timestamp::ZERO,
                 };
-                plan.create(view, self.new_task(desired, start_at));
+                // What takes the place of an outdated task is part of the update under way, also
+                // when that task has ended by itself: a rollback begins with such a one.
+                let node = view.nodes.node(&ended.node_id);
+                let by_update = is_updating(view.service) && is_dirty(ended, view.service, node);
+                let task = NewTask {
+                    by_update,
+                    ..self.new_task(desired, start_at)
+                };
+                plan.create(view, task);
                 true
             }
         }

@@ -7,8 +7,9 @@ use skep_model::service::{FailureAction, UpdateConfig, UpdateOrder, UpdateState,
 use skep_model::{Nanos, Service, Task, TaskState, Timestamp};
 
 use super::restart::ended_by_itself;
+use super::revision;
 use super::slot::{Slot, SlotState};
-use super::{NewTask, Plan, ServiceView};
+use super::{Action, NewTask, Plan, ServiceView};
 
 /// How long a new task is watched for failure when the configuration names no time.
 const MONITOR_DEFAULT: Nanos = Nanos::from_secs(5);
@@ -90,8 +91,10 @@ pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
     say_what_blocks(view, slots, plan);
 }
 
-/// A start-first update waits for ever when the new task needs what the old one holds, such as a
-/// port of the node. The status then says so, and says so no more once it goes on.
+/// A start-first update waits when the new task finds no node while the old one runs. The status
+/// then says so, and says so no more once it goes on. Where the old one itself is in the way, with
+/// its port of the node or as one of as many as a node may have, it is stopped first after all, and
+/// the status keeps saying that.
 fn say_what_blocks(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &mut Plan) {
     let Some(status) = &view.service.update_status else {
         return;
@@ -104,8 +107,13 @@ fn say_what_blocks(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
         let waits = task.status.state < TaskState::Assigned && !task.status.err.is_empty();
         waits.then(|| format!("update waits for task {}: {}", task.id, task.status.err))
     });
+    let turned = slots.iter().find_map(|(_, state)| {
+        let why = state.in_the_way.as_ref()?;
+        (config(view.service).order == UpdateOrder::StartFirst)
+            .then(|| format!("update stops tasks before their successors start: {why}"))
+    });
     let said = status.message.starts_with("update waits for task ");
-    let message = match blocked {
+    let message = match turned.or(blocked) {
         Some(message) => message,
         None if said => "update in progress".to_owned(),
         None => return,
@@ -214,7 +222,10 @@ fn too_many_failures<'a>(
 fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mut Plan) -> bool {
     let service = view.service;
     let rolls_back = rolls_back(service);
-    let can_roll_back = !rolls_back && service.previous_spec.is_some();
+    let refuge = match rolls_back {
+        true => None,
+        false => revision::refuge(service),
+    };
     let mut changed = service.clone();
     let message = |what: &str| {
         format!(
@@ -226,14 +237,19 @@ fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mu
         .update_status
         .as_ref()
         .and_then(|status| status.started_at);
-    match config.failure_action {
-        FailureAction::Continue => return false,
-        FailureAction::Rollback if can_roll_back => {
-            if let Some(previous) = changed.previous_spec.take() {
-                changed.spec = *previous;
+    match (config.failure_action, refuge) {
+        (FailureAction::Continue, _) => return false,
+        (FailureAction::Rollback, Some((spec, because))) => {
+            revision::give_up(&mut changed, spec, &because, view.now);
+            // Whatever this step makes is made for the spec that is gone back to.
+            for action in &mut plan.actions {
+                if let Action::Create(task) = action {
+                    task.by_update = true;
+                }
             }
+            // There is no way forward again by a second rollback.
+            changed.previous_spec = None;
             changed.previous_spec_version = None;
-            changed.spec_version.index += 1;
             changed.update_status = Some(UpdateStatus {
                 state: UpdateState::RollbackStarted,
                 started_at: Some(view.now),
@@ -241,7 +257,7 @@ fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mu
                 message: message("update rolled back"),
             });
         }
-        FailureAction::Pause | FailureAction::Rollback => {
+        (FailureAction::Pause | FailureAction::Rollback, _) => {
             let (state, what) = match rolls_back {
                 true => (UpdateState::RollbackPaused, "rollback paused"),
                 false => (UpdateState::Paused, "update paused"),
@@ -293,6 +309,7 @@ fn finish(
         _ => (UpdateState::Completed, "update completed"),
     };
     let mut changed = service.clone();
+    changed.revision.proven = true;
     changed.update_status = Some(UpdateStatus {
         state: done,
         started_at: status.started_at,

@@ -26,14 +26,21 @@ pub fn execute(
     now: Timestamp,
     random: &mut dyn Random,
 ) -> Result<(Commit, ControlResponse), ControlError> {
-    let mut door = Door {
-        tx: Transaction::new(snapshot, now),
-        now,
-        random,
-        response: ControlResponse::default(),
-    };
+    let mut door = Door::new(snapshot, now, random);
     door.execute(request)?;
     Ok((door.tx.commit().unwrap_or_default(), door.response))
+}
+
+/// The state as it would be after a request, and how that would be answered.
+pub(crate) fn suppose(
+    request: &ControlRequest,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    random: &mut dyn Random,
+) -> Result<(Snapshot, ControlResponse), ControlError> {
+    let mut door = Door::new(snapshot, now, random);
+    door.execute(request)?;
+    Ok((door.tx.view().clone(), door.response))
 }
 
 /// A request under way.
@@ -45,6 +52,17 @@ struct Door<'a> {
 }
 
 type Done = Result<(), ControlError>;
+
+impl<'a> Door<'a> {
+    fn new(snapshot: &Snapshot, now: Timestamp, random: &'a mut dyn Random) -> Self {
+        Self {
+            tx: Transaction::new(snapshot, now),
+            now,
+            random,
+            response: ControlResponse::default(),
+        }
+    }
+}
 
 impl Door<'_> {
     fn execute(&mut self, request: &ControlRequest) -> Done {
@@ -66,8 +84,9 @@ impl Door<'_> {
                 spec,
                 registry_auth_from,
                 rollback,
+                revision,
             } => match rollback {
-                true => self.roll_back_service(id, *version),
+                true => self.roll_back_service(id, *version, *revision),
                 false => self.update_service(id, *version, spec, *registry_auth_from),
             },
             ControlRequest::RemoveService { id } => self.remove_service(id),

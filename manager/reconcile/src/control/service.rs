@@ -6,9 +6,11 @@ use skep_model::stack::STACK_LABEL;
 use skep_model::validate::check_service;
 use skep_model::{
     Config, ControlError, Kind, Network, NetworkId, PublishMode, Secret, Service, ServiceId,
-    ServiceMode, ServiceSpec, Version,
+    ServiceMode, ServiceSpec, TaskSpec, Version,
 };
 use skep_plan::allocate::ports::PortsInUse;
+use skep_plan::service::dirty::runs_the_same;
+use skep_plan::service::revision;
 use skep_store::Key;
 
 use super::{Done, Door, check_version, not_found};
@@ -25,8 +27,10 @@ impl Door<'_> {
             job_status: spec.mode.is_job().then(|| JobStatus {
                 job_iteration: Version::default(),
                 last_execution: Some(self.now),
+                ..JobStatus::default()
             }),
             spec_version: Version::at(1),
+            revision: revision::first(self.now),
             spec,
             ..Service::default()
         };
@@ -61,27 +65,30 @@ impl Door<'_> {
                     .clone_from(&from.task_template.pull_credentials);
             }
         }
+        keep_platforms(&mut spec.task_template, &service.spec.task_template);
         self.check_ports(&service.id, &spec)?;
         self.put_spec(service, spec)
     }
 
     /// Gives a service a checked spec: it becomes the present one, and the present the previous.
     pub(super) fn put_spec(&mut self, mut service: Service, spec: ServiceSpec) -> Done {
-        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
-        service.previous_spec_version = Some(service.spec_version);
+        self.turn_to(&mut service, spec, "updated");
         service.update_status = None;
-        self.put_next(service)
+        self.put(service)
     }
 
-    fn put_next(&mut self, mut service: Service) -> Done {
-        service.spec_version.index += 1;
+    /// Only a job that is to run something else, or so many times, runs again.
+    fn turn_to(&mut self, service: &mut Service, spec: ServiceSpec, because: &str) {
+        let runs_again = service.spec.mode != spec.mode
+            || !runs_the_same(&service.spec.task_template, &spec.task_template);
+        revision::turn(service, spec, because, self.now);
         service.stack = service
             .spec
             .labels
             .get(STACK_LABEL)
             .cloned()
             .unwrap_or_default();
-        if service.spec.mode.is_job() {
+        if service.spec.mode.is_job() && runs_again {
             let iteration = service
                 .job_status
                 .as_ref()
@@ -89,25 +96,38 @@ impl Door<'_> {
             service.job_status = Some(JobStatus {
                 job_iteration: Version::at(iteration + 1),
                 last_execution: Some(self.now),
+                ..JobStatus::default()
             });
         }
-        self.put(service)
     }
 
-    /// Swaps the present and the previous spec, so that a second rollback goes forward again.
-    pub(super) fn roll_back_service(&mut self, id: &ServiceId, version: Version) -> Done {
+    /// Goes back to a revision. Without one the present and the previous spec are swapped, so that
+    /// a second rollback goes forward again.
+    pub(super) fn roll_back_service(
+        &mut self,
+        id: &ServiceId,
+        version: Version,
+        to: Option<u64>,
+    ) -> Done {
         let mut service = self.service(id)?;
         check_version(version, service.version)?;
-        let Some(previous) = service.previous_spec.take() else {
-            return Err(ControlError::new(
-                Kind::FailedPrecondition,
-                format!("service {id} does not have a previous spec"),
-            ));
+        let refused = |message: String| ControlError::new(Kind::FailedPrecondition, message);
+        let (spec, because) = match to {
+            Some(number) => {
+                let found = revision::target(&service, number);
+                let (spec, number) = found.map_err(|error| refused(error.to_string()))?;
+                (spec, format!("rolled back to {number}"))
+            }
+            None => {
+                let previous = service.previous_spec.as_deref().ok_or_else(|| {
+                    refused(format!("service {id} does not have a previous spec"))
+                })?;
+                (previous.clone(), "rolled back".to_owned())
+            }
         };
-        let spec = self.settled(&previous)?;
+        let spec = self.settled(&spec)?;
         self.check_ports(&service.id, &spec)?;
-        service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, spec)));
-        service.previous_spec_version = Some(service.spec_version);
+        self.turn_to(&mut service, spec, &because);
         let rolling = !service.spec.mode.is_job();
         service.update_status = rolling.then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
@@ -115,7 +135,7 @@ impl Door<'_> {
             completed_at: None,
             message: "manually requested rollback".to_owned(),
         });
-        self.put_next(service)
+        self.put(service)
     }
 
     pub(super) fn remove_service(&mut self, id: &ServiceId) -> Done {
@@ -232,6 +252,22 @@ impl Door<'_> {
     pub(super) fn network_user(&self, id: &NetworkId) -> Option<ServiceId> {
         let mut users = self.tx.services_on_network(id);
         users.next().map(|service| service.id.clone())
+    }
+}
+
+/// The same digest runs where it ran before: a client that did not ask the registry again, as with
+/// `stack deploy --resolve-image never`, says nothing of that.
+pub(super) fn keep_platforms(wanted: &mut TaskSpec, known: &TaskSpec) {
+    let had = known.placement.as_ref();
+    let had = had.map_or(&[][..], |placement| &placement.platforms);
+    let silent = wanted
+        .placement
+        .as_ref()
+        .is_none_or(|placement| placement.platforms.is_empty());
+    let same = wanted.image() == known.image() && known.image().contains('@');
+    if same && silent && !had.is_empty() {
+        let placement = wanted.placement.get_or_insert_default();
+        placement.platforms = had.to_vec();
     }
 }
 

@@ -8,6 +8,7 @@ use skep_model::{
     ServiceSpec, Stack, StackId, StackSpec,
 };
 
+use super::service::keep_platforms;
 use super::{Done, Door};
 
 impl Door<'_> {
@@ -250,4 +251,5 @@ fn keep_what_the_file_does_not_say(spec: &mut ServiceSpec, known: &ServiceSpec) 
     {
         container.image = known.task_template.image().to_owned();
     }
+    keep_platforms(template, &known.task_template);
 }

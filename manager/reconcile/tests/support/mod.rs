@@ -170,6 +170,7 @@ impl Cluster {
             spec: Box::new(spec),
             registry_auth_from: Default::default(),
             rollback: false,
+            revision: None,
         }
     }
 
@@ -192,6 +193,29 @@ impl Cluster {
             spec: Box::default(),
             registry_auth_from: Default::default(),
             rollback: true,
+            revision: None,
+        }
+    }
+
+    /// The request that goes back to a revision; 0 is the one before.
+    pub fn rollback_to(&self, name: &str, number: u64) -> ControlRequest {
+        match self.rollback(name) {
+            ControlRequest::UpdateService {
+                id,
+                version,
+                spec,
+                registry_auth_from,
+                rollback,
+                ..
+            } => ControlRequest::UpdateService {
+                id,
+                version,
+                spec,
+                registry_auth_from,
+                rollback,
+                revision: Some(number),
+            },
+            other => other,
         }
     }
 

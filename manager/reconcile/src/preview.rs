@@ -1,0 +1,145 @@
+//! What an update of a service would do: the same decisions as for the update, and nothing is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use skep_model::difference::differences;
+use skep_model::preview::{Fate, ServicePreview, TaskPreview};
+use skep_model::{
+    ControlError, ControlRequest, Node, Random, Service, ServiceSpec, Task, TaskId, TaskState,
+    Timestamp,
+};
+use skep_plan::service::dirty;
+use skep_plan::{Action, NewTask, NodeTable, ServiceView, plan_service};
+use skep_store::Snapshot;
+
+use crate::control::suppose;
+
+/// What `request`, an update of a service, would do.
+///
+/// # Errors
+/// Those that the update itself would have.
+pub fn preview(
+    request: &ControlRequest,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    random: &mut dyn Random,
+) -> Result<ServicePreview, ControlError> {
+    let ControlRequest::UpdateService { id, .. } = request else {
+        return Err(ControlError::invalid(
+            "only updates of services can be tried",
+        ));
+    };
+    let (after, response) = suppose(request, snapshot, now, random)?;
+    let missing = || ControlError::not_found(format!("service {id} not found"));
+    let before = snapshot
+        .find::<Service>(id.as_str())
+        .map_err(|_| missing())?;
+    let service = after.service(&before.id).ok_or_else(missing)?;
+    let tasks: Vec<Arc<Task>> = after.tasks_of_service(&service.id).cloned().collect();
+    let table = table(&after);
+    let plan = plan_service(&ServiceView {
+        service,
+        tasks: &tasks,
+        nodes: &table,
+        now,
+        budget: usize::MAX,
+    });
+    let mut ended = BTreeMap::new();
+    let mut made = Vec::new();
+    for action in plan.actions {
+        match action {
+            Action::Raise { task, to } if to > TaskState::Running => {
+                ended.insert(task, to);
+            }
+            Action::Raise { .. } => (),
+            Action::Create(task) => made.push(task),
+        }
+    }
+    let mut previews: Vec<TaskPreview> = tasks
+        .iter()
+        .filter(|task| task.is_live())
+        .map(|task| of_task(task, service, table.node(&task.node_id), &ended))
+        .collect();
+    previews.extend(new_tasks(service, &made, &previews));
+    let config = service.spec.update_config.clone().unwrap_or_default();
+    Ok(ServicePreview {
+        changes: differences(&public(&before.spec), &public(&service.spec)),
+        tasks: previews,
+        parallelism: config.parallelism,
+        order: config.order,
+        warnings: response.warnings,
+    })
+}
+
+/// A spec without what nobody is to read.
+fn public(spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    spec.task_template.pull_credentials.clear();
+    spec
+}
+
+fn table(view: &Snapshot) -> NodeTable {
+    let mut table = NodeTable::new();
+    for node in view.nodes() {
+        table.put_node(node);
+    }
+    for task in view.tasks() {
+        table.task_changed(None, Some(task));
+    }
+    table
+}
+
+fn of_task(
+    task: &Task,
+    service: &Service,
+    node: Option<&Node>,
+    ended: &BTreeMap<TaskId, TaskState>,
+) -> TaskPreview {
+    let current = service.job_status.as_ref().map(|job| job.job_iteration);
+    let (fate, reasons) = match ended.get(&task.id) {
+        Some(_) if task.job_iteration != current => {
+            (Fate::Stop, vec!["the job begins anew".to_owned()])
+        }
+        Some(TaskState::Remove) => (Fate::Stop, vec!["one too many".to_owned()]),
+        Some(_) => (Fate::Stop, vec!["its node is not to run it".to_owned()]),
+        // Jobs are not updated: their tasks end by themselves.
+        None if service.spec.mode.is_job() => (Fate::Keep, Vec::new()),
+        None => match dirty::reasons(task, service, node) {
+            reasons if reasons.is_empty() => (Fate::Keep, reasons),
+            reasons => (Fate::Replace, reasons),
+        },
+    };
+    TaskPreview {
+        id: task.id.clone(),
+        name: task.name(),
+        node_id: task.node_id.clone(),
+        fate,
+        reasons,
+    }
+}
+
+/// Tasks for places that nothing fills; those that take another one's place are told with it.
+fn new_tasks(service: &Service, made: &[NewTask], known: &[TaskPreview]) -> Vec<TaskPreview> {
+    let replaced: BTreeSet<&str> = known
+        .iter()
+        .filter(|task| task.fate == Fate::Replace)
+        .map(|task| task.name.as_str())
+        .collect();
+    let named = made.iter().map(|new| {
+        let node_id = new.node.clone().unwrap_or_default();
+        let place = match new.slot {
+            0 => node_id.to_string(),
+            slot => slot.to_string(),
+        };
+        TaskPreview {
+            name: format!("{}.{place}", service.spec.name),
+            node_id,
+            fate: Fate::Start,
+            ..TaskPreview::default()
+        }
+    });
+    named
+        .filter(|task| !replaced.contains(task.name.as_str()))
+        .collect()
+}
