@@ -34,6 +34,8 @@ const TASKS: u64 = 30_000;
 const SERVICE: u64 = 300;
 /// Agents that join at the same time.
 const JOINING: usize = 32;
+/// How often an agent opens a session.
+const SESSIONS: usize = 50;
 const DEADLINE: Duration = Duration::from_secs(300);
 /// Agents whose tables follow a change, and rounds of it.
 const FOLLOWING: usize = 100;
@@ -94,10 +96,19 @@ impl Agent {
         Ok(Identity::from_pem(&reply.cert_pem, &key.key_pem, &root)?)
     }
 
-    /// One session, for good.
-    async fn live(self, identity: Identity) -> Result<()> {
+    /// Sessions, one after the other: a manager may not know a new node at once.
+    async fn live(&self, identity: &Identity) -> Result<()> {
+        let mut last = Ok(());
+        for _ in 0..SESSIONS {
+            last = self.session(identity).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        last
+    }
+
+    async fn session(&self, identity: &Identity) -> Result<()> {
         let node = identity.peer.node.to_string();
-        let connector = Connector::new(Arc::new(ArcSwap::new(client_config(&identity)?)));
+        let connector = Connector::new(Arc::new(ArcSwap::new(client_config(identity)?)));
         let (out, outgoing) = mpsc::channel(64);
         let hello = agent_message::Content::Hello(Hello {
             description: encode(&self.description()),
@@ -236,7 +247,7 @@ fn grow(
             drop(turn);
             let number = agent.number;
             let ended = match joined {
-                Ok(identity) => agent.live(identity).await,
+                Ok(identity) => agent.live(&identity).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
