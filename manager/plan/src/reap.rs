@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{NodeId, Service, Task, TaskId, TaskState, Timestamp};
+use skep_model::{Nanos, NodeId, Service, Task, TaskId, TaskState, Timestamp};
 
-use crate::service::job;
+use crate::service::{in_order, job};
 
 /// What is forgotten now, and when to look again although nothing changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub struct Reaped {
 
 /// The tasks to delete.
 ///
-/// Keeps `limit` tasks per slot or node, the live one included; a negative limit keeps all, and a
-/// service with a bound on restarts keeps one more than that bound, since restarts are counted from
-/// history. A job's finished tasks have a bound of their own besides. Tasks whose desired state is
+/// Keeps `limit` tasks per slot or node, the live one included; a negative limit keeps all. A service
+/// with a bound on restarts within a window keeps one more than that bound, since those are counted
+/// from history; Swarm does so without a window too, which lets a high bound fill the cluster. A job's finished tasks have a bound of their own besides. Tasks whose desired state is
 /// `Remove` go as soon as nothing of them can still run. `service` is absent when it was removed.
 pub fn reap(service: Option<&Service>, tasks: &[Arc<Task>], limit: i64, now: Timestamp) -> Reaped {
     let mut reaped = Reaped::default();
@@ -44,11 +44,19 @@ pub fn reap(service: Option<&Service>, tasks: &[Arc<Task>], limit: i64, now: Tim
 
 /// Tasks kept per slot; none is no bound.
 fn limit_of(service: &Service, limit: i64) -> Option<usize> {
-    let policy = service.spec.task_template.restart_policy.as_ref();
-    let attempts = policy.and_then(|policy| policy.max_attempts).unwrap_or(0);
-    match attempts {
-        0 => usize::try_from(limit).ok(),
-        attempts => Some(usize::try_from(attempts).map_or(usize::MAX, |n| n.saturating_add(1))),
+    let policy = service
+        .spec
+        .task_template
+        .restart_policy
+        .clone()
+        .unwrap_or_default();
+    let limit = usize::try_from(limit).ok();
+    match (policy.max_attempts, policy.window) {
+        (Some(attempts @ 1..), Some(Nanos(1..))) => {
+            let counted = usize::try_from(attempts).map_or(usize::MAX, |n| n.saturating_add(1));
+            limit.map(|limit| limit.max(counted))
+        }
+        _ => limit,
     }
 }
 
@@ -59,7 +67,7 @@ fn beyond_limit(service: &Service, kept: &mut Vec<&Arc<Task>>, limit: usize, rea
         slots.entry((task.slot, node)).or_default().push(task);
     }
     for mut slot in slots.into_values() {
-        slot.sort_by_key(|task| (task.created_at, task.status.applied_at));
+        slot.sort_by_key(|task| in_order(task));
         let mut surplus = slot.len().saturating_sub(limit);
         // The newest tells whether and when the slot is filled again, so it always stays.
         let newest = slot.pop();

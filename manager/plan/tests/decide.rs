@@ -271,13 +271,20 @@ fn history_is_cut_at_the_limit_and_what_is_counted_stays() {
         "the live one stays"
     );
     service.spec.task_template.restart_policy = Some(RestartPolicy {
-        max_attempts: Some(1),
+        max_attempts: Some(100),
         ..RestartPolicy::default()
     });
     assert_eq!(
-        gone(&service, &slot(4), 5),
+        gone(&service, &slot(7), 5),
         ["t0", "t1"],
-        "attempts and one more"
+        "the limit holds: attempts are counted elsewhere"
+    );
+    let policy = service.spec.task_template.restart_policy.as_mut().unwrap();
+    (policy.max_attempts, policy.window) = (Some(5), Some(Nanos::from_secs(60)));
+    assert_eq!(
+        gone(&service, &slot(7), 2),
+        ["t0"],
+        "within a window: attempts and one more"
     );
 
     let mut updating = Service {
