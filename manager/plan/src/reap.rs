@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_model::{Nanos, NodeId, Service, Task, TaskId, TaskState, Timestamp};
 
-use crate::service::{in_order, job};
+use crate::service::in_order;
+
+/// A job that is done keeps all its tasks for so long: clients that wait for it count them.
+const SEEN_AFTER: Duration = Duration::from_secs(60);
 
 /// What is forgotten now, and when to look again although nothing changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,11 +94,19 @@ fn finished_jobs(service: &Service, kept: Vec<&Arc<Task>>, now: Timestamp, reape
     let Ok(retention) = service.spec.job_retention() else {
         return;
     };
+    let status = service.job_status.as_ref();
+    let seen_at = status
+        .and_then(|status| status.finished_at)
+        .map(|at| at.plus(SEEN_AFTER));
+    let is_seen = seen_at.is_some_and(|at| at <= now);
     let mut finished: Vec<&Arc<Task>> = kept
         .into_iter()
         .filter(|task| is_history(task))
-        .filter(|task| job::is_finished(service) || !is_current(service, task))
+        .filter(|task| is_seen || !is_current(service, task))
         .collect();
+    if let Some(at) = seen_at.filter(|_| !is_seen) {
+        reaped.wake_at = Some(at);
+    }
     finished.sort_by_key(|task| std::cmp::Reverse((task.status.applied_at, task.created_at)));
     for (at, task) in finished.into_iter().enumerate() {
         let until = retention.ttl.map(|ttl| task.status.applied_at.plus(ttl));

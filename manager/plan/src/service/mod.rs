@@ -16,7 +16,7 @@ pub(crate) use slot::in_order;
 
 pub mod dirty;
 mod global;
-pub mod job;
+mod job;
 mod replicated;
 pub mod restart;
 pub mod revision;
