@@ -53,6 +53,7 @@ pub fn task(task: &Task) -> Task {
         drained_at: Timestamp::default(),
         running_since: Timestamp::default(),
         by_update: false,
+        restarts: 0,
         ..task.clone()
     };
     public.spec.pull_credentials.clear();

@@ -251,6 +251,10 @@ pub struct Task {
     /// When the manager first heard that the task runs; zero if it never did. Kept after its end.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub running_since: Timestamp,
+    /// How often tasks of this slot have ended by themselves and were replaced, in this version of
+    /// the spec: what bounds restarts must not depend on how much history is kept.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub restarts: u64,
     /// Whether a rolling update made the task: its early end counts against that update.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub by_update: bool,

@@ -10,14 +10,14 @@ use skep_engine::types::{
 };
 use skep_engine::{CreateExtras, HostsEntry, InjectedFile};
 use skep_model::container::{ContainerSpec, FileTarget};
-use skep_model::mount::Driver;
 use skep_model::resources::GenericResource;
 use skep_model::stack::STACK_LABEL;
 use skep_model::{ConfigId, SecretId, Task};
 use zeroize::Zeroizing;
 
+use super::payload::Payloads;
 use crate::assigned::Assigned;
-use skep_model::template::{Context, TemplateError, expand, expand_with};
+use skep_model::template::{Context, TemplateError, expand};
 
 /// Label by which a restarted agent finds its containers.
 pub const TASK_ID_LABEL: &str = "com.docker.swarm.task.id";
@@ -304,80 +304,6 @@ pub fn files(task: &Task, assigned: &Assigned) -> Result<Vec<InjectedFile>, Spec
     Ok(files)
 }
 
-/// What payloads with templates may speak of: the task, its variables, and its other files.
-struct Payloads<'a> {
-    spec: &'a ContainerSpec,
-    assigned: &'a Assigned,
-    context: &'a Context,
-}
-
-impl Payloads<'_> {
-    /// A payload as the task is to see it.
-    fn of(
-        &self,
-        object: &str,
-        data: &[u8],
-        templating: Option<&Driver>,
-    ) -> Result<Vec<u8>, SpecError> {
-        let Some(driver) = templating else {
-            return Ok(data.to_vec());
-        };
-        let wrong = |why: String| SpecError::Payload {
-            object: object.to_owned(),
-            why,
-        };
-        if driver.name != "golang" {
-            return Err(wrong(format!(
-                "unrecognized template type `{}`",
-                driver.name
-            )));
-        }
-        let text = std::str::from_utf8(data).map_err(|_| wrong("it is no text".to_owned()))?;
-        let call = |function: &str, argument: &str| self.call(function, argument);
-        let expanded = expand_with(text, self.context, &call);
-        // The whole payload is nobody's business.
-        expanded
-            .map(String::into_bytes)
-            .map_err(|error| match error {
-                TemplateError::Unknown { expression, .. } => {
-                    wrong(format!("`{expression}` is not known"))
-                }
-                TemplateError::Open { .. } => wrong("an opening `{{` has no `}}`".to_owned()),
-            })
-    }
-
-    /// Files are called by where they are put, as in Swarm.
-    fn call(&self, function: &str, argument: &str) -> Option<String> {
-        let text = |data: &[u8]| String::from_utf8(data.to_vec()).ok();
-        let is_at = |file: &Option<FileTarget>, name: &str| {
-            let target = file.as_ref().map_or("", |file| file.name.as_str());
-            target == argument || (target.is_empty() && name == argument)
-        };
-        match function {
-            "env" => {
-                let variables = self.spec.env.iter();
-                let mut values = variables.filter_map(|variable| {
-                    let (name, value) = variable.split_once('=')?;
-                    (name == argument).then_some(value)
-                });
-                // Go's template gives nothing for a variable that is not there.
-                Some(expand(values.next().unwrap_or_default(), self.context).ok()?)
-            }
-            "secret" => {
-                let mut references = self.spec.secrets.iter();
-                let found = references.find(|one| is_at(&one.file, &one.secret_name))?;
-                text(&self.assigned.secrets.get(&found.secret_id)?.spec.data)
-            }
-            "config" => {
-                let mut references = self.spec.configs.iter();
-                let found = references.find(|one| is_at(&one.file, &one.config_name))?;
-                text(&self.assigned.configs.get(&found.config_id)?.spec.data)
-            }
-            _ => None,
-        }
-    }
-}
-
 fn file(
     target: &FileTarget,
     base: &str,
@@ -489,49 +415,6 @@ mod tests {
             ["/run/secrets/key", "/etc/key", "/run/secrets/key"]
         );
         assert_eq!((files[0].uid, files[0].mode), (7, 0o444));
-    }
-
-    #[test]
-    fn payloads_with_templates_are_expanded_per_task() {
-        let spec: ContainerSpec = serde_json::from_str(
-            r#"{"Image":"x","Env":["WHO={{.Service.Name}}"],
-                "Secrets":[{"SecretID":"s","SecretName":"word","File":{"Name":"pass"}}],
-                "Configs":[{"ConfigID":"c","ConfigName":"plan","File":{"Name":"/plan"}}]}"#,
-        )
-        .unwrap();
-        let task = task(spec);
-        let assigned = |template: &str, driver: &str| {
-            let secret = r#"{"ID":"s","Spec":{"Name":"word","Data":"c2VjcmV0"}}"#;
-            let mut config: skep_model::Config =
-                serde_json::from_str(r#"{"ID":"c","Spec":{"Name":"plan"}}"#).unwrap();
-            config.spec.data = template.as_bytes().to_vec();
-            config.spec.templating = (!driver.is_empty()).then(|| Driver {
-                name: driver.to_owned(),
-                ..Driver::default()
-            });
-            let mut assigned = Assigned::default();
-            let secret: Secret = serde_json::from_str(secret).unwrap();
-            assigned.secrets.insert("s".into(), Arc::new(secret));
-            assigned.configs.insert("c".into(), Arc::new(config));
-            files(&task, &assigned).map(|files| String::from_utf8(files[1].data.to_vec()).unwrap())
-        };
-        let template = r#"{{.Task.Slot}} {{env "WHO"}} {{secret "pass"}}{{env "NONE"}}"#;
-        assert_eq!(assigned(template, "golang").unwrap(), "2 web secret");
-        assert_eq!(
-            assigned(template, "").unwrap(),
-            template,
-            "only where it is asked for"
-        );
-        for (template, driver, why) in [
-            ("{{nothing}}", "golang", "`nothing` is not known"),
-            (r#"{{secret "word"}}"#, "golang", "is not known"),
-            ("{{.Task.ID", "golang", "has no `}}`"),
-            ("x", "jinja", "unrecognized template type `jinja`"),
-        ] {
-            let error = assigned(template, driver).unwrap_err().to_string();
-            assert!(error.contains(why), "{template}: {error}");
-            assert!(error.contains("`plan`"), "{error}");
-        }
     }
 
     #[test]

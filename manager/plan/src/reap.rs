@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use skep_model::{NodeId, Service, Task, TaskId, TaskState, Timestamp};
+use skep_model::{Nanos, NodeId, Service, Task, TaskId, TaskState, Timestamp};
 
-use crate::service::job;
+use crate::service::in_order;
+
+/// A job that is done keeps all its tasks for so long: clients that wait for it count them.
+const SEEN_AFTER: Duration = Duration::from_secs(60);
 
 /// What is forgotten now, and when to look again although nothing changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,9 +20,9 @@ pub struct Reaped {
 
 /// The tasks to delete.
 ///
-/// Keeps `limit` tasks per slot or node, the live one included; a negative limit keeps all, and a
-/// service with a bound on restarts keeps one more than that bound, since restarts are counted from
-/// history. A job's finished tasks have a bound of their own besides. Tasks whose desired state is
+/// Keeps `limit` tasks per slot or node, the live one included; a negative limit keeps all. A service
+/// with a bound on restarts within a window keeps one more than that bound, since those are counted
+/// from history; Swarm does so without a window too, which lets a high bound fill the cluster. A job's finished tasks have a bound of their own besides. Tasks whose desired state is
 /// `Remove` go as soon as nothing of them can still run. `service` is absent when it was removed.
 pub fn reap(service: Option<&Service>, tasks: &[Arc<Task>], limit: i64, now: Timestamp) -> Reaped {
     let mut reaped = Reaped::default();
@@ -44,11 +48,19 @@ pub fn reap(service: Option<&Service>, tasks: &[Arc<Task>], limit: i64, now: Tim
 
 /// Tasks kept per slot; none is no bound.
 fn limit_of(service: &Service, limit: i64) -> Option<usize> {
-    let policy = service.spec.task_template.restart_policy.as_ref();
-    let attempts = policy.and_then(|policy| policy.max_attempts).unwrap_or(0);
-    match attempts {
-        0 => usize::try_from(limit).ok(),
-        attempts => Some(usize::try_from(attempts).map_or(usize::MAX, |n| n.saturating_add(1))),
+    let policy = service
+        .spec
+        .task_template
+        .restart_policy
+        .clone()
+        .unwrap_or_default();
+    let limit = usize::try_from(limit).ok();
+    match (policy.max_attempts, policy.window) {
+        (Some(attempts @ 1..), Some(Nanos(1..))) => {
+            let counted = usize::try_from(attempts).map_or(usize::MAX, |n| n.saturating_add(1));
+            limit.map(|limit| limit.max(counted))
+        }
+        _ => limit,
     }
 }
 
@@ -59,7 +71,7 @@ fn beyond_limit(service: &Service, kept: &mut Vec<&Arc<Task>>, limit: usize, rea
         slots.entry((task.slot, node)).or_default().push(task);
     }
     for mut slot in slots.into_values() {
-        slot.sort_by_key(|task| (task.created_at, task.status.applied_at));
+        slot.sort_by_key(|task| in_order(task));
         let mut surplus = slot.len().saturating_sub(limit);
         // The newest tells whether and when the slot is filled again, so it always stays.
         let newest = slot.pop();
@@ -82,11 +94,19 @@ fn finished_jobs(service: &Service, kept: Vec<&Arc<Task>>, now: Timestamp, reape
     let Ok(retention) = service.spec.job_retention() else {
         return;
     };
+    let status = service.job_status.as_ref();
+    let seen_at = status
+        .and_then(|status| status.finished_at)
+        .map(|at| at.plus(SEEN_AFTER));
+    let is_seen = seen_at.is_some_and(|at| at <= now);
     let mut finished: Vec<&Arc<Task>> = kept
         .into_iter()
         .filter(|task| is_history(task))
-        .filter(|task| job::is_finished(service) || !is_current(service, task))
+        .filter(|task| is_seen || !is_current(service, task))
         .collect();
+    if let Some(at) = seen_at.filter(|_| !is_seen) {
+        reaped.wake_at = Some(at);
+    }
     finished.sort_by_key(|task| std::cmp::Reverse((task.status.applied_at, task.created_at)));
     for (at, task) in finished.into_iter().enumerate() {
         let until = retention.ttl.map(|ttl| task.status.applied_at.plus(ttl));

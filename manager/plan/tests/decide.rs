@@ -271,13 +271,20 @@ fn history_is_cut_at_the_limit_and_what_is_counted_stays() {
         "the live one stays"
     );
     service.spec.task_template.restart_policy = Some(RestartPolicy {
-        max_attempts: Some(1),
+        max_attempts: Some(100),
         ..RestartPolicy::default()
     });
     assert_eq!(
-        gone(&service, &slot(4), 5),
+        gone(&service, &slot(7), 5),
         ["t0", "t1"],
-        "attempts and one more"
+        "the limit holds: attempts are counted elsewhere"
+    );
+    let policy = service.spec.task_template.restart_policy.as_mut().unwrap();
+    (policy.max_attempts, policy.window) = (Some(5), Some(Nanos::from_secs(60)));
+    assert_eq!(
+        gone(&service, &slot(7), 2),
+        ["t0"],
+        "within a window: attempts and one more"
     );
 
     let mut updating = Service {
@@ -351,11 +358,12 @@ fn finished_tasks_of_jobs_go_by_age_and_number_once_nobody_counts_them() {
         task("c", 2, 30),
         task("d", 2, 40),
     ];
-    let look = |service: &Service| {
-        let reaped = reap(Some(service), &tasks, 5, at(70));
+    let look_at = |service: &Service, now| {
+        let reaped = reap(Some(service), &tasks, 5, now);
         let gone: Vec<String> = reaped.gone.iter().map(ToString::to_string).collect();
         (gone.join(" "), reaped.wake_at)
     };
+    let look = |service: &Service| look_at(service, at(70));
     let label = |service: &mut Service, key: &str, value: &str| {
         service.spec.labels = [(key.to_owned(), value.to_owned())].into();
     };
@@ -375,9 +383,10 @@ fn finished_tasks_of_jobs_go_by_age_and_number_once_nobody_counts_them() {
         "a job that is under way counts by its tasks"
     );
     service.job_status.as_mut().unwrap().finished_at = Some(at(40));
-    assert_eq!(look(&service).0, "d c b a");
-    label(&mut service, "skep.job.ttl", "35s");
-    assert_eq!(look(&service), ("c b a".into(), Some(at(75))));
+    assert_eq!(look(&service).0, "b a", "who waits for it counts them");
+    assert_eq!(look_at(&service, at(100)).0, "d c b a");
+    label(&mut service, "skep.job.ttl", "65s");
+    assert_eq!(look_at(&service, at(100)), ("c b a".into(), Some(at(105))));
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub(super) fn plan_global(view: &ServiceView<'_>) -> Plan {
 }
 
 /// Whether a job has all of its completions.
-pub fn is_finished(service: &Service) -> bool {
+fn is_finished(service: &Service) -> bool {
     let status = service.job_status.as_ref();
     status.is_some_and(|status| status.finished_at.is_some())
 }

@@ -12,9 +12,11 @@ use skep_model::{
 
 use crate::schedule::NodeTable;
 
+pub(crate) use slot::in_order;
+
 pub mod dirty;
 mod global;
-pub mod job;
+mod job;
 mod replicated;
 pub mod restart;
 pub mod revision;
@@ -46,6 +48,8 @@ pub struct NewTask {
     pub start_not_before: Timestamp,
     /// Whether the updater makes it.
     pub by_update: bool,
+    /// How often its slot was restarted before.
+    pub restarts: u64,
 }
 
 /// One thing to do.
@@ -142,6 +146,7 @@ pub fn new_task(
         spec_version: service.spec_version,
         start_not_before: wanted.start_not_before,
         by_update: wanted.by_update,
+        restarts: wanted.restarts,
         ..Task::default()
     }
 }

@@ -80,7 +80,12 @@ pub fn decide<'a>(
                 window.0 <= 0 || ended_at.since(task.status.applied_at) <= window.duration()
             })
             .count();
-        if earlier as u64 >= limit {
+        // Without a window the task itself knows, however little history is kept.
+        let counted = match window.0 <= 0 {
+            true => ended.restarts.max(earlier as u64),
+            false => earlier as u64,
+        };
+        if counted >= limit {
             return Restart::Never;
         }
     }

@@ -10,7 +10,7 @@ use skep_model::service::UpdateOrder;
 use skep_model::{NodeId, Task, TaskState, Timestamp};
 
 use super::dirty::is_dirty;
-use super::restart::{Restart, decide};
+use super::restart::{Restart, decide, ended_by_itself};
 use crate::schedule::waits_for;
 
 use super::{NewTask, Plan, ServiceView, is_lost, is_silent, is_updating, update_order};
@@ -67,8 +67,7 @@ impl Slot {
     }
 
     pub(super) fn sort(&mut self) {
-        self.tasks
-            .sort_by_key(|task| (task.created_at, task.status.applied_at));
+        self.tasks.sort_by_key(|task| in_order(task));
     }
 
     /// The live task that represents the slot: one that runs before one that does not.
@@ -98,6 +97,7 @@ impl Slot {
             desired,
             start_not_before,
             by_update: false,
+            restarts: 0,
         }
     }
 
@@ -294,8 +294,13 @@ impl Slot {
                 // when that task has ended by itself: a rollback begins with such a one.
                 let node = view.nodes.node(&ended.node_id);
                 let by_update = is_updating(view.service) && is_dirty(ended, view.service, node);
+                let restarts = match ended.spec_version == view.service.spec_version {
+                    true => ended.restarts + u64::from(ended_by_itself(ended)),
+                    false => 0,
+                };
                 let task = NewTask {
                     by_update,
+                    restarts,
                     ..self.new_task(desired, start_at)
                 };
                 plan.create(view, task);
@@ -303,6 +308,12 @@ impl Slot {
             }
         }
     }
+}
+
+/// What tasks of one slot are sorted by, the oldest first. Several may be made in one moment.
+pub(crate) fn in_order(task: &Task) -> impl Ord + use<> {
+    let of_spec = (task.spec_version, task.restarts);
+    (task.created_at, of_spec, task.status.applied_at)
 }
 
 /// When a task that is told to stop, or will be told in this step, counts as gone at the latest.
