@@ -107,13 +107,16 @@ impl Engine {
         if self.guest(&container.record()).is_none() {
             self.detach_gateway(container);
         }
-        if led_out || record.gateway.is_some() {
-            self.move_way_out(container)?;
-        }
+        // The network is left, whatever becomes of the rest.
+        let moved = match led_out || record.gateway.is_some() {
+            true => self.move_way_out(container),
+            false => Ok(()),
+        };
         if !is_shared(network) {
             self.write_zone(network)?;
         }
-        self.renew_names(container)
+        self.renew_names(container)?;
+        moved
     }
 
     /// The network of this host that gives a container its default route.
@@ -137,10 +140,12 @@ impl Engine {
         }
         match self.way_out(&record) {
             Some(network) if network.driver == "bridge" => {
+                let order = in_order(&record);
+                let number = order.iter().position(|name| **name == network.name);
                 let endpoint = BridgeEndpoint {
                     default_route: true,
                     ports: ports::requests(&record)?,
-                    ..bridge_endpoint(&record, &network, &netns, 0)
+                    ..bridge_endpoint(&record, &network, &netns, number.unwrap_or_default())
                 };
                 let bound = self.net.connect(&endpoint).map_err(net_error)?;
                 self.note_ports(container, &record, &bound)

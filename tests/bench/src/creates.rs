@@ -25,7 +25,7 @@ impl Client {
 
     fn create(&mut self, name: &str) -> Result<()> {
         let spec = format!(
-            r#"{{"Name":"{name}","TaskTemplate":{{"ContainerSpec":{{"Image":"skep/hello:latest"}}}},"Mode":{{"Replicated":{{"Replicas":0}}}}}}"#
+            r#"{{"Name":"{name}","TaskTemplate":{{"ContainerSpec":{{"Image":"skep/hello@sha256:0000000000000000000000000000000000000000000000000000000000000000"}}}},"Mode":{{"Replicated":{{"Replicas":0}}}}}}"#
         );
         let head = format!(
             "POST /v1.50/services/create HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
