@@ -246,7 +246,15 @@ fn grow(
         let (turns, token) = (Arc::clone(&turns), token.to_owned());
         runtime.spawn(async move {
             let turn = turns.acquire_owned().await;
-            let joined = agent.join(&token).await;
+            let mut joined = agent.join(&token).await;
+            for _ in 0..SESSIONS {
+                if joined.is_ok() {
+                    break;
+                }
+                // No leader at the moment, as after an election.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                joined = agent.join(&token).await;
+            }
             drop(turn);
             let number = agent.number;
             let ended = match joined {
