@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use skep_proto::v1::JoinRequest;
 use skep_proto::v1::membership_client::MembershipClient;
 use tokio::task::JoinSet;
@@ -14,12 +13,12 @@ use tracing::{debug, error, info, warn};
 
 use super::{Active, lock};
 use crate::membership::files::Saved;
-use crate::membership::moving::{Moving, Notice};
+use crate::membership::moving::{Moving, Notice, Seen};
 use crate::membership::{address, describe, skep_error_chain};
 
 /// The host's addresses are looked at this often: a node that was not heard for three seconds is
 /// taken for lost, and its tasks are replaced.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What managers know is compared with it every so many looks.
 const ANNOUNCED_EVERY: u32 = 2;
 /// How long a manager may take to take in where this one is now.
@@ -28,9 +27,9 @@ const ANNOUNCE: Duration = Duration::from_secs(3);
 /// be there a moment before it can be used.
 const LISTEN: (usize, Duration) = (10, Duration::from_secs(1));
 
-/// What is seen of this host.
-struct Seen {
-    own: Vec<(String, IpNet)>,
+/// A look at this host.
+struct Look {
+    seen: Seen,
     /// MTU of the device that carries the data path; `None` while none does.
     mtu: Option<u32>,
 }
@@ -40,24 +39,22 @@ impl Active {
     pub(super) async fn keep_addresses(self: Arc<Self>) {
         let (mut moving, mut looks) = (Moving::default(), 0_u32);
         let mut known: BTreeSet<IpAddr> = BTreeSet::new();
-        let mut tick = interval(LOOK);
+        let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let Some(seen) = self.look_around().await else {
+            let Some(look) = self.look_around().await else {
                 continue;
             };
             let before = self.saved();
-            let (now, notices) = moving.look(&before, &seen.own);
+            let (now, notices) = moving.look(&before, &look.seen);
             notices.iter().for_each(Notice::tell);
             if now != before {
                 self.go_by(&before, &now).await;
             }
-            self.tell_addresses(&seen);
-            let outer = seen
-                .own
-                .iter()
-                .filter(|(name, _)| !address::is_our_own(name));
+            self.tell_addresses(&look);
+            let outer = look.seen.own.iter();
+            let outer = outer.filter(|(name, _)| !address::is_our_own(name));
             let present = outer.map(|(_, net)| net.addr()).collect();
             let is_gone = !known.is_subset(&present);
             known = present;
@@ -73,20 +70,20 @@ impl Active {
         }
     }
 
-    async fn look_around(&self) -> Option<Seen> {
+    async fn look_around(&self) -> Option<Look> {
         let host = Arc::clone(&self.around.host);
         let data_path: Option<IpAddr> = self.saved().data_path.parse().ok();
         let look = move || {
-            let found = host.outer_addresses()?;
-            let mut carriers = found.iter();
+            let found = host.outer()?;
+            let mut carriers = found.addresses.iter();
             let carrier = carriers.find(|one| Some(one.net.addr()) == data_path);
-            Ok::<_, skep_net::NetError>(Seen {
+            Ok::<_, skep_net::NetError>(Look {
                 mtu: carrier.map(|one| one.mtu),
-                own: address::without_mtu(found),
+                seen: address::seen(found),
             })
         };
         match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(seen)) => Some(seen),
+            Ok(Ok(look)) => Some(look),
             Ok(Err(error)) => {
                 warn!(error = %error.chain(), "this host's addresses cannot be looked at");
                 None
@@ -141,16 +138,16 @@ impl Active {
         error!("the manager does not start at its new address: restart the daemon once it can");
     }
 
-    fn tell_addresses(&self, seen: &Seen) {
-        let addresses = describe::told(&seen.own);
+    fn tell_addresses(&self, look: &Look) {
+        let addresses = describe::told(&look.seen.own);
         self.description.send_if_modified(|description| {
-            let mtu = seen.mtu.unwrap_or(description.data_path_mtu);
+            let mtu = look.mtu.unwrap_or(description.data_path_mtu);
             let changed = description.addresses != addresses || description.data_path_mtu != mtu;
             description.addresses = addresses;
             description.data_path_mtu = mtu;
             changed
         });
-        if let Some(mtu) = seen.mtu {
+        if let Some(mtu) = look.mtu {
             self.worker.set_underlay_mtu(mtu);
         }
     }
