@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_model::NodeRole;
 use skep_proto::v1::JoinRequest;
 use skep_proto::v1::membership_client::MembershipClient;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, info, warn};
 
 use super::{Active, lock};
 use crate::membership::files::Saved;
@@ -23,9 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const ANNOUNCED_EVERY: u32 = 2;
 /// How long a manager may take to take in where this one is now.
 const ANNOUNCE: Duration = Duration::from_secs(3);
-/// How often a manager tries to listen on its new address, and the pause in between: an address may
-/// be there a moment before it can be used.
-const LISTEN: (usize, Duration) = (10, Duration::from_secs(1));
+/// Pause before a manager that did not start is started again, doubled with each failure: an address
+/// may be there a moment before it can be used.
+const START_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 
 /// A look at this host.
 struct Look {
@@ -34,10 +35,59 @@ struct Look {
     mtu: Option<u32>,
 }
 
+/// What is to be done about the manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    Nothing,
+    Start,
+    Restart,
+}
+
+/// Where this node's manager is to listen, if it is to have one. Without a place in the log there is
+/// nothing for it to do: whoever makes a manager of the node gives it one first.
+fn wanted(role: NodeRole, saved: &Saved) -> Option<&str> {
+    (role == NodeRole::Manager && saved.raft_id != 0).then_some(saved.listen.as_str())
+}
+
+/// What follows from where the manager is to listen, and where the one that runs does. One that is
+/// not to run any more is stopped by whoever makes a worker of the node.
+fn duty(wanted: Option<&str>, listens: Option<&str>) -> Duty {
+    match (wanted, listens) {
+        (None, _) => Duty::Nothing,
+        (Some(_), None) => Duty::Start,
+        (Some(wanted), Some(listens)) if wanted == listens => Duty::Nothing,
+        (Some(_), Some(_)) => Duty::Restart,
+    }
+}
+
+/// When a manager that does not start is tried again.
+#[derive(Debug, Default)]
+struct Starts {
+    /// Where it was to listen, when it is tried there next, and the pause before that.
+    failed: Option<(String, Instant, Duration)>,
+}
+
+impl Starts {
+    /// Another address is tried at once.
+    fn is_due(&self, at: &str, now: Instant) -> bool {
+        let failed = self.failed.as_ref();
+        failed.is_none_or(|(address, next, _)| address != at || now >= *next)
+    }
+
+    fn failed(&mut self, at: &str, now: Instant) -> Duration {
+        let pause = match &self.failed {
+            Some((address, _, pause)) if address == at => (*pause * 2).min(START_RETRY.1),
+            _ => START_RETRY.0,
+        };
+        self.failed = Some((at.to_owned(), now + pause, pause));
+        pause
+    }
+}
+
 impl Active {
     /// Keeps true what others know of this node's addresses, for as long as it is a member.
     pub(super) async fn keep_addresses(self: Arc<Self>) {
-        let (mut moving, mut looks) = (Moving::default(), 0_u32);
+        let (mut moving, mut starts, mut looks) = (Moving::default(), Starts::default(), 0_u32);
         let mut known: BTreeSet<IpAddr> = BTreeSet::new();
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -50,8 +100,9 @@ impl Active {
             let (now, notices) = moving.look(&before, &look.seen);
             notices.iter().for_each(Notice::tell);
             if now != before {
-                self.go_by(&before, &now).await;
+                self.go_by(&before, &now);
             }
+            self.keep_manager(&mut starts).await;
             self.tell_addresses(&look);
             let outer = look.seen.own.iter();
             let outer = outer.filter(|(name, _)| !address::is_our_own(name));
@@ -96,7 +147,7 @@ impl Active {
     }
 
     /// Takes up other addresses: all that begins from now on does so with them.
-    async fn go_by(&self, before: &Saved, now: &Saved) {
+    fn go_by(&self, before: &Saved, now: &Saved) {
         {
             let mut saved = lock(&self.saved);
             saved.listen.clone_from(&now.listen);
@@ -116,26 +167,30 @@ impl Active {
             managers.retain(|address| *address != before.advertise);
             self.note_managers(managers);
         }
-        if now.listen != before.listen {
-            self.restart_manager().await;
-        }
     }
 
-    /// Has the manager listen where it is now.
-    async fn restart_manager(&self) {
-        let Some(running) = lock(&self.manager).take() else {
+    /// Has a manager run, if this node is to be one, and listen where it is now.
+    async fn keep_manager(&self, starts: &mut Starts) {
+        let mut listens = self.listens.lock().await;
+        let (role, saved) = (self.identity.load().peer.role, self.saved());
+        let wanted = wanted(role, &saved);
+        let duty = duty(wanted, listens.as_deref());
+        let (Some(at), true) = (wanted, duty != Duty::Nothing) else {
             return;
         };
-        running.shutdown().await;
-        drop(running);
-        for _ in 0..LISTEN.0 {
-            match self.start_manager().await {
-                Ok(()) => return,
-                Err(error) => warn!(%error, "the manager does not start at its new address yet"),
-            }
-            sleep(LISTEN.1).await;
+        if !starts.is_due(at, Instant::now()) {
+            return;
         }
-        error!("the manager does not start at its new address: restart the daemon once it can");
+        if duty == Duty::Restart {
+            self.stop_manager(&mut listens).await;
+        }
+        match self.start_manager(&mut listens).await {
+            Ok(()) => *starts = Starts::default(),
+            Err(error) => {
+                let pause = starts.failed(at, Instant::now());
+                warn!(%error, ?pause, "the manager does not start yet: it is tried again");
+            }
+        }
     }
 
     fn tell_addresses(&self, look: &Look) {
@@ -211,5 +266,44 @@ impl Active {
                 "what this node knows of its cluster could not be saved"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_runs_on_managers_with_a_place_in_the_log_alone() {
+        let saved = |raft_id| Saved {
+            raft_id,
+            listen: "192.0.2.1:2377".into(),
+            ..Saved::default()
+        };
+        let (placed, unplaced) = (saved(7), saved(0));
+        let at = Some("192.0.2.1:2377");
+        assert_eq!(wanted(NodeRole::Manager, &placed), at);
+        assert_eq!(wanted(NodeRole::Manager, &unplaced), None);
+        assert_eq!(wanted(NodeRole::Worker, &placed), None);
+        assert_eq!(duty(at, None), Duty::Start);
+        assert_eq!(duty(at, at), Duty::Nothing);
+        assert_eq!(duty(at, Some("192.0.2.9:2377")), Duty::Restart);
+        assert_eq!(duty(None, at), Duty::Nothing);
+        assert_eq!(duty(None, None), Duty::Nothing);
+    }
+
+    #[test]
+    fn a_start_that_fails_is_tried_for_ever_but_not_all_the_time() {
+        let (mut starts, mut now) = (Starts::default(), Instant::now());
+        assert!(starts.is_due("a:1", now));
+        for seconds in [1, 2, 4, 8, 8, 8] {
+            let pause = starts.failed("a:1", now);
+            assert_eq!(pause, Duration::from_secs(seconds));
+            assert!(!starts.is_due("a:1", now + pause / 2));
+            assert!(starts.is_due("b:1", now), "elsewhere it may be better");
+            now += pause;
+            assert!(starts.is_due("a:1", now));
+        }
+        assert_eq!(starts.failed("b:1", now), START_RETRY.0);
     }
 }
