@@ -207,8 +207,9 @@ impl Active {
         }
     }
 
-    /// Has the other managers know where this one is, if it is one and they do not. Each is told: it
-    /// may be just this one that must reach this manager before there is a leader again.
+    /// Has the other managers know where this one is, if it is one and they do not. Each is told
+    /// and waited for: it may be just this one that must reach this manager before there is a leader
+    /// again, and one that missed this word may hold to another that is not true any more.
     async fn announce(&self) {
         let Ok(manager) = self.manager() else { return };
         let saved = self.saved();
@@ -231,15 +232,13 @@ impl Active {
                 (address, timeout(ANNOUNCE, client.join(request)).await)
             });
         }
+        let mut is_known = false;
         while let Some(told) = telling.join_next().await {
             match told {
-                Ok((_, Ok(Ok(reply)))) => {
-                    info!(
-                        address = saved.advertise,
-                        "the managers know this one's new address"
-                    );
+                Ok((manager, Ok(Ok(reply)))) => {
+                    debug!(manager, "a manager knows this one's new address");
+                    is_known = true;
                     self.take_managers(&reply.into_inner().managers);
-                    return;
                 }
                 Ok((manager, Ok(Err(status)))) => {
                     debug!(manager, %status, "a manager does not know this one's new address yet");
@@ -252,6 +251,10 @@ impl Active {
                 }
                 Err(error) => debug!(%error, "a manager was not told this one's new address"),
             }
+        }
+        if is_known {
+            let address = saved.advertise;
+            info!(address, "the managers know this one's new address");
         }
     }
 
