@@ -260,8 +260,11 @@ impl Active {
     }
 
     /// Runs `work` until the membership stops.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        lock(&self.tasks).spawn(work);
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut tasks = lock(&self.tasks);
+        // What has ended, such as sessions of before, would be kept until then.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work)
     }
 
     pub fn node(&self) -> NodeId {
@@ -336,7 +339,7 @@ impl Active {
             worker: Arc::clone(&self.worker),
             events: self.events.clone(),
         };
-        let handle = lock(&self.tasks).spawn(session.run());
+        let handle = self.spawn(session.run());
         if let Some(old) = lock(&self.session).replace(handle) {
             old.abort();
         }

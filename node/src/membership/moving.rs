@@ -32,7 +32,7 @@ pub struct Seen {
 
 impl Seen {
     /// The interface that carries an address.
-    fn carrier(&self, ip: IpAddr) -> Option<&str> {
+    pub fn carrier(&self, ip: IpAddr) -> Option<&str> {
         let found = self.own.iter().find(|(_, net)| net.addr() == ip);
         found.map(|(interface, _)| interface.as_str())
     }

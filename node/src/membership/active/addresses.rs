@@ -1,7 +1,7 @@
 //! Follows the addresses of this host: the node goes by those it has, and tells them.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,52 @@ struct Look {
     seen: Seen,
     /// MTU of the device that carries the data path; `None` while none does.
     mtu: Option<u32>,
+    /// Addresses of this host that what it says to managers comes from.
+    sources: BTreeSet<IpAddr>,
+}
+
+/// The addresses that this node is known by.
+fn named(saved: &Saved) -> impl Iterator<Item = IpAddr> {
+    let socket = |text: &str| text.parse().map(|address: SocketAddr| address.ip());
+    let named = [
+        socket(&saved.listen),
+        socket(&saved.advertise),
+        saved.data_path.parse(),
+    ];
+    let named = named.into_iter().flatten();
+    named.filter(|ip| !ip.is_unspecified())
+}
+
+/// The addresses of this host that its connections to managers may hang on. Others come and go as
+/// they like.
+#[derive(Debug, Default)]
+struct Used(BTreeSet<IpAddr>);
+
+impl Used {
+    /// Whether one of them is gone. Connections that were made before the ways changed still have
+    /// the addresses that they were made from.
+    fn is_lost(&mut self, now: &BTreeSet<IpAddr>, seen: &Seen) -> bool {
+        let is_lost = self.0.iter().any(|ip| seen.carrier(*ip).is_none());
+        if is_lost {
+            self.0.clear();
+        }
+        let present = now.iter().filter(|ip| seen.carrier(**ip).is_some());
+        self.0.extend(present);
+        is_lost
+    }
+}
+
+/// The address of this host that would speak to a manager now. Nothing is sent for that.
+fn source(manager: &str) -> Option<IpAddr> {
+    let manager: SocketAddr = manager.parse().ok()?;
+    let any: IpAddr = match manager {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(manager).ok()?;
+    let source = socket.local_addr().ok()?.ip();
+    (!source.is_loopback()).then_some(source)
 }
 
 /// What is to be done about the manager.
@@ -88,7 +134,7 @@ impl Active {
     /// Keeps true what others know of this node's addresses, for as long as it is a member.
     pub(super) async fn keep_addresses(self: Arc<Self>) {
         let (mut moving, mut starts, mut looks) = (Moving::default(), Starts::default(), 0_u32);
-        let mut known: BTreeSet<IpAddr> = BTreeSet::new();
+        let mut used = Used::default();
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -104,12 +150,8 @@ impl Active {
             }
             self.keep_manager(&mut starts).await;
             self.tell_addresses(&look);
-            let outer = look.seen.own.iter();
-            let outer = outer.filter(|(name, _)| !address::is_our_own(name));
-            let present = outer.map(|(_, net)| net.addr()).collect();
-            let is_gone = !known.is_subset(&present);
-            known = present;
-            if is_gone || now.advertise != before.advertise {
+            let in_use = named(&now).chain(look.sources.iter().copied()).collect();
+            if used.is_lost(&in_use, &look.seen) || now.advertise != before.advertise {
                 // What comes from an address that is gone is not answered any more.
                 self.connector.forget_all();
                 self.restart_session();
@@ -124,12 +166,14 @@ impl Active {
     async fn look_around(&self) -> Option<Look> {
         let host = Arc::clone(&self.around.host);
         let data_path: Option<IpAddr> = self.saved().data_path.parse().ok();
+        let managers = self.managers.borrow().clone();
         let look = move || {
             let found = host.outer()?;
             let mut carriers = found.addresses.iter();
             let carrier = carriers.find(|one| Some(one.net.addr()) == data_path);
             Ok::<_, skep_net::NetError>(Look {
                 mtu: carrier.map(|one| one.mtu),
+                sources: managers.iter().filter_map(|one| source(one)).collect(),
                 seen: address::seen(found),
             })
         };
@@ -308,5 +352,45 @@ mod tests {
             assert!(starts.is_due("a:1", now));
         }
         assert_eq!(starts.failed("b:1", now), START_RETRY.0);
+    }
+
+    #[test]
+    fn only_addresses_in_use_are_missed() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let seen = |addresses: &[&str]| Seen {
+            own: addresses
+                .iter()
+                .map(|text| ("eth0".to_owned(), ip(text).into()))
+                .collect(),
+            ..Seen::default()
+        };
+        let (known, source, other) = ("192.0.2.1", "192.0.2.2", "192.168.122.1");
+        let saved = Saved {
+            listen: "0.0.0.0:2377".into(),
+            advertise: "192.0.2.1:2377".into(),
+            data_path: known.into(),
+            ..Saved::default()
+        };
+        assert_eq!(named(&saved).collect::<Vec<_>>(), [ip(known), ip(known)]);
+        let in_use: BTreeSet<IpAddr> = named(&saved).chain([ip(source)]).collect();
+        let mut used = Used::default();
+        assert!(!used.is_lost(&in_use, &seen(&[known, source, other])));
+        assert!(!used.is_lost(&in_use, &seen(&[known, source])), "a bridge");
+        // The way to managers is another one now, but a connection may be of before.
+        let fewer = BTreeSet::from([ip(known)]);
+        assert!(!used.is_lost(&fewer, &seen(&[known, source])));
+        assert!(used.is_lost(&fewer, &seen(&[known])), "the source");
+        assert!(used.is_lost(&fewer, &seen(&[])), "the address itself");
+        for _ in 0..3 {
+            assert!(!used.is_lost(&fewer, &seen(&[])), "once only");
+        }
+        assert!(!used.is_lost(&fewer, &seen(&[known])), "it is back");
+        assert!(used.is_lost(&fewer, &seen(&[other])));
+    }
+
+    #[test]
+    fn the_source_of_what_is_said_to_oneself_is_no_address_to_miss() {
+        assert_eq!(source("127.0.0.1:2377"), None);
+        assert_eq!(source("nonsense"), None);
     }
 }
