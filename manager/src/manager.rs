@@ -152,6 +152,7 @@ impl Manager {
         ));
         running.spawn(crate::leader::run(Arc::clone(&core)));
         running.spawn(crate::relay::run(Arc::clone(&core)));
+        running.spawn(follow_members(Arc::clone(&core)));
         running.spawn(watch_disk(Arc::clone(&core), stop.clone()));
         info!(node = %core.node, listen = %config.listen, "manager started");
         Ok(Self {
@@ -343,6 +344,16 @@ async fn watch_disk(core: Arc<Core>, stop: CancellationToken) {
             "the replicated log has failed: this manager stops; demote it and let the node join again"
         );
         stop.cancel();
+    }
+}
+
+/// Members are reached where the log has them, as soon as it has gone past their own word.
+async fn follow_members(core: Arc<Core>) {
+    let mut known = Vec::new();
+    while let Some(members) = core.consensus.other_members(&known).await {
+        let now: Vec<Member> = members.iter().map(|part| part.member.clone()).collect();
+        core.moved.follow(&now);
+        known = members;
     }
 }
 

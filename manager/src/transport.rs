@@ -31,16 +31,30 @@ struct Move {
     to: String,
 }
 
+impl Move {
+    /// Whether the log still has the member where it had it when it said so.
+    fn holds(&self, id: u64, members: &[Member]) -> bool {
+        let mut own = members.iter().filter(|member| member.id == id);
+        own.any(|member| member.address == self.from && member.address != self.to)
+    }
+}
+
 impl Moved {
-    /// Takes in where a member is now.
-    pub fn note(&self, member: &Member, address: &str) {
+    /// Takes in where one of the log's members is now.
+    pub fn note(&self, members: &[Member], id: u64, address: &str) {
         let mut moved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if member.address == address {
-            moved.remove(&member.id);
-            return;
+        if let Some(member) = members.iter().find(|member| member.id == id) {
+            let (from, to) = (member.address.clone(), address.to_owned());
+            moved.insert(id, Move { from, to });
         }
-        let (from, to) = (member.address.clone(), address.to_owned());
-        moved.insert(member.id, Move { from, to });
+        moved.retain(|id, word| word.holds(*id, members));
+    }
+
+    /// Forgets what the log has gone past: it may come back to an address that a member has left
+    /// before, and means it.
+    pub fn follow(&self, members: &[Member]) {
+        let mut moved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.retain(|id, word| word.holds(*id, members));
     }
 
     /// Where a member is reached. Its word holds until the log says something else than it did then.
@@ -147,14 +161,40 @@ mod tests {
             node: "n".to_owned(),
         };
         let moved = Moved::default();
+        let log = |address: &str| [at(address)];
         assert_eq!(moved.address(&at("a:1")), "a:1");
-        moved.note(&at("a:1"), "b:1");
+        moved.note(&log("a:1"), 7, "b:1");
         assert_eq!(moved.address(&at("a:1")), "b:1");
         let other = Member { id: 8, ..at("a:1") };
         assert_eq!(moved.address(&other), "a:1");
         assert_eq!(moved.address(&at("b:1")), "b:1");
         assert_eq!(moved.address(&at("c:1")), "c:1", "moved on meanwhile");
-        moved.note(&at("a:1"), "a:1");
+        moved.follow(&log("a:1"));
+        assert_eq!(moved.address(&at("a:1")), "b:1", "others came or went");
+        moved.note(&log("a:1"), 7, "a:1");
         assert_eq!(moved.address(&at("a:1")), "a:1", "back again");
+    }
+
+    #[test]
+    fn a_word_is_forgotten_once_the_log_has_gone_past_it() {
+        let member = |id: u64, address: &str| Member {
+            id,
+            address: address.to_owned(),
+            node: "n".to_owned(),
+        };
+        let here = member(7, "a:1");
+        let log = std::slice::from_ref(&here);
+        for past in [vec![member(7, "b:1")], vec![member(7, "c:1")], vec![]] {
+            let moved = Moved::default();
+            moved.note(log, 7, "b:1");
+            moved.follow(&past);
+            assert_eq!(moved.address(&here), "a:1", "back: {past:?}");
+            moved.note(log, 7, "b:1");
+            moved.note(&past, 8, "d:1");
+            assert_eq!(moved.address(&here), "a:1", "back: {past:?}");
+        }
+        let moved = Moved::default();
+        moved.note(log, 8, "b:1");
+        assert_eq!(moved.address(&member(8, "a:1")), "a:1", "no member");
     }
 }

@@ -42,7 +42,7 @@ pub use error::{KernelError, Kind, NetError};
 pub use flows::StaleFlows;
 pub use host::{Host, HostConfig, InterfaceCounters, gateway_address6, next_gateway_address};
 pub use netns::{Namespaces, Netns};
-pub use outer::OuterAddress;
+pub use outer::{Outer, OuterAddress};
 pub use paths::{Heard, Path};
 pub use probe::Capabilities;
 pub use report::{Failure, Report};

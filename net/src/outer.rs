@@ -1,5 +1,7 @@
 //! The addresses of this host, and those by which others may know it.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
 use crate::names;
@@ -19,6 +21,14 @@ pub struct OuterAddress {
     pub mtu: u32,
 }
 
+/// What of this host others may know it by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outer {
+    pub addresses: Vec<OuterAddress>,
+    /// All links but those that we have made, whether they have addresses or not.
+    pub links: BTreeSet<String>,
+}
+
 impl Host {
     /// This host's addresses with the name of their interface, loopback and
     /// link-local ones left out.
@@ -32,8 +42,13 @@ impl Host {
     }
 
     /// Of those the ones by which others may know this host: not those of links that we have made,
-    /// which are the same on every node. One look, since it is taken often.
+    /// which are the same on every node.
     pub fn outer_addresses(&self) -> Result<Vec<OuterAddress>, NetError> {
+        Ok(self.outer()?.addresses)
+    }
+
+    /// The same with the links. One look, since it is taken often.
+    pub fn outer(&self) -> Result<Outer, NetError> {
         let look = |source| NetError::Kernel {
             action: "look at",
             object: NsKey::Root.to_string(),
@@ -54,13 +69,15 @@ impl Host {
                     .find(|link| link.name == interface)
                     .map(|link| link.mtu)
             };
-            Ok(outer
+            let addresses = outer
                 .map(|(interface, net)| OuterAddress {
                     mtu: mtu(&interface).unwrap_or(1500),
                     interface,
                     net,
                 })
-                .collect())
+                .collect();
+            let links = links.into_iter().map(|link| link.name).collect();
+            Ok(Outer { addresses, links })
         })
     }
 }

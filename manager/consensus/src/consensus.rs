@@ -203,6 +203,12 @@ impl Consensus {
         self.inner.standing.members()
     }
 
+    /// Waits until the members are others than those that are known, or elsewhere. `None` once this
+    /// member has ended.
+    pub async fn other_members(&self, known: &[MemberPart]) -> Option<Vec<MemberPart>> {
+        self.inner.standing.other_members(known).await
+    }
+
     /// A picture of this member now.
     pub fn metrics(&self) -> Metrics {
         let inner = &self.inner;

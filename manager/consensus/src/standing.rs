@@ -144,6 +144,18 @@ impl Standing {
             .collect()
     }
 
+    pub async fn other_members(&self, known: &[MemberPart]) -> Option<Vec<MemberPart>> {
+        let mut metrics = self.metrics.clone();
+        loop {
+            metrics.mark_unchanged();
+            let members = self.members();
+            if members != known {
+                return Some(members);
+            }
+            metrics.changed().await.ok()?;
+        }
+    }
+
     /// Keeps the published leadership true until raft ends.
     pub async fn run(self: Arc<Self>) {
         let mut metrics = self.metrics.clone();

@@ -11,7 +11,7 @@ use skep_proto::v1::{
     Managers, Welcome, agent_message, manager_message,
 };
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
@@ -165,6 +165,9 @@ impl Session {
         self.check_duty()?;
         self.tell_changes().await?;
         let mut tell_at: Option<Instant> = None;
+        // One for all rounds: an agent's signs of life come as often.
+        let mut members_at = interval_at(Instant::now() + period, period);
+        members_at.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = Instant::now();
             leaderless_since = match leadership.borrow().leader {
@@ -207,7 +210,7 @@ impl Session {
                     self.report_network();
                 }
                 // The log's members are no part of the state: nothing is applied when they change.
-                () = tokio::time::sleep(period) => self.tell_managers().await?,
+                _ = members_at.tick() => self.tell_managers().await?,
                 () = self.out.closed() => return Ok(()),
             }
         }

@@ -90,12 +90,11 @@ fn refused(error: &MembershipError) -> Status {
 /// A member that joins again says where it is now. It is reached there from now on, whether there is
 /// a leader or not.
 fn note_move(core: &Core, node: &NodeId, request: &JoinRequest) {
-    let members = core.consensus.members().into_iter().map(|part| part.member);
-    let mut own = members.filter(|member| member.id == request.raft_id);
-    if let Some(member) = own.find(|member| member.node == node.as_str())
-        && !request.address.is_empty()
-    {
-        core.moved.note(&member, &request.address);
+    let members = core.consensus.members().into_iter();
+    let members: Vec<Member> = members.map(|part| part.member).collect();
+    let mut own = members.iter().filter(|one| one.id == request.raft_id);
+    if own.any(|member| member.node == node.as_str()) && !request.address.is_empty() {
+        core.moved.note(&members, request.raft_id, &request.address);
     }
 }
 

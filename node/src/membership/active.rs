@@ -75,6 +75,8 @@ pub struct Active {
     connector: Arc<Connector>,
     worker: Arc<Worker>,
     manager: Mutex<Option<Arc<Manager>>>,
+    /// Held by whoever starts or stops the manager: where the one that runs listens.
+    listens: tokio::sync::Mutex<Option<String>>,
     /// The manager has its vote; false from its start until then.
     has_vote: AtomicBool,
     managers: watch::Sender<Vec<String>>,
@@ -132,6 +134,7 @@ impl Active {
             server_tls,
             worker: Arc::clone(&worker),
             manager: Mutex::default(),
+            listens: tokio::sync::Mutex::default(),
             has_vote: AtomicBool::new(true),
             description: watch::Sender::new(description),
             events,
@@ -140,7 +143,8 @@ impl Active {
             tasks: Mutex::default(),
         });
         if role == NodeRole::Manager {
-            active.start_manager().await?;
+            let mut listens = active.listens.lock().await;
+            active.start_manager(&mut listens).await?;
         }
         if let Some(birth) = birth {
             let manager = active.manager()?;
@@ -171,23 +175,37 @@ impl Active {
         Ok(active)
     }
 
-    async fn start_manager(&self) -> Result<(), ControlError> {
-        let manager = Manager::start(self.manager_config()?)
+    /// Starts the manager, of which none runs.
+    async fn start_manager(&self, listens: &mut Option<String>) -> Result<(), ControlError> {
+        let config = self.manager_config()?;
+        let at = self.saved().listen;
+        let manager = Manager::start(config)
             .await
             .map_err(|error| internal(skep_error_chain(&error)))?;
         *lock(&self.manager) = Some(Arc::new(manager));
+        *listens = Some(at);
         // The manager on this very node is the nearest one.
         self.note_managers(self.saved().managers);
         Ok(())
     }
 
+    /// Stops the manager if one runs. It stays known until it is closed: whoever gives up waiting
+    /// for that leaves it to the next one to close.
+    async fn stop_manager(&self, listens: &mut Option<String>) {
+        let running = lock(&self.manager).clone();
+        if let Some(running) = running {
+            running.shutdown().await;
+            lock(&self.manager).take();
+        }
+        *listens = None;
+    }
+
     /// Makes this manager the only one of its cluster, with everything that its log holds, at
     /// another address if one is given. Tasks notice nothing.
     pub(super) async fn go_on_alone(self: &Arc<Self>, chosen: Chosen) -> Result<(), ControlError> {
-        let running = self.manager()?;
-        lock(&self.manager).take();
-        running.shutdown().await;
-        drop(running);
+        let mut listens = self.listens.lock().await;
+        self.manager()?;
+        self.stop_manager(&mut listens).await;
         let before = self.saved();
         {
             let mut saved = lock(&self.saved);
@@ -198,7 +216,7 @@ impl Active {
         let alone = Manager::go_on_alone(&self.manager_config()?).await;
         if let Err(error) = alone {
             *lock(&self.saved) = before;
-            self.start_manager().await?;
+            self.start_manager(&mut listens).await?;
             return Err(internal(skep_error_chain(&error)));
         }
         let saved = {
@@ -207,7 +225,8 @@ impl Active {
             saved.clone()
         };
         self.files.save(&saved)?;
-        self.start_manager().await?;
+        self.start_manager(&mut listens).await?;
+        drop(listens);
         self.manager()?.take_over(TAKE_OVER).await?;
         self.restart_session();
         Ok(())
@@ -241,8 +260,11 @@ impl Active {
     }
 
     /// Runs `work` until the membership stops.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        lock(&self.tasks).spawn(work);
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut tasks = lock(&self.tasks);
+        // What has ended, such as sessions of before, would be kept until then.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work)
     }
 
     pub fn node(&self) -> NodeId {
@@ -317,7 +339,7 @@ impl Active {
             worker: Arc::clone(&self.worker),
             events: self.events.clone(),
         };
-        let handle = lock(&self.tasks).spawn(session.run());
+        let handle = self.spawn(session.run());
         if let Some(old) = lock(&self.session).replace(handle) {
             old.abort();
         }
@@ -525,6 +547,7 @@ impl Active {
     }
 
     async fn become_manager(&self) -> Result<(), ControlError> {
+        let mut listens = self.listens.lock().await;
         {
             let mut saved = lock(&self.saved);
             if saved.raft_id == 0 {
@@ -533,19 +556,18 @@ impl Active {
             self.files.save(&saved)?;
         }
         self.has_vote.store(false, Ordering::SeqCst);
-        if lock(&self.manager).is_none() {
-            self.start_manager().await?;
+        if listens.is_none() {
+            self.start_manager(&mut listens).await?;
         }
+        drop(listens);
         self.join_log().await?;
         self.has_vote.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     async fn become_worker(&self) -> Result<(), ControlError> {
-        let manager = lock(&self.manager).take();
-        if let Some(manager) = manager {
-            manager.shutdown().await;
-        }
+        let mut listens = self.listens.lock().await;
+        self.stop_manager(&mut listens).await;
         self.files.remove_log();
         let own = {
             let mut saved = lock(&self.saved);
@@ -553,6 +575,7 @@ impl Active {
             self.files.save(&saved)?;
             saved.advertise.clone()
         };
+        drop(listens);
         let mut others = self.managers.borrow().clone();
         others.retain(|address| *address != own);
         self.note_managers(others);
@@ -641,10 +664,7 @@ impl Active {
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
-        let manager = lock(&self.manager).take();
-        if let Some(manager) = manager {
-            manager.shutdown().await;
-        }
+        self.stop_manager(&mut *self.listens.lock().await).await;
     }
 
     /// Takes down what the cluster's networks left on this host.

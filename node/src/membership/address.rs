@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use skep_model::ControlError;
-use skep_net::OuterAddress;
+use skep_net::{Outer, OuterAddress};
+
+use super::moving::Seen;
 
 /// Port of the managers' listener when none is given.
 pub const CONTROL_PORT: u16 = 2377;
@@ -13,6 +15,14 @@ pub const CONTROL_PORT: u16 = 2377;
 pub fn without_mtu(found: Vec<OuterAddress>) -> Vec<(String, IpNet)> {
     let pair = |one: OuterAddress| (one.interface, one.net);
     found.into_iter().map(pair).collect()
+}
+
+/// What the node's own addresses are chosen by.
+pub fn seen(outer: Outer) -> Seen {
+    Seen {
+        own: without_mtu(outer.addresses),
+        links: outer.links,
+    }
 }
 
 /// Splits `address[:port]` or `interface[:port]`; IPv6 addresses with port are in brackets.

@@ -52,13 +52,16 @@ pub struct Origin {
     pub asked: Option<String>,
     /// The interface that carries it, or did last; empty when none of this host's ever did.
     pub interface: String,
+    /// The interface that carried it before it no longer existed, to be gone back to; empty when the
+    /// node goes by none in its place.
+    pub home: String,
 }
 
 impl Origin {
     pub fn asked(given: &str) -> Self {
         Self {
             asked: Some(given.to_owned()),
-            interface: String::new(),
+            ..Self::default()
         }
     }
 }

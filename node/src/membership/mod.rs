@@ -41,7 +41,7 @@ use tracing::{info, warn};
 
 use active::{Active, Birth};
 use files::{FileError, Files, Origin, Origins, Saved};
-use moving::{Moving, Notice};
+use moving::{Moving, Notice, Seen};
 use skep_manager::clock;
 
 /// How long joining may take before it is given up.
@@ -157,8 +157,8 @@ impl Membership {
     /// Takes up what is on disk; what cannot be is shown as an error.
     async fn take_up(&self, mut saved: Saved) {
         // The host may have been given another address while the daemon was away.
-        if let Ok(own) = self.own_addresses().await {
-            let (mut now, notices) = Moving::at_start(&saved, &own);
+        if let Ok(seen) = self.look_around().await {
+            let (mut now, notices) = Moving::at_start(&saved, &seen);
             notices.iter().for_each(Notice::tell);
             if now.advertise != saved.advertise {
                 now.managers.retain(|manager| *manager != saved.advertise);
@@ -254,13 +254,13 @@ impl Membership {
         }
     }
 
-    async fn own_addresses(&self) -> Result<Vec<(String, IpNet)>, ControlError> {
+    async fn look_around(&self) -> Result<Seen, ControlError> {
         let host = Arc::clone(&self.inner.around.host);
-        let found = tokio::task::spawn_blocking(move || host.outer_addresses())
+        let found = tokio::task::spawn_blocking(move || host.outer())
             .await
             .map_err(internal)?
             .map_err(|error| internal(error.chain()))?;
-        Ok(address::without_mtu(found))
+        Ok(address::seen(found))
     }
 
     async fn choose_addresses(
@@ -269,7 +269,7 @@ impl Membership {
         advertise: &str,
         data_path: &str,
     ) -> Result<Chosen, ControlError> {
-        let own = self.own_addresses().await?;
+        let own = self.look_around().await?.own;
         let listens = address::listen(listen, &own)?;
         let advertises = address::advertise(advertise, listens, &own)?;
         Ok(Chosen {

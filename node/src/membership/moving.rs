@@ -1,11 +1,14 @@
 //! Which addresses a node goes by when those of its host change. Pure.
 //!
-//! An address that the host still has is kept. In place of one that it has lost comes what would be
-//! chosen today, by the same rule as at first: the only one there is, or the first one of the
-//! interface that was named. An address that was given as such is the user's own choice: it is left
-//! only for the only other one of its interface, and taken again when it comes back. Where that
-//! leaves a choice, or nothing to choose, the old one is kept: somebody else must decide.
+//! An address that the host still has is kept. In place of one that it has lost comes another one of
+//! the same interface: the first one where the interface was named, else the only one. An address
+//! that was given as such is the user's own choice: it is taken again when it comes back. Where
+//! nothing was asked for and the interface itself is gone, the only address that the host has left
+//! serves until the interface has one again; while the interface is there it is waited for, since a
+//! lease that lapses is no reason to go by the address of a bridge of virtual machines. Where all
+//! that leaves a choice, or nothing to choose, the old one is kept: somebody else must decide.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -18,7 +21,22 @@ use super::files::{Origin, Saved};
 /// while an interface is set up anew.
 const LOOKS: u32 = 2;
 
-type Own = [(String, IpNet)];
+/// What is seen of this host.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Addresses by the names of their interfaces.
+    pub own: Vec<(String, IpNet)>,
+    /// All links, whether they have addresses or not.
+    pub links: BTreeSet<String>,
+}
+
+impl Seen {
+    /// The interface that carries an address.
+    pub fn carrier(&self, ip: IpAddr) -> Option<&str> {
+        let found = self.own.iter().find(|(_, net)| net.addr() == ip);
+        found.map(|(interface, _)| interface.as_str())
+    }
+}
 
 /// How an address was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,42 +73,44 @@ enum Next {
     Lost(String),
 }
 
-fn carrier(own: &Own, ip: IpAddr) -> Option<&str> {
-    let found = own.iter().find(|(_, net)| net.addr() == ip);
-    found.map(|(interface, _)| interface.as_str())
-}
-
-/// The next address in place of `now`, which was on `interface` when it was there last.
-fn next(wish: &Wish, now: IpAddr, interface: &str, own: &Own) -> Next {
+/// The next address in place of `now`.
+fn next(wish: &Wish, now: IpAddr, origin: &Origin, seen: &Seen) -> Next {
     let alike = |net: &IpNet| net.addr().is_ipv4() == now.is_ipv4();
     let on = |interface: &str| -> Vec<IpAddr> {
-        let all = own
-            .iter()
-            .filter(|(name, net)| name == interface && alike(net));
+        let all = seen.own.iter();
+        let all = all.filter(|(name, net)| name == interface && alike(net));
         all.map(|(_, net)| net.addr()).collect()
     };
-    let present = carrier(own, now);
+    let interface = origin.interface.as_str();
+    let present = seen.carrier(now);
     match wish {
         Wish::Interface(name) => match on(name).as_slice() {
             _ if present == Some(name) => Next::Stay,
             [first, ..] => Next::Move(*first),
             [] => Next::Lost(format!("`{name}` has no other")),
         },
-        Wish::Ip(given) if *given != now && carrier(own, *given).is_some() => Next::Move(*given),
-        _ if present.is_some() => Next::Stay,
+        Wish::Ip(given) if *given != now && seen.carrier(*given).is_some() => Next::Move(*given),
+        Wish::Ip(_) if present.is_some() => Next::Stay,
         // It never was one of this host's, as behind a router that translates.
         Wish::Ip(_) if interface.is_empty() => Next::Stay,
         Wish::Ip(_) => only(interface, &on(interface)),
-        Wish::Any => {
-            let usable = own
-                .iter()
-                .filter(|(name, net)| alike(net) && !is_our_own(name));
-            let usable: Vec<IpAddr> = usable.map(|(_, net)| net.addr()).collect();
-            match usable.as_slice() {
-                [one] => Next::Move(*one),
-                _ => only(interface, &on(interface)),
+        Wish::Any => match on(&origin.home).as_slice() {
+            [first, ..] if present != Some(origin.home.as_str()) => Next::Move(*first),
+            _ if present.is_some() => Next::Stay,
+            _ if seen.links.contains(interface) => only(interface, &on(interface)),
+            _ => {
+                let all = seen.own.iter();
+                let usable = all.filter(|(name, net)| alike(net) && !is_our_own(name));
+                let usable: Vec<IpAddr> = usable.map(|(_, net)| net.addr()).collect();
+                match usable.as_slice() {
+                    [one] => Next::Move(*one),
+                    [] => Next::Lost(format!("`{interface}` is gone, and there is no other")),
+                    [first, second, ..] => Next::Lost(format!(
+                        "`{interface}` is gone, and there are several others, such as {first} and {second}"
+                    )),
+                }
             }
-        }
+        },
     }
 }
 
@@ -177,11 +197,11 @@ pub struct Moving {
 
 impl Moving {
     /// What is to be saved of the addresses now, and what there is to tell; all else stays as it is.
-    pub fn look(&mut self, saved: &Saved, own: &Own) -> (Saved, Vec<Notice>) {
+    pub fn look(&mut self, saved: &Saved, seen: &Seen) -> (Saved, Vec<Notice>) {
         let mut now = saved.clone();
         let (asked, origins) = (&saved.origins, &mut now.origins);
         let mut look = Look {
-            own,
+            seen,
             notices: Vec::new(),
         };
         let listen: Option<SocketAddr> = saved.listen.parse().ok();
@@ -231,17 +251,17 @@ impl Moving {
     }
 
     /// The same for a node that has not begun yet, and has nothing to wait for.
-    pub fn at_start(saved: &Saved, own: &Own) -> (Saved, Vec<Notice>) {
+    pub fn at_start(saved: &Saved, seen: &Seen) -> (Saved, Vec<Notice>) {
         let mut moving = Self::default();
         for _ in 1..LOOKS {
-            moving.look(saved, own);
+            moving.look(saved, seen);
         }
-        moving.look(saved, own)
+        moving.look(saved, seen)
     }
 }
 
 struct Look<'a> {
-    own: &'a Own,
+    seen: &'a Seen,
     notices: Vec<Notice>,
 }
 
@@ -253,18 +273,26 @@ impl Look<'_> {
         origin: &mut Origin,
         settling: &mut Settling,
     ) -> IpAddr {
-        if let Some(interface) = carrier(self.own, now) {
+        if let Some(interface) = self.seen.carrier(now) {
+            if interface == origin.home {
+                origin.home.clear();
+            }
             interface.clone_into(&mut origin.interface);
         }
-        let next = next(wish, now, &origin.interface, self.own);
+        let next = next(wish, now, origin, self.seen);
         if !settling.settles(&next) {
             return now;
         }
         let (to, notice) = match next {
             Next::Stay => return now,
             Next::Move(to) => {
-                let interface = carrier(self.own, to).unwrap_or_default();
-                interface.clone_into(&mut origin.interface);
+                let interface = self.seen.carrier(to).unwrap_or_default();
+                let left = std::mem::replace(&mut origin.interface, interface.to_owned());
+                if interface == origin.home {
+                    origin.home.clear();
+                } else if *wish == Wish::Any && interface != left && origin.home.is_empty() {
+                    origin.home = left;
+                }
                 let given = match wish {
                     Wish::Ip(given) if *given != to => Some(*given),
                     _ => None,
@@ -299,13 +327,22 @@ mod tests {
     use super::*;
     use crate::membership::files::Origins;
 
-    fn own(addresses: &[(&str, &str)]) -> Vec<(String, IpNet)> {
+    /// A host with these addresses, and links that have none.
+    fn host(addresses: &[(&str, &str)], bare: &[&str]) -> Seen {
         let read = |(name, net): &(&str, &str)| ((*name).to_owned(), net.parse().unwrap());
-        addresses.iter().map(read).collect()
+        let links = addresses.iter().map(|(name, _)| name).chain(bare);
+        Seen {
+            own: addresses.iter().map(read).collect(),
+            links: links.map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn own(addresses: &[(&str, &str)]) -> Seen {
+        host(addresses, &[])
     }
 
     /// A node known by 192.0.2.1 and this wish, after it has looked at its first addresses.
-    fn saved(advertise: Option<&str>, first: &Own) -> Saved {
+    fn saved(advertise: Option<&str>, first: &Seen) -> Saved {
         let saved = Saved {
             listen: "0.0.0.0:2377".into(),
             advertise: "192.0.2.1:2377".into(),
@@ -314,7 +351,7 @@ mod tests {
                 listen: Origin::asked(""),
                 advertise: Origin {
                     asked: advertise.map(str::to_owned),
-                    interface: String::new(),
+                    ..Origin::default()
                 },
                 data_path: Origin::asked(""),
             },
@@ -328,15 +365,14 @@ mod tests {
     const ELSEWHERE: (&str, &str) = ("eth1", "198.51.100.1/24");
 
     fn next_of(wish: Option<&str>, addresses: &[(&str, &str)]) -> Next {
+        next_at(wish, &own(addresses))
+    }
+
+    fn next_at(wish: Option<&str>, seen: &Seen) -> Next {
         let saved = saved(wish, &own(&[FIRST]));
         let origin = &saved.origins.advertise;
         let now = "192.0.2.1".parse().unwrap();
-        next(
-            &Wish::of(origin, now),
-            now,
-            &origin.interface,
-            &own(addresses),
-        )
+        next(&Wish::of(origin, now), now, origin, seen)
     }
 
     #[test]
@@ -358,9 +394,13 @@ mod tests {
                 "{wish:?}"
             );
         }
-        // Of the whole host only where nothing was asked for.
+        // Of the whole host only where nothing was asked for, and the interface itself is gone.
         let moved = Next::Move("198.51.100.1".parse().unwrap());
         assert_eq!(next_of(Some(""), &[ELSEWHERE]), moved);
+        let several = [ELSEWHERE, ("eth2", "203.0.113.1/24")];
+        assert!(matches!(next_of(Some(""), &several), Next::Lost(_)));
+        let bare = host(&[ELSEWHERE], &["eth0"]);
+        assert!(matches!(next_at(Some(""), &bare), Next::Lost(_)));
         for wish in [None, Some("eth0"), Some("192.0.2.1")] {
             assert!(
                 matches!(next_of(wish, &[ELSEWHERE]), Next::Lost(_)),
@@ -384,11 +424,11 @@ mod tests {
     }
 
     /// What is advertised after each look, and what was told.
-    fn looks(saved: &mut Saved, own: &Own, count: usize) -> (Vec<String>, Vec<Notice>) {
+    fn looks(saved: &mut Saved, seen: &Seen, count: usize) -> (Vec<String>, Vec<Notice>) {
         let mut moving = Moving::default();
         let mut told = Vec::new();
         let seen = (0..count).map(|_| {
-            let (now, notices) = moving.look(saved, own);
+            let (now, notices) = moving.look(saved, seen);
             *saved = now;
             told.extend(notices);
             saved.advertise.clone()
@@ -410,6 +450,51 @@ mod tests {
         let (seen, told) = looks(&mut node, &own(&[]), 4);
         assert_eq!(seen, [new; 4]);
         assert!(matches!(told.as_slice(), [Notice::Lost { .. }]), "{told:?}");
+    }
+
+    #[test]
+    fn a_lease_that_lapses_is_waited_for() {
+        const BRIDGE: (&str, &str) = ("virbr0", "192.168.122.1/24");
+        let mut node = saved(Some(""), &own(&[FIRST, BRIDGE]));
+        let before = node.clone();
+        let (_, told) = looks(&mut node, &host(&[BRIDGE], &["eth0"]), 6);
+        assert!(matches!(told.as_slice(), [Notice::Lost { .. }]), "{told:?}");
+        assert_eq!(node, before);
+        let started = Moving::at_start(&before, &host(&[BRIDGE], &["eth0"])).0;
+        assert_eq!(started, before);
+        let (seen, _) = looks(&mut node, &own(&[OTHER, BRIDGE]), 3);
+        assert_eq!(seen.last().unwrap(), "192.0.2.9:2377");
+    }
+
+    #[test]
+    fn an_interface_that_was_gone_is_gone_back_to() {
+        let mut node = saved(Some(""), &own(&[FIRST, ELSEWHERE]));
+        let (seen, _) = looks(&mut node, &own(&[ELSEWHERE]), 3);
+        assert_eq!(seen.last().unwrap(), "198.51.100.1:2377");
+        assert_eq!(node.data_path, "198.51.100.1");
+        // Without an address it is no way to go.
+        let (seen, told) = looks(&mut node, &host(&[ELSEWHERE], &["eth0"]), 3);
+        assert_eq!(seen.last().unwrap(), "198.51.100.1:2377");
+        assert!(told.is_empty(), "{told:?}");
+        for address in [FIRST, OTHER] {
+            let mut node = node.clone();
+            let (seen, _) = looks(&mut node, &own(&[address, ELSEWHERE]), 3);
+            let (ip, _) = address.1.split_once('/').unwrap();
+            assert_eq!(seen.last(), Some(&format!("{ip}:2377")));
+            let origin = &node.origins.advertise;
+            assert_eq!(
+                (origin.interface.as_str(), origin.home.as_str()),
+                ("eth0", "")
+            );
+        }
+        // An address that goes over to a bridge takes its interface along.
+        let mut node = saved(Some(""), &own(&[FIRST]));
+        looks(&mut node, &host(&[("br0", "192.0.2.1/24")], &["eth0"]), 3);
+        let origin = &node.origins.advertise;
+        assert_eq!(
+            (origin.interface.as_str(), origin.home.as_str()),
+            ("br0", "")
+        );
     }
 
     #[test]
