@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use skep_model::limits::{CHANGES_PER_COMMIT_MAX, VNI_FIRST};
+use skep_model::placement::Platform;
 use skep_model::service::{Replicated, UpdateState};
 use skep_model::{Availability, ControlRequest, NetworkSpec, NodeState, ServiceMode, TaskState};
 use skep_reconcile::Memory;
@@ -557,6 +558,54 @@ fn a_start_first_update_stops_first_what_is_in_its_own_way() {
                 .iter()
                 .all(|task| task.spec.image() == "img:2")
         );
+    }
+}
+
+/// The old task gives its place up only to a new one that could be there.
+#[test]
+fn a_start_first_update_stops_nothing_for_a_place_that_stays_closed() {
+    let port =
+        r#""EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":80,"PublishMode":"host"}]}"#;
+    let on = |node: &str| {
+        format!(r#""TaskTemplate":{{"Placement":{{"Constraints":["node.id=={node}"]}}}}"#)
+    };
+    for why in ["constraints", "platform", "paused"] {
+        let mut cluster = cluster(2);
+        let update = r#""UpdateConfig":{"Order":"start-first","Parallelism":1}"#;
+        cluster.create(spec("other", 1, &format!("{{{port},{}}}", on("n1"))));
+        cluster.create(spec("web", 1, &format!("{{{update},{port}}}")));
+        cluster.converge();
+        assert_eq!(cluster.live("web")[0].node_id.as_str(), "n0");
+        if why == "paused" {
+            cluster.set_availability("n0", Availability::Pause);
+        }
+        cluster.update("web", |spec| {
+            let template = &mut spec.task_template;
+            template.container_spec.as_mut().unwrap().image = "img:2".into();
+            let placement = template.placement.get_or_insert_default();
+            match why {
+                "constraints" => placement.constraints = vec!["node.id==n1".into()],
+                "platform" => placement.platforms = vec![other_platform()],
+                _ => (),
+            }
+        });
+        for _ in 0..20 {
+            cluster.obey();
+            cluster.wait(SECOND);
+        }
+        let lines = cluster.lines("web");
+        assert!(
+            lines[0].ends_with("img:1 running/running"),
+            "{why}: {lines:?}"
+        );
+        assert!(message(&cluster).starts_with("update waits"), "{why}");
+    }
+}
+
+fn other_platform() -> Platform {
+    Platform {
+        architecture: "s390x".into(),
+        os: "linux".into(),
     }
 }
 

@@ -175,7 +175,8 @@ impl Slot {
         let cannot_be_placed =
             keeper.status.state < TaskState::Assigned && !keeper.status.err.is_empty();
         // A predecessor that has the only place there is would be waited for in vain.
-        let in_the_way = cannot_be_placed && state.dirty.iter().any(|task| waits_for(keeper, task));
+        let mut dirty = state.dirty.iter();
+        let in_the_way = cannot_be_placed && dirty.any(|task| waits_for(view.nodes, keeper, task));
         if in_the_way {
             state.in_the_way = Some(keeper.status.err.clone());
         }
