@@ -145,6 +145,44 @@ fn large_work_is_cut_into_commits_of_bounded_size() {
     );
 }
 
+/// Commits have a bound in bytes besides, and large specs reach it with fewer changes.
+#[test]
+fn a_step_that_is_too_big_is_decided_anew_in_smaller_ones() {
+    let mut cluster = cluster(3);
+    cluster.create(spec("web", 300, ""));
+    let (mut refused, mut largest) = (0, 0);
+    loop {
+        let Some(commit) = cluster.decide().commit else {
+            break;
+        };
+        if commit.changes.len() > 40 {
+            refused += 1;
+            cluster.memory.too_big();
+            continue;
+        }
+        largest = largest.max(commit.changes.len());
+        cluster.apply(&commit);
+        if cluster.live("web").len() > 100 {
+            cluster.memory.taken();
+        }
+        assert!(refused < 1_000, "it goes on");
+    }
+    assert!(refused > 6, "and has its full room again: {refused}");
+    assert!(largest > 20, "{largest}");
+    let live = cluster.live("web");
+    let mut assigned = live.iter().map(|task| task.status.state);
+    assert!(live.len() == 300 && assigned.all(|state| state == TaskState::Assigned));
+    for _ in 0..100 {
+        cluster.memory.too_big();
+    }
+    cluster.create(spec("other", 50, ""));
+    for _ in 0..3 {
+        let commit = cluster.decide().commit.unwrap();
+        assert!(commit.changes.len() <= 16, "{}", commit.changes.len());
+        cluster.apply(&commit);
+    }
+}
+
 #[test]
 fn a_removed_service_leaves_nothing_behind() {
     let mut cluster = web(3, "");

@@ -1,6 +1,6 @@
 //! Which spec becomes which revision, and which spec a rollback leads to.
 
-use skep_model::revision::{Later, PastRevision, REVISIONS_KEPT_MAX, Revision};
+use skep_model::revision::{Later, PastRevision, Revision, forget};
 use skep_model::service::UpdateState;
 use skep_model::{Service, ServiceId, ServiceSpec, Timestamp};
 
@@ -59,7 +59,7 @@ pub fn turn(service: &mut Service, spec: ServiceSpec, because: &str, now: Timest
             spec_version: service.spec_version,
         };
         service.history.insert(0, past);
-        service.history.truncate(REVISIONS_KEPT_MAX);
+        forget(&mut service.history);
     }
     service.previous_spec = Some(Box::new(had));
     service.previous_spec_version = Some(service.spec_version);
