@@ -30,6 +30,9 @@ pub struct Revision {
     /// Whether its tasks have once replaced all others.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub proven: bool,
+    /// Whether it has yet to show that it runs. An update's status tells no more once it has gone.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub doubtful: bool,
     /// Whether the cluster has given it up by itself.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub failed: bool,
@@ -81,7 +84,8 @@ pub fn forget(history: &mut Vec<PastRevision>) {
     let mut kept: Vec<PastRevision> = Vec::new();
     for (at, past) in std::mem::take(history).into_iter().enumerate() {
         bytes += serde_json::to_vec(&past).map_or(0, |json| json.len());
-        let fits = at < REVISIONS_KEPT_MAX && bytes <= REVISIONS_BYTES_MAX;
+        let reserved = usize::from(refuge.is_some_and(|refuge| refuge > at));
+        let fits = at + reserved < REVISIONS_KEPT_MAX && bytes <= REVISIONS_BYTES_MAX;
         if fits || at == 0 || Some(at) == refuge {
             kept.push(past);
         } else if let Some(newer) = kept.last_mut() {

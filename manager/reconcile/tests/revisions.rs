@@ -183,6 +183,55 @@ fn an_update_that_fails_goes_back_to_what_once_ran_though_it_was_scaled_meanwhil
     );
 }
 
+const BACK: &str = r#"{"UpdateConfig":{"FailureAction":"rollback","Parallelism":1}}"#;
+
+#[test]
+fn a_revision_that_was_paused_is_not_gone_back_to_though_its_status_is_gone() {
+    let mut cluster = web(r#"{"UpdateConfig":{"FailureAction":"pause","Parallelism":1}}"#);
+    scale(&mut cluster, 1);
+    cluster.converge();
+    cluster.set_image("web", "bad");
+    reject(&mut cluster, "bad");
+    let state = |cluster: &Cluster| cluster.service("web").update_status.map(|now| now.state);
+    assert_eq!(state(&cluster), Some(UpdateState::Paused));
+    label(&mut cluster, "front");
+    assert_eq!(state(&cluster), None);
+    reject(&mut cluster, "bad");
+    cluster.update("web", |spec| {
+        spec.task_template.container_spec.as_mut().unwrap().image = "worse".into();
+        spec.update_config = serde_json::from_str(r#"{"FailureAction":"rollback"}"#).unwrap();
+    });
+    reject(&mut cluster, "worse");
+    cluster.converge();
+    assert_eq!(revisions(&cluster)[0], "4 img:1 rolled back to 1");
+}
+
+#[test]
+fn a_revision_that_nobody_has_looked_at_is_not_gone_back_to() {
+    let mut cluster = web(BACK);
+    cluster.set_image("web", "unseen");
+    cluster.set_image("web", "bad");
+    reject(&mut cluster, "bad");
+    cluster.converge();
+    assert_eq!(revisions(&cluster)[0], "4 img:1 rolled back to 1");
+}
+
+#[test]
+fn a_revision_that_came_without_an_update_is_gone_back_to_once_it_has_run() {
+    let mut cluster = web(BACK);
+    scale(&mut cluster, 0);
+    cluster.converge();
+    cluster.set_image("web", "img:2");
+    cluster.converge();
+    scale(&mut cluster, 2);
+    cluster.converge();
+    cluster.wait(Duration::from_secs(10));
+    cluster.set_image("web", "bad");
+    reject(&mut cluster, "bad");
+    cluster.converge();
+    assert_eq!(revisions(&cluster)[0], "4 img:2 rolled back to 2");
+}
+
 #[test]
 fn a_forced_update_that_fails_does_not_go_back_to_another_image() {
     let mut cluster = web(r#"{"UpdateConfig":{"FailureAction":"rollback","Parallelism":1}}"#);
