@@ -7,8 +7,11 @@ use std::time::Duration;
 use skep_model::limits::{CHANGES_PER_COMMIT_MAX, VNI_FIRST};
 use skep_model::placement::Platform;
 use skep_model::service::{Replicated, UpdateState};
-use skep_model::{Availability, ControlRequest, NetworkSpec, NodeState, ServiceMode, TaskState};
+use skep_model::{
+    Availability, ControlRequest, NetworkSpec, NodeState, ServiceMode, Task, TaskState,
+};
 use skep_reconcile::Memory;
+use skep_store::Transaction;
 use support::{Cluster, cluster, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -315,6 +318,42 @@ fn attempts_are_counted_though_history_is_shorter() {
     }
     assert_eq!(made.len(), 10, "the first and nine attempts");
     assert!(cluster.live("web").is_empty());
+}
+
+/// Tasks were stored before they counted their restarts: a slot that has given up stays given up, and
+/// one that has not goes on counting.
+#[test]
+fn attempts_of_before_an_upgrade_count() {
+    for failed in [10, 7] {
+        let mut cluster = web(
+            1,
+            r#"{"TaskTemplate":{"RestartPolicy":{"Condition":"any","MaxAttempts":9,"Delay":0}}}"#,
+        );
+        let made = cluster.live("web")[0].clone();
+        cluster.wait(20 * SECOND);
+        let mut transaction = Transaction::new(&cluster.view(), cluster.now);
+        transaction.remove::<Task>(&made.id).unwrap();
+        for number in 0..failed {
+            let mut task = made.clone();
+            task.id = format!("old{number}").as_str().into();
+            task.created_at = made.created_at.plus(number * SECOND);
+            task.status.applied_at = task.created_at;
+            task.status.state = TaskState::Failed;
+            task.desired_state = TaskState::Shutdown;
+            transaction.put(task).unwrap();
+        }
+        let commit = transaction.commit().unwrap();
+        cluster.apply(&commit);
+        cluster.settle();
+        let mut ended = failed;
+        while let Some(task) = cluster.live("web").first().cloned() {
+            cluster.report(&task.id, TaskState::Failed);
+            cluster.settle();
+            ended += 1;
+            assert!(ended <= 10, "{failed}: {:?}", cluster.lines("web"));
+        }
+        assert_eq!(ended, 10, "the first and nine attempts");
+    }
 }
 
 #[test]
