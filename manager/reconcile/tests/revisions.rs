@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_model::preview::Fate;
 use skep_model::revision::REVISIONS_KEPT_MAX;
-use skep_model::service::{Replicated, UpdateState};
+use skep_model::service::{Replicated, UpdateOrder, UpdateState};
 use skep_model::{ControlRequest, ServiceMode, ServiceSpec, TaskState};
 use support::{Cluster, cluster, spec};
 
@@ -313,4 +313,23 @@ fn an_update_is_foretold_and_not_made() {
     );
     cluster.settle();
     assert_eq!(cluster.service("web"), before, "nothing was done");
+}
+
+#[test]
+fn a_rollback_is_foretold_with_its_own_configuration() {
+    let mut cluster = web(r#"{"UpdateConfig":{"Parallelism":1},
+            "RollbackConfig":{"Parallelism":7,"Order":"start-first"}}"#);
+    cluster.set_image("web", "img:2");
+    cluster.converge();
+    let update = cluster.change("web", |spec| spec.task_template.force_update += 1);
+    for (request, parallelism, order) in [
+        (update, 1, UpdateOrder::StopFirst),
+        (cluster.rollback("web"), 7, UpdateOrder::StartFirst),
+        (cluster.rollback_to("web", 1), 7, UpdateOrder::StartFirst),
+    ] {
+        let mut random = || 1;
+        let told = skep_reconcile::preview(&request, &cluster.view(), cluster.now, &mut random);
+        let told = told.unwrap();
+        assert_eq!((told.parallelism, told.order), (parallelism, order));
+    }
 }
