@@ -154,10 +154,7 @@ fn a_step_that_is_too_big_is_decided_anew_in_smaller_ones() {
     let mut cluster = cluster(3);
     cluster.create(spec("web", 300, ""));
     let (mut refused, mut largest) = (0, 0);
-    loop {
-        let Some(commit) = cluster.decide().commit else {
-            break;
-        };
+    while let Some(commit) = cluster.decide().commit {
         if commit.changes.len() > 40 {
             refused += 1;
             cluster.memory.too_big();
