@@ -24,6 +24,7 @@ mod networks;
 mod nodes;
 mod platform;
 mod query;
+mod questions;
 mod redact;
 mod reply;
 mod request_body;

@@ -15,14 +15,13 @@ use skep_model::placement::Platform;
 use skep_model::validate::check_service;
 use skep_model::{Service, ServiceSpec};
 
+use crate::questions::Questions;
 use crate::state::Call;
 use crate::status::Outcome;
 use crate::version::ApiVersion;
 
 /// Clients of this version and later ask the registry themselves, if they ever do.
 const CLIENTS_ASK_SINCE: ApiVersion = ApiVersion::new(1, 30);
-/// How long a registry may take to answer us before a service goes on without.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client's own question counts for so long.
 const ASKED_LIFE: Duration = Duration::from_secs(30);
 /// Questions remembered; a deploy asks one for each service.
@@ -30,11 +29,15 @@ const ASKED_MAX: usize = 64;
 
 /// What clients have asked the registry of late, through this daemon.
 #[derive(Debug, Default)]
-pub struct Asked(Mutex<VecDeque<(Instant, String, DistributionInspect)>>);
+pub struct Asked {
+    answers: Mutex<VecDeque<(Instant, String, DistributionInspect)>>,
+    /// What this daemon asks for clients that do not.
+    questions: Questions,
+}
 
 impl Asked {
     pub(crate) fn remember(&self, image: &str, answer: &DistributionInspect) {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         asked.retain(|(at, name, _)| at.elapsed() < ASKED_LIFE && name != image);
         if asked.len() >= ASKED_MAX {
             asked.pop_front();
@@ -44,7 +47,7 @@ impl Asked {
 
     /// Each answer counts once: what is sent later without it was not asked for.
     fn take(&self, image: &str) -> Option<DistributionInspect> {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let at = asked.iter().position(|(_, name, _)| name == image)?;
         let (at, _, answer) = asked.remove(at)?;
         (at.elapsed() < ASKED_LIFE).then_some(answer)
@@ -68,33 +71,48 @@ pub(crate) async fn pin(
         apply(spec, &image, &answer);
         return Ok(None);
     }
+    let known = present.map_or("", |service| service.spec.task_template.image());
     // What is refused anyway is no reason to bother a registry.
-    if asks_itself(call.version, call.header("user-agent")) || check_service(spec).is_err() {
+    if is_kept(spec, known)
+        || asks_itself(call.version, call.header("user-agent"))
+        || check_service(spec).is_err()
+    {
         return Ok(None);
     }
     // Nor is a request to a node that is no manager.
     call.snapshot().await?;
     let auth = call.registry_auth()?;
-    let question = call.engine().distribution_inspect(&image, auth);
-    let why = match tokio::time::timeout(ASK_TIMEOUT, question).await {
-        Ok(Ok(answer)) => {
-            apply(spec, &image, &answer);
-            return Ok(None);
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the registry does not answer".to_owned(),
+    let question = {
+        let (engine, image) = (call.engine().clone(), image.clone());
+        async move { engine.distribution_inspect(&image, auth).await }
     };
-    // The same name as before still means what it was found to mean then.
-    let known = present.map(|service| service.spec.task_template.image());
-    if let Some(known) = known.filter(|known| without_digest(known) == image)
-        && let Some(container) = &mut spec.task_template.container_spec
-    {
-        container.image = known.to_owned();
-        return Ok(None);
+    let questions = &call.state.asked.questions;
+    match questions.ask(&image, call.encoded_auth(), question).await {
+        Ok(answer) => apply(spec, &image, &answer),
+        Err(why) if !keep(spec, &image, known) => {
+            return Ok(Some(format!(
+                "unable to pin image {image} to digest: {why}"
+            )));
+        }
+        Err(_) => (),
     }
-    Ok(Some(format!(
-        "unable to pin image {image} to digest: {why}"
-    )))
+    Ok(None)
+}
+
+/// Whether the image stays as it is: it runs on then, whatever its tag has come to mean.
+fn is_kept(spec: &ServiceSpec, known: &str) -> bool {
+    spec.task_template.image() == known
+}
+
+/// The same name as before still means what it was found to mean then, as far as anybody knows.
+fn keep(spec: &mut ServiceSpec, image: &str, known: &str) -> bool {
+    match &mut spec.task_template.container_spec {
+        Some(container) if without_digest(known) == image => {
+            container.image = known.to_owned();
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Whether a client resolves images itself, or was told not to.
@@ -170,6 +188,35 @@ mod tests {
         assert_eq!(asked.take("web:5"), None);
     }
 
+    fn spec(image: &str) -> ServiceSpec {
+        let mut spec = ServiceSpec::default();
+        let container = spec.task_template.container_spec.get_or_insert_default();
+        container.image = image.to_owned();
+        spec
+    }
+
+    #[test]
+    fn an_image_that_stays_is_left_alone() {
+        assert!(is_kept(&spec("web:1"), "web:1"));
+        assert!(!is_kept(&spec("web:2"), "web:1"));
+        assert!(!is_kept(&spec("web:1"), "web:1@sha256:1"));
+        assert!(!is_kept(&spec("web:1"), ""), "a service that is made");
+    }
+
+    #[test]
+    fn without_an_answer_the_same_name_keeps_its_digest() {
+        for (known, image, kept) in [
+            ("web:1@sha256:1", "web:1", "web:1@sha256:1"),
+            ("web:1@sha256:1", "web:2", "web:2"),
+            ("web:1@sha256:1", "web", "web"),
+            ("", "web:1", "web:1"),
+        ] {
+            let mut spec = spec(image);
+            assert_eq!(keep(&mut spec, image, known), kept != image, "{image}");
+            assert_eq!(spec.task_template.image(), kept, "{known}");
+        }
+    }
+
     #[test]
     fn an_image_gets_its_tag_digest_and_platforms() {
         for (image, pinned) in [
@@ -177,9 +224,7 @@ mod tests {
             ("web:1", "web:1@sha256:1"),
             ("localhost:5000/web", "localhost:5000/web:latest@sha256:1"),
         ] {
-            let mut spec = ServiceSpec::default();
-            let container = spec.task_template.container_spec.get_or_insert_default();
-            container.image = image.to_owned();
+            let mut spec = spec(image);
             apply(&mut spec, image, &answer("sha256:1"));
             assert_eq!(spec.task_template.image(), pinned);
             let platforms = spec.task_template.placement.unwrap().platforms;

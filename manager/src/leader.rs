@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use skep_consensus::Leadership;
+use skep_consensus::{Leadership, ProposeError};
 use skep_model::node::Reachability;
 use skep_model::{Node, NodeId, NodeState, Timestamp};
 use skep_reconcile::{Memory, NodeReport};
@@ -98,7 +98,10 @@ async fn step(core: &Arc<Core>, memory: &mut Memory) -> Option<Timestamp> {
     };
     debug!(changes = commit.changes.len(), "step");
     match submit::propose(core, commit).await {
-        Ok(()) => step.wake_at,
+        Ok(()) => {
+            memory.taken();
+            step.wake_at
+        }
         Err(CommitError::Conflict { message, .. }) => {
             // The next step compares what was expected with what is, and decides anew.
             debug!(message, "step lost a race");
@@ -106,6 +109,9 @@ async fn step(core: &Arc<Core>, memory: &mut Memory) -> Option<Timestamp> {
         }
         Err(CommitError::Propose(error)) => {
             warn!(%error, "step could not be committed");
+            if matches!(error, ProposeError::TooBig { .. }) {
+                memory.too_big();
+            }
             tokio::time::sleep(RETRY).await;
             Some(clock::now())
         }

@@ -23,24 +23,11 @@ pub fn check(text: &str) -> Result<(), ImageError> {
     if digest.is_some_and(|digest| !is_digest(digest)) {
         return Err(ImageError::Format);
     }
-    let (name, tag) = match name_and_tag.rsplit_once(':') {
-        // A colon before the last slash belongs to the registry's port.
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (name_and_tag, None),
-    };
+    let (name, tag) = split_tag(name_and_tag);
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return Err(ImageError::Format);
     }
-    let (registry, path) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.to_lowercase() != first =>
-        {
-            (Some(first), rest)
-        }
-        _ => (None, name),
-    };
+    let (registry, path) = split_registry(name);
     if registry.is_some_and(|registry| !is_registry(registry)) {
         return Err(ImageError::Format);
     }
@@ -56,6 +43,33 @@ pub fn check(text: &str) -> Result<(), ImageError> {
         return Err(ImageError::TooLong);
     }
     Ok(())
+}
+
+/// The registry that `text`, which names an image, names with it; none stands for Docker's.
+pub fn registry(text: &str) -> Option<&str> {
+    let name = text.split('@').next().unwrap_or(text);
+    split_registry(split_tag(name).0).0
+}
+
+fn split_tag(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        // A colon before the last slash belongs to the registry's port.
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (text, None),
+    }
+}
+
+fn split_registry(name: &str) -> (Option<&str>, &str) {
+    match name.split_once('/') {
+        Some((first, rest))
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.to_lowercase() != first =>
+        {
+            (Some(first), rest)
+        }
+        _ => (None, name),
+    }
 }
 
 fn is_registry(text: &str) -> bool {
@@ -172,6 +186,20 @@ mod tests {
             "ünï",
         ] {
             assert_eq!(check(wrong), Err(ImageError::Format), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_image_may_name_its_registry() {
+        for (image, wanted) in [
+            ("web", None),
+            ("web:1", None),
+            ("team/web:1", None),
+            ("localhost/web", Some("localhost")),
+            ("registry:5000/web@sha256:1", Some("registry:5000")),
+            ("registry.example/team/web:1", Some("registry.example")),
+        ] {
+            assert_eq!(registry(image), wanted, "{image}");
         }
     }
 }

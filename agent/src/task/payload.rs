@@ -3,10 +3,17 @@
 
 use skep_model::container::{ContainerSpec, FileTarget};
 use skep_model::mount::Driver;
-use skep_model::template::{Context, TemplateError, expand, expand_with};
+use skep_model::template::{Called, Context, Position, TemplateError, expand, expand_with};
 
 use super::spec::SpecError;
 use crate::assigned::Assigned;
+
+/// What a payload is of. Nothing of a secret's is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    Secret,
+    Config,
+}
 
 /// What payloads with templates may speak of: the task, its variables, and its other files.
 pub struct Payloads<'a> {
@@ -19,6 +26,7 @@ impl Payloads<'_> {
     /// A payload as the task is to see it.
     pub fn of(
         &self,
+        owner: Owner,
         object: &str,
         data: &[u8],
         templating: Option<&Driver>,
@@ -40,42 +48,58 @@ impl Payloads<'_> {
         let call = |function: &str, argument: &str| self.call(function, argument);
         let expanded = expand_with(text, self.context, &call);
         // The whole payload is nobody's business.
-        expanded
-            .map(String::into_bytes)
-            .map_err(|error| match error {
-                TemplateError::Unknown { expression, .. } => {
-                    wrong(format!("`{expression}` is not known"))
+        let span = |expression: String, at: Position| match owner {
+            Owner::Secret => format!("what is asked for at {at}"),
+            Owner::Config => format!("`{expression}` ({at})"),
+        };
+        expanded.map(String::into_bytes).map_err(|error| {
+            wrong(match error {
+                TemplateError::Unknown { expression, at, .. } => {
+                    format!("{} is not known", span(expression, at))
                 }
-                TemplateError::Open { .. } => wrong("an opening `{{` has no `}}`".to_owned()),
+                TemplateError::NoText { expression, at, .. } => {
+                    format!("{} is no text", span(expression, at))
+                }
+                TemplateError::Open { at, .. } => format!("`{{{{` at {at} has no `}}}}`"),
             })
+        })
+    }
+
+    /// What a function gives.
+    fn call(&self, function: &str, argument: &str) -> Called {
+        if function == "env" {
+            let variables = self.spec.env.iter();
+            let mut values = variables.filter_map(|variable| {
+                let (name, value) = variable.split_once('=')?;
+                (name == argument).then_some(value)
+            });
+            // Go's template gives nothing for a variable that is not there.
+            let value = expand(values.next().unwrap_or_default(), self.context);
+            return value.map_or(Called::Unknown, Called::Text);
+        }
+        match self.file(function, argument).map(std::str::from_utf8) {
+            Some(Ok(text)) => Called::Text(text.to_owned()),
+            Some(Err(_)) => Called::NoText,
+            None => Called::Unknown,
+        }
     }
 
     /// Files are called by where they are put, as in Swarm.
-    fn call(&self, function: &str, argument: &str) -> Option<String> {
-        let text = |data: &[u8]| String::from_utf8(data.to_vec()).ok();
+    fn file(&self, kind: &str, argument: &str) -> Option<&[u8]> {
         let is_at = |file: &Option<FileTarget>, name: &str| {
             let target = file.as_ref().map_or("", |file| file.name.as_str());
             target == argument || (target.is_empty() && name == argument)
         };
-        match function {
-            "env" => {
-                let variables = self.spec.env.iter();
-                let mut values = variables.filter_map(|variable| {
-                    let (name, value) = variable.split_once('=')?;
-                    (name == argument).then_some(value)
-                });
-                // Go's template gives nothing for a variable that is not there.
-                Some(expand(values.next().unwrap_or_default(), self.context).ok()?)
-            }
+        match kind {
             "secret" => {
                 let mut references = self.spec.secrets.iter();
                 let found = references.find(|one| is_at(&one.file, &one.secret_name))?;
-                text(&self.assigned.secrets.get(&found.secret_id)?.spec.data)
+                Some(&self.assigned.secrets.get(&found.secret_id)?.spec.data)
             }
             "config" => {
                 let mut references = self.spec.configs.iter();
                 let found = references.find(|one| is_at(&one.file, &one.config_name))?;
-                text(&self.assigned.configs.get(&found.config_id)?.spec.data)
+                Some(&self.assigned.configs.get(&found.config_id)?.spec.data)
             }
             _ => None,
         }
@@ -136,14 +160,57 @@ mod tests {
             "only where it is asked for"
         );
         for (template, driver, why) in [
-            ("{{nothing}}", "golang", "`nothing` is not known"),
+            (
+                "{{nothing}}",
+                "golang",
+                "`nothing` (line 1, column 1) is not known",
+            ),
             (r#"{{secret "word"}}"#, "golang", "is not known"),
-            ("{{.Task.ID", "golang", "has no `}}`"),
+            (" {{.Task.ID", "golang", "at line 1, column 2 has no `}}`"),
             ("x", "jinja", "unrecognized template type `jinja`"),
         ] {
             let error = assigned(template, driver).unwrap_err().to_string();
             assert!(error.contains(why), "{template}: {error}");
             assert!(error.contains("`plan`"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_secret_is_told_without_it() {
+        let spec: ContainerSpec = serde_json::from_str(
+            r#"{"Image":"x","Secrets":[{"SecretID":"s","SecretName":"key","File":{"Name":"key"}}]}"#,
+        )
+        .unwrap();
+        let mut secret: Secret = serde_json::from_str(r#"{"ID":"s"}"#).unwrap();
+        secret.spec.data = vec![0xff, 0xfe];
+        let mut assigned = Assigned::default();
+        assigned.secrets.insert("s".into(), Arc::new(secret));
+        let payloads = Payloads {
+            spec: &spec,
+            assigned: &assigned,
+            context: &Context::default(),
+        };
+        let golang = Driver {
+            name: "golang".to_owned(),
+            ..Driver::default()
+        };
+        let wrong = |owner, template: &str| {
+            let payload = payloads.of(owner, "own", template.as_bytes(), Some(&golang));
+            payload.unwrap_err().to_string()
+        };
+        for (template, why) in [
+            ("\n{{hunter2}}", "line 2, column 1 is not known"),
+            ("{{hunter2", "line 1, column 1 has no `}}`"),
+            (r#"{{secret "key"}}"#, "line 1, column 1 is no text"),
+        ] {
+            let text = wrong(Owner::Secret, template);
+            assert!(text.contains(why), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        let text = wrong(Owner::Config, r#"{{secret "key"}}"#);
+        assert!(
+            text.contains(r#"`secret "key"` (line 1, column 1) is no text"#),
+            "{text}"
+        );
     }
 }

@@ -15,7 +15,7 @@ use skep_model::stack::STACK_LABEL;
 use skep_model::{ConfigId, SecretId, Task};
 use zeroize::Zeroizing;
 
-use super::payload::Payloads;
+use super::payload::{Owner, Payloads};
 use crate::assigned::Assigned;
 use skep_model::template::{Context, TemplateError, expand};
 
@@ -273,6 +273,7 @@ pub fn files(task: &Task, assigned: &Assigned) -> Result<Vec<InjectedFile>, Spec
             "/run/secrets",
             &reference.secret_name,
             payloads.of(
+                Owner::Secret,
                 &reference.secret_name,
                 &secret.spec.data,
                 secret.spec.templating.as_ref(),
@@ -295,6 +296,7 @@ pub fn files(task: &Task, assigned: &Assigned) -> Result<Vec<InjectedFile>, Spec
             "/",
             &reference.config_name,
             payloads.of(
+                Owner::Config,
                 &reference.config_name,
                 &config.spec.data,
                 config.spec.templating.as_ref(),

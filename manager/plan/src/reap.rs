@@ -7,6 +7,7 @@ use std::time::Duration;
 use skep_model::{Nanos, NodeId, Service, Task, TaskId, TaskState, Timestamp};
 
 use crate::service::in_order;
+use crate::service::restart::earlier;
 
 /// A job that is done keeps all its tasks for so long: clients that wait for it count them.
 const SEEN_AFTER: Duration = Duration::from_secs(60);
@@ -22,8 +23,8 @@ pub struct Reaped {
 ///
 /// Keeps `limit` tasks per slot or node, the live one included; a negative limit keeps all. A service
 /// with a bound on restarts within a window keeps one more than that bound, since those are counted
-/// from history; Swarm does so without a window too, which lets a high bound fill the cluster. A job's finished tasks have a bound of their own besides. Tasks whose desired state is
-/// `Remove` go as soon as nothing of them can still run. `service` is absent when it was removed.
+/// from history; Swarm does so without a window too, which lets a high bound fill the cluster. A
+/// job's finished tasks have a bound of their own besides. Tasks whose desired state is `Remove` go as soon as nothing of them can still run. `service` is absent when it was removed.
 pub fn reap(service: Option<&Service>, tasks: &[Arc<Task>], limit: i64, now: Timestamp) -> Reaped {
     let mut reaped = Reaped::default();
     let mut kept = Vec::new();
@@ -64,6 +65,23 @@ fn limit_of(service: &Service, limit: i64) -> Option<usize> {
     }
 }
 
+/// Tasks that a slot of before tasks counted their restarts keeps: its attempts are in its history
+/// alone, until the next task takes the count over.
+fn uncounted(service: &Service, slot: &[&Arc<Task>]) -> usize {
+    let policy = service.spec.task_template.restart_policy.as_ref();
+    let attempts = policy.and_then(|policy| policy.max_attempts).unwrap_or(0);
+    match slot.split_last() {
+        Some((newest, older)) if attempts > 0 && newest.restarts == 0 => {
+            let older = older.iter().map(|task| &***task);
+            match earlier(newest, older) {
+                0 => 0,
+                _ => usize::try_from(attempts).map_or(usize::MAX, |n| n.saturating_add(1)),
+            }
+        }
+        _ => 0,
+    }
+}
+
 fn beyond_limit(service: &Service, kept: &mut Vec<&Arc<Task>>, limit: usize, reaped: &mut Reaped) {
     let mut slots: BTreeMap<(u64, Option<&NodeId>), Vec<&Arc<Task>>> = BTreeMap::new();
     for task in std::mem::take(kept) {
@@ -72,6 +90,7 @@ fn beyond_limit(service: &Service, kept: &mut Vec<&Arc<Task>>, limit: usize, rea
     }
     for mut slot in slots.into_values() {
         slot.sort_by_key(|task| in_order(task));
+        let limit = limit.max(uncounted(service, &slot));
         let mut surplus = slot.len().saturating_sub(limit);
         // The newest tells whether and when the slot is filled again, so it always stays.
         let newest = slot.pop();

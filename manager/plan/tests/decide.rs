@@ -18,7 +18,7 @@ use skep_plan::allocate::ports::PortsInUse;
 use skep_plan::allocate::subnets;
 use skep_plan::reap::reap;
 use skep_plan::service::dirty::is_dirty;
-use skep_plan::service::restart::{Restart, decide};
+use skep_plan::service::restart::{Restart, decide, earlier};
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
@@ -110,6 +110,18 @@ fn attempts_are_counted_per_version_and_within_the_window() {
             "{attempts} in {window} s"
         );
     }
+}
+
+#[test]
+fn attempts_of_tasks_that_did_not_count_them_are_found_in_history() {
+    let mut tasks: Vec<Task> = (0..4)
+        .map(|secs| ended(&format!("t{secs}"), TaskState::Failed, secs))
+        .collect();
+    tasks[0].status.state = TaskState::Shutdown;
+    tasks[1].spec_version = Version::at(9);
+    assert_eq!(earlier(&tasks[3], &tasks), 1);
+    tasks[3].restarts = 5;
+    assert_eq!(earlier(&tasks[3], &tasks), 5, "history is shorter");
 }
 
 #[test]
@@ -274,10 +286,17 @@ fn history_is_cut_at_the_limit_and_what_is_counted_stays() {
         max_attempts: Some(100),
         ..RestartPolicy::default()
     });
+    let mut counted = slot(7);
+    Arc::make_mut(&mut counted[6]).restarts = 6;
     assert_eq!(
-        gone(&service, &slot(7), 5),
+        gone(&service, &counted, 5),
         ["t0", "t1"],
         "the limit holds: attempts are counted elsewhere"
+    );
+    assert_eq!(
+        gone(&service, &slot(7), 5),
+        [""; 0],
+        "tasks of before did not count theirs"
     );
     let policy = service.spec.task_template.restart_policy.as_mut().unwrap();
     (policy.max_attempts, policy.window) = (Some(5), Some(Nanos::from_secs(60)));

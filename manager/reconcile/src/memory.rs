@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_model::limits::CHANGES_PER_COMMIT_MAX;
 use skep_model::node::NodeDescription;
 use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskState, Timestamp};
 use skep_plan::NodeTable;
 use skep_store::Snapshot;
+
+/// A step has room for so many changes at least, however large they are: a service and some tasks.
+const CHANGES_PER_COMMIT_LEAST: usize = 8;
 
 /// Caches of the control loop. Start with an empty one on becoming leader.
 ///
@@ -25,11 +29,29 @@ pub struct Memory {
     pub(crate) removed_nodes: BTreeSet<NodeId>,
     /// Room came free somewhere: tasks that wait for a node or an address may try again.
     pub(crate) retry: bool,
+    /// How often the room of a step was halved since a commit was taken.
+    halvings: u32,
 }
 
 impl Memory {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The last commit was refused for its bytes: the next step has half the room.
+    pub fn too_big(&mut self) {
+        self.halvings = self.halvings.saturating_add(1);
+    }
+
+    /// The last commit was taken.
+    pub fn taken(&mut self) {
+        self.halvings = 0;
+    }
+
+    /// Most changes of a step.
+    pub(crate) fn room(&self) -> usize {
+        let room = CHANGES_PER_COMMIT_MAX.checked_shr(self.halvings);
+        room.unwrap_or(0).max(CHANGES_PER_COMMIT_LEAST)
     }
 
     /// Takes in what is different in `now` from what was expected.

@@ -9,7 +9,7 @@ use skep_model::{
     ControlError, ControlRequest, Node, Random, Service, ServiceSpec, Task, TaskId, TaskState,
     Timestamp,
 };
-use skep_plan::service::dirty;
+use skep_plan::service::{dirty, update_config};
 use skep_plan::{Action, NewTask, NodeTable, ServiceView, plan_service};
 use skep_store::Snapshot;
 
@@ -62,7 +62,7 @@ pub fn preview(
         .map(|task| of_task(task, service, table.node(&task.node_id), &ended))
         .collect();
     previews.extend(new_tasks(service, &made, &previews));
-    let config = service.spec.update_config.clone().unwrap_or_default();
+    let config = update_config(service);
     Ok(ServicePreview {
         changes: differences(&public(&before.spec), &public(&service.spec)),
         tasks: previews,

@@ -1,6 +1,5 @@
 //! One step of the control loop: everything that is to be done now, in one commit.
 
-use skep_model::limits::CHANGES_PER_COMMIT_MAX;
 use skep_model::{
     Random, Service, ServiceId, TaskId, TaskState, TaskStatus, Timestamp, state::Actor,
 };
@@ -72,7 +71,7 @@ pub(crate) struct Stage<'a> {
 impl Stage<'_> {
     /// How many more changes fit into this commit.
     pub(crate) fn room(&self) -> usize {
-        CHANGES_PER_COMMIT_MAX.saturating_sub(self.tx.len())
+        self.memory.room().saturating_sub(self.tx.len())
     }
 
     pub(crate) fn wake(&mut self, at: Timestamp) {

@@ -5,9 +5,13 @@ mod support;
 use std::time::Duration;
 
 use skep_model::limits::{CHANGES_PER_COMMIT_MAX, VNI_FIRST};
+use skep_model::placement::Platform;
 use skep_model::service::{Replicated, UpdateState};
-use skep_model::{Availability, ControlRequest, NetworkSpec, NodeState, ServiceMode, TaskState};
+use skep_model::{
+    Availability, ControlRequest, NetworkSpec, NodeState, ServiceMode, Task, TaskState,
+};
 use skep_reconcile::Memory;
+use skep_store::Transaction;
 use support::{Cluster, cluster, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -144,6 +148,41 @@ fn large_work_is_cut_into_commits_of_bounded_size() {
     );
 }
 
+/// Commits have a bound in bytes besides, and large specs reach it with fewer changes.
+#[test]
+fn a_step_that_is_too_big_is_decided_anew_in_smaller_ones() {
+    let mut cluster = cluster(3);
+    cluster.create(spec("web", 300, ""));
+    let (mut refused, mut largest) = (0, 0);
+    while let Some(commit) = cluster.decide().commit {
+        if commit.changes.len() > 40 {
+            refused += 1;
+            cluster.memory.too_big();
+            continue;
+        }
+        largest = largest.max(commit.changes.len());
+        cluster.apply(&commit);
+        if cluster.live("web").len() > 100 {
+            cluster.memory.taken();
+        }
+        assert!(refused < 1_000, "it goes on");
+    }
+    assert!(refused > 6, "and has its full room again: {refused}");
+    assert!(largest > 20, "{largest}");
+    let live = cluster.live("web");
+    let mut assigned = live.iter().map(|task| task.status.state);
+    assert!(live.len() == 300 && assigned.all(|state| state == TaskState::Assigned));
+    for _ in 0..100 {
+        cluster.memory.too_big();
+    }
+    cluster.create(spec("other", 50, ""));
+    for _ in 0..3 {
+        let commit = cluster.decide().commit.unwrap();
+        assert!(commit.changes.len() <= 16, "{}", commit.changes.len());
+        cluster.apply(&commit);
+    }
+}
+
 #[test]
 fn a_removed_service_leaves_nothing_behind() {
     let mut cluster = web(3, "");
@@ -276,6 +315,42 @@ fn attempts_are_counted_though_history_is_shorter() {
     }
     assert_eq!(made.len(), 10, "the first and nine attempts");
     assert!(cluster.live("web").is_empty());
+}
+
+/// Tasks were stored before they counted their restarts: a slot that has given up stays given up, and
+/// one that has not goes on counting.
+#[test]
+fn attempts_of_before_an_upgrade_count() {
+    for failed in [10, 7] {
+        let mut cluster = web(
+            1,
+            r#"{"TaskTemplate":{"RestartPolicy":{"Condition":"any","MaxAttempts":9,"Delay":0}}}"#,
+        );
+        let made = cluster.live("web")[0].clone();
+        cluster.wait(20 * SECOND);
+        let mut transaction = Transaction::new(&cluster.view(), cluster.now);
+        transaction.remove::<Task>(&made.id).unwrap();
+        for number in 0..failed {
+            let mut task = made.clone();
+            task.id = format!("old{number}").as_str().into();
+            task.created_at = made.created_at.plus(number * SECOND);
+            task.status.applied_at = task.created_at;
+            task.status.state = TaskState::Failed;
+            task.desired_state = TaskState::Shutdown;
+            transaction.put(task).unwrap();
+        }
+        let commit = transaction.commit().unwrap();
+        cluster.apply(&commit);
+        cluster.settle();
+        let mut ended = failed;
+        while let Some(task) = cluster.live("web").first().cloned() {
+            cluster.report(&task.id, TaskState::Failed);
+            cluster.settle();
+            ended += 1;
+            assert!(ended <= 10, "{failed}: {:?}", cluster.lines("web"));
+        }
+        assert_eq!(ended, 10, "the first and nine attempts");
+    }
 }
 
 #[test]
@@ -557,6 +632,54 @@ fn a_start_first_update_stops_first_what_is_in_its_own_way() {
                 .iter()
                 .all(|task| task.spec.image() == "img:2")
         );
+    }
+}
+
+/// The old task gives its place up only to a new one that could be there.
+#[test]
+fn a_start_first_update_stops_nothing_for_a_place_that_stays_closed() {
+    let port =
+        r#""EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":80,"PublishMode":"host"}]}"#;
+    let on = |node: &str| {
+        format!(r#""TaskTemplate":{{"Placement":{{"Constraints":["node.id=={node}"]}}}}"#)
+    };
+    for why in ["constraints", "platform", "paused"] {
+        let mut cluster = cluster(2);
+        let update = r#""UpdateConfig":{"Order":"start-first","Parallelism":1}"#;
+        cluster.create(spec("other", 1, &format!("{{{port},{}}}", on("n1"))));
+        cluster.create(spec("web", 1, &format!("{{{update},{port}}}")));
+        cluster.converge();
+        assert_eq!(cluster.live("web")[0].node_id.as_str(), "n0");
+        if why == "paused" {
+            cluster.set_availability("n0", Availability::Pause);
+        }
+        cluster.update("web", |spec| {
+            let template = &mut spec.task_template;
+            template.container_spec.as_mut().unwrap().image = "img:2".into();
+            let placement = template.placement.get_or_insert_default();
+            match why {
+                "constraints" => placement.constraints = vec!["node.id==n1".into()],
+                "platform" => placement.platforms = vec![other_platform()],
+                _ => (),
+            }
+        });
+        for _ in 0..20 {
+            cluster.obey();
+            cluster.wait(SECOND);
+        }
+        let lines = cluster.lines("web");
+        assert!(
+            lines[0].ends_with("img:1 running/running"),
+            "{why}: {lines:?}"
+        );
+        assert!(message(&cluster).starts_with("update waits"), "{why}");
+    }
+}
+
+fn other_platform() -> Platform {
+    Platform {
+        architecture: "s390x".into(),
+        os: "linux".into(),
     }
 }
 

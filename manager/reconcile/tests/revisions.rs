@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_model::preview::Fate;
 use skep_model::revision::REVISIONS_KEPT_MAX;
-use skep_model::service::{Replicated, UpdateState};
+use skep_model::service::{Replicated, UpdateOrder, UpdateState};
 use skep_model::{ControlRequest, ServiceMode, ServiceSpec, TaskState};
 use support::{Cluster, cluster, spec};
 
@@ -183,6 +183,55 @@ fn an_update_that_fails_goes_back_to_what_once_ran_though_it_was_scaled_meanwhil
     );
 }
 
+const BACK: &str = r#"{"UpdateConfig":{"FailureAction":"rollback","Parallelism":1}}"#;
+
+#[test]
+fn a_revision_that_was_paused_is_not_gone_back_to_though_its_status_is_gone() {
+    let mut cluster = web(r#"{"UpdateConfig":{"FailureAction":"pause","Parallelism":1}}"#);
+    scale(&mut cluster, 1);
+    cluster.converge();
+    cluster.set_image("web", "bad");
+    reject(&mut cluster, "bad");
+    let state = |cluster: &Cluster| cluster.service("web").update_status.map(|now| now.state);
+    assert_eq!(state(&cluster), Some(UpdateState::Paused));
+    label(&mut cluster, "front");
+    assert_eq!(state(&cluster), None);
+    reject(&mut cluster, "bad");
+    cluster.update("web", |spec| {
+        spec.task_template.container_spec.as_mut().unwrap().image = "worse".into();
+        spec.update_config = serde_json::from_str(r#"{"FailureAction":"rollback"}"#).unwrap();
+    });
+    reject(&mut cluster, "worse");
+    cluster.converge();
+    assert_eq!(revisions(&cluster)[0], "4 img:1 rolled back to 1");
+}
+
+#[test]
+fn a_revision_that_nobody_has_looked_at_is_not_gone_back_to() {
+    let mut cluster = web(BACK);
+    cluster.set_image("web", "unseen");
+    cluster.set_image("web", "bad");
+    reject(&mut cluster, "bad");
+    cluster.converge();
+    assert_eq!(revisions(&cluster)[0], "4 img:1 rolled back to 1");
+}
+
+#[test]
+fn a_revision_that_came_without_an_update_is_gone_back_to_once_it_has_run() {
+    let mut cluster = web(BACK);
+    scale(&mut cluster, 0);
+    cluster.converge();
+    cluster.set_image("web", "img:2");
+    cluster.converge();
+    scale(&mut cluster, 2);
+    cluster.converge();
+    cluster.wait(Duration::from_secs(10));
+    cluster.set_image("web", "bad");
+    reject(&mut cluster, "bad");
+    cluster.converge();
+    assert_eq!(revisions(&cluster)[0], "4 img:2 rolled back to 2");
+}
+
 #[test]
 fn a_forced_update_that_fails_does_not_go_back_to_another_image() {
     let mut cluster = web(r#"{"UpdateConfig":{"FailureAction":"rollback","Parallelism":1}}"#);
@@ -264,4 +313,23 @@ fn an_update_is_foretold_and_not_made() {
     );
     cluster.settle();
     assert_eq!(cluster.service("web"), before, "nothing was done");
+}
+
+#[test]
+fn a_rollback_is_foretold_with_its_own_configuration() {
+    let mut cluster = web(r#"{"UpdateConfig":{"Parallelism":1},
+            "RollbackConfig":{"Parallelism":7,"Order":"start-first"}}"#);
+    cluster.set_image("web", "img:2");
+    cluster.converge();
+    let update = cluster.change("web", |spec| spec.task_template.force_update += 1);
+    for (request, parallelism, order) in [
+        (update, 1, UpdateOrder::StopFirst),
+        (cluster.rollback("web"), 7, UpdateOrder::StartFirst),
+        (cluster.rollback_to("web", 1), 7, UpdateOrder::StartFirst),
+    ] {
+        let mut random = || 1;
+        let told = skep_reconcile::preview(&request, &cluster.view(), cluster.now, &mut random);
+        let told = told.unwrap();
+        assert_eq!((told.parallelism, told.order), (parallelism, order));
+    }
 }

@@ -127,6 +127,15 @@ fn state_of_update(c: &Cluster, service: &str) -> String {
     state.unwrap_or_default().to_owned()
 }
 
+/// Waits until the control loop has seen everything that was asked for before: it looks at changes in
+/// their order, and a service that is made now has a task once it has.
+fn wait_looked_at(c: &Cluster) {
+    c.skep("n1", &format!("{CREATE} --name marker busy:1 sleep 1000"))
+        .ok();
+    c.wait_running("n1", "marker", 1, secs(30));
+    c.remove_service("n1", "marker");
+}
+
 fn wait_update(c: &Cluster, service: &str, state: &str) {
     eventually(
         &format!("the update of {service} is {state}"),

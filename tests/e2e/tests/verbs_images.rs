@@ -230,7 +230,7 @@ fn services_run_one_digest(c: &Cluster, image: &str, digest: &str) {
     for name in names("@bare") {
         assert_eq!(template(&name)["ContainerSpec"]["Image"], image, "{name}");
     }
-    // What its name was found to mean stays when the registry says nothing more of it.
+    // A name without its digest is asked for anew; one that stays as it is stored is not.
     let gone = "127.0.0.1:1/team/gone:1";
     let update = |body: &serde_json::Value| {
         let version = c.get(NODE, "/services/raw")["Version"]["Index"].clone();
@@ -248,6 +248,8 @@ fn services_run_one_digest(c: &Cluster, image: &str, digest: &str) {
         warned.contains("unable to pin image 127.0.0.1:1/team/gone:1 to digest"),
         "{warned}"
     );
+    assert_eq!(template("raw")["ContainerSpec"]["Image"], gone);
+    assert_eq!(update(&spec), "[]");
     assert_eq!(template("raw")["ContainerSpec"]["Image"], gone);
     for name in [
         "of-d-pinned",

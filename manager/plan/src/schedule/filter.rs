@@ -6,27 +6,30 @@ use skep_model::resources::Resources;
 use skep_model::{Constraint, PublishMode, ServiceId, Task};
 
 use super::NoNode;
-use super::table::{Entry, HostPort, Load};
+use super::table::{Entry, HostPort, Load, NodeTable};
 
 const PORT_IN_USE: &str = "host-mode port already in use";
 const MAX_REPLICAS: &str = "max replicas per node limit exceed";
 
 /// Whether a task finds no node because `predecessor`, which it is to replace, is where it could
-/// be: it has the port that both publish, or is one of as many as a node may have.
-pub(crate) fn waits_for(task: &Task, predecessor: &Task) -> bool {
-    let explanation = &task.status.err;
-    let bounded = |task: &Task| {
-        let placement = task.spec.placement.as_ref();
-        placement.is_some_and(|placement| placement.max_replicas > 0)
+/// be: on a node that would take it but for the port that both publish, or for as many tasks as a
+/// node may have.
+pub(crate) fn waits_for(table: &NodeTable, task: &Task, predecessor: &Task) -> bool {
+    let Some(entry) = table.entry(&predecessor.node_id) else {
+        return false;
     };
-    let (wanted, had) = (Load::host_ports(task), Load::host_ports(predecessor));
+    let request = Request::of(task, table.encrypts(task));
+    if request.check_kind(entry).is_err() {
+        return false;
+    }
+    let explanation = &task.status.err;
+    let had = Load::host_ports(predecessor);
     let same_port = || {
-        wanted
-            .iter()
-            .any(|port| had.iter().any(|other| other.clashes(port)))
+        let mut wanted = request.host_ports.iter();
+        wanted.any(|port| had.iter().any(|other| other.clashes(port)))
     };
     explanation.contains(PORT_IN_USE) && same_port()
-        || explanation.contains(MAX_REPLICAS) && bounded(task)
+        || explanation.contains(MAX_REPLICAS) && request.max_replicas > 0
 }
 
 /// Why a node is refused, in the order of asking.
@@ -153,10 +156,20 @@ impl Request {
 
     /// Whether the node will do now.
     pub(super) fn check(&self, entry: &Entry) -> Result<(), Refusal> {
+        let kind = self.check_kind(entry);
+        // Refusals are told in their order, and room comes second.
+        if kind != Err(Refusal::Unavailable) {
+            self.check_room(entry)?;
+        }
+        kind?;
+        self.check_shared(entry)
+    }
+
+    /// Whether the node would do if nothing else ran there.
+    fn check_kind(&self, entry: &Entry) -> Result<(), Refusal> {
         if !entry.node.takes_tasks() {
             return Err(Refusal::Unavailable);
         }
-        self.check_room(entry)?;
         if !self
             .plugins
             .iter()
@@ -181,7 +194,7 @@ impl Request {
         if self.encrypted && !entry.node.description.encryption.is_able() {
             return Err(Refusal::Encryption);
         }
-        self.check_shared(entry)
+        Ok(())
     }
 
     /// The part of [`Request::check`] that placing a task can change.

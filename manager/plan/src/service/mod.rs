@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use skep_model::service::UpdateOrder;
+use skep_model::service::{UpdateConfig, UpdateOrder};
 use skep_model::{
     Cluster, Node, NodeId, Service, ServiceMode, Task, TaskId, TaskState, TaskStatus, Timestamp,
     Version,
@@ -170,7 +170,12 @@ pub(crate) fn is_updating(service: &Service) -> bool {
     status.is_some_and(|status| status.state.is_active())
 }
 
-/// How tasks of the service are replaced at present.
+/// How a service's tasks are replaced now: a rollback has a configuration of its own.
+pub fn update_config(service: &Service) -> UpdateConfig {
+    update::config(service)
+}
+
+/// Which of an old and a new task goes first now.
 pub(crate) fn update_order(service: &Service) -> UpdateOrder {
     update::config(service).order
 }

@@ -72,18 +72,14 @@ pub fn decide<'a>(
     if limit > 0 {
         let window = policy.window.unwrap_or(Nanos(0));
         let ended_at = ended.status.applied_at;
-        let earlier = history
-            .into_iter()
-            .filter(|task| task.id != ended.id && task.spec_version == ended.spec_version)
-            .filter(|task| ended_by_itself(task))
-            .filter(|task| {
-                window.0 <= 0 || ended_at.since(task.status.applied_at) <= window.duration()
-            })
-            .count();
         // Without a window the task itself knows, however little history is kept.
         let counted = match window.0 <= 0 {
-            true => ended.restarts.max(earlier as u64),
-            false => earlier as u64,
+            true => earlier(ended, history),
+            false => {
+                let in_window =
+                    |task: &&Task| ended_at.since(task.status.applied_at) <= window.duration();
+                ended_before(ended, history).filter(in_window).count() as u64
+            }
         };
         if counted >= limit {
             return Restart::Never;
@@ -99,4 +95,24 @@ pub fn decide<'a>(
         make_at,
         start_at: ended.status.applied_at.max(make_at).plus(delay.duration()),
     }
+}
+
+/// How often the slot of `ended` was filled again before, in its version of the spec. Tasks that
+/// were stored before they counted themselves are counted from `history`.
+pub fn earlier<'a>(ended: &Task, history: impl IntoIterator<Item = &'a Task>) -> u64 {
+    ended
+        .restarts
+        .max(ended_before(ended, history).count() as u64)
+}
+
+/// The other tasks of the same version that ended by themselves.
+fn ended_before<'a>(
+    ended: &Task,
+    history: impl IntoIterator<Item = &'a Task>,
+) -> impl Iterator<Item = &'a Task> {
+    let (id, version) = (ended.id.clone(), ended.spec_version);
+    history
+        .into_iter()
+        .filter(move |task| task.id != id && task.spec_version == version)
+        .filter(|task| ended_by_itself(task))
 }

@@ -1,6 +1,6 @@
 //! Which spec becomes which revision, and which spec a rollback leads to.
 
-use skep_model::revision::{Later, PastRevision, REVISIONS_KEPT_MAX, Revision};
+use skep_model::revision::{Later, PastRevision, Revision, forget};
 use skep_model::service::UpdateState;
 use skep_model::{Service, ServiceId, ServiceSpec, Timestamp};
 
@@ -41,16 +41,19 @@ pub fn turn(service: &mut Service, spec: ServiceSpec, because: &str, now: Timest
                 || service.spec.rollback_config != spec.rollback_config,
         };
         service.revision.later = service.revision.later.or(later);
+        // The status goes with the spec of before.
+        service.revision.doubtful |= !service.revision.proven && !is_settled(service);
     }
     let had = std::mem::replace(&mut service.spec, spec);
     if !alike {
         let mut revision = std::mem::take(&mut service.revision);
         revision.number = revision.number.max(1);
-        revision.proven |= is_settled(service);
+        revision.proven |= !revision.doubtful && is_settled(service);
         service.revision = Revision {
             number: revision.number + 1,
             since: now,
             because: because.to_owned(),
+            doubtful: true,
             ..Revision::default()
         };
         let past = PastRevision {
@@ -59,7 +62,7 @@ pub fn turn(service: &mut Service, spec: ServiceSpec, because: &str, now: Timest
             spec_version: service.spec_version,
         };
         service.history.insert(0, past);
-        service.history.truncate(REVISIONS_KEPT_MAX);
+        forget(&mut service.history);
     }
     service.previous_spec = Some(Box::new(had));
     service.previous_spec_version = Some(service.spec_version);
@@ -78,7 +81,13 @@ pub(super) fn give_up(service: &mut Service, spec: ServiceSpec, because: &str, n
     }
 }
 
-/// Whether nothing is known against the present spec: its update was completed, or none was needed.
+/// Remembers that a revision's tasks have replaced all others.
+pub(super) fn prove(revision: &mut Revision) {
+    (revision.proven, revision.doubtful) = (true, false);
+}
+
+/// Whether the status tells nothing against the present spec: its update was completed, or there is
+/// none.
 fn is_settled(service: &Service) -> bool {
     let state = service.update_status.as_ref().map(|status| status.state);
     matches!(

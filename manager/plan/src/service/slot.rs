@@ -10,7 +10,7 @@ use skep_model::service::UpdateOrder;
 use skep_model::{NodeId, Task, TaskState, Timestamp};
 
 use super::dirty::is_dirty;
-use super::restart::{Restart, decide, ended_by_itself};
+use super::restart::{Restart, decide, earlier, ended_by_itself};
 use crate::schedule::waits_for;
 
 use super::{NewTask, Plan, ServiceView, is_lost, is_silent, is_updating, update_order};
@@ -175,7 +175,8 @@ impl Slot {
         let cannot_be_placed =
             keeper.status.state < TaskState::Assigned && !keeper.status.err.is_empty();
         // A predecessor that has the only place there is would be waited for in vain.
-        let in_the_way = cannot_be_placed && state.dirty.iter().any(|task| waits_for(keeper, task));
+        let mut dirty = state.dirty.iter();
+        let in_the_way = cannot_be_placed && dirty.any(|task| waits_for(view.nodes, keeper, task));
         if in_the_way {
             state.in_the_way = Some(keeper.status.err.clone());
         }
@@ -273,9 +274,9 @@ impl Slot {
     ) -> bool {
         let policy = ended.spec.restart_policy.clone().unwrap_or_default();
         let hasty = is_lost(view.nodes.node(&ended.node_id));
-        let history = self.tasks.iter().map(|task| &**task);
+        let history = || self.tasks.iter().map(|task| &**task);
         let is_job = view.service.spec.mode.is_job();
-        match decide(ended, &policy, history, hasty, is_job) {
+        match decide(ended, &policy, history(), hasty, is_job) {
             Restart::Never => false,
             Restart::At { make_at, .. } if make_at > view.now => {
                 plan.wake(make_at);
@@ -295,7 +296,7 @@ impl Slot {
                 let node = view.nodes.node(&ended.node_id);
                 let by_update = is_updating(view.service) && is_dirty(ended, view.service, node);
                 let restarts = match ended.spec_version == view.service.spec_version {
-                    true => ended.restarts + u64::from(ended_by_itself(ended)),
+                    true => earlier(ended, history()) + u64::from(ended_by_itself(ended)),
                     false => 0,
                 };
                 let task = NewTask {

@@ -282,10 +282,13 @@ fn finish(
     plan: &mut Plan,
 ) {
     let service = view.service;
-    let Some(status) = &service.update_status else {
+    if plan.service.is_some() {
         return;
+    }
+    let Some(status) = &service.update_status else {
+        return prove(view, slots, monitor, plan);
     };
-    if !status.state.is_active() || plan.service.is_some() {
+    if !status.state.is_active() {
         return;
     }
     let mut watched_until = Timestamp::ZERO;
@@ -309,12 +312,41 @@ fn finish(
         _ => (UpdateState::Completed, "update completed"),
     };
     let mut changed = service.clone();
-    changed.revision.proven = true;
+    revision::prove(&mut changed.revision);
     changed.update_status = Some(UpdateStatus {
         state: done,
         started_at: status.started_at,
         completed_at: Some(view.now),
         message: message.to_owned(),
     });
+    plan.service = Some(Box::new(changed));
+}
+
+/// A revision that came without an update, or lost its update's status, shows by its tasks that it
+/// runs: every slot has one, and has had it for long enough.
+fn prove(
+    view: &ServiceView<'_>,
+    slots: &[(&Slot, SlotState)],
+    monitor: std::time::Duration,
+    plan: &mut Plan,
+) {
+    if !view.service.revision.doubtful || view.service.spec.mode.is_job() || slots.is_empty() {
+        return;
+    }
+    let mut watched_until = Timestamp::ZERO;
+    for (_, state) in slots {
+        match &state.clean {
+            Some(task) if task.serves() => {
+                watched_until = watched_until.max(task.running_since.plus(monitor));
+            }
+            _ => return,
+        }
+    }
+    if watched_until > view.now {
+        plan.wake(watched_until);
+        return;
+    }
+    let mut changed = view.service.clone();
+    revision::prove(&mut changed.revision);
     plan.service = Some(Box::new(changed));
 }
