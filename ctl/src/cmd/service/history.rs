@@ -122,7 +122,7 @@ mod tests {
             lines,
             [
                 "REVISION   SINCE                IMAGE     STATUS    REASON             CHANGES",
-                "3          About a minute ago   a:1       present   rolled back to 1   Image: b:2@sha256:0000000000000000000000000000000000000000…",
+                "3          About a minute ago   a:1       present   rolled back to 1   Image: b:2@sha256:00000000000000000000000000000000000000000…",
                 "2          About a minute ago   b:2       failed    updated            Image: a:1 -> b:2@sha256:0000000000000000000000000000000000…",
                 "1          About a minute ago   a:1                 created",
             ]
