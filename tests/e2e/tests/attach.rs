@@ -54,7 +54,7 @@ fn plain_containers_join_attachable_networks() {
         c.docker("n2", "run -d --name db --hostname database --network net --network-alias store --ip 10.66.0.77 busy:1 sleep 1000").ok();
         let id = c.docker("n2", "inspect -f {{.Id}} db").ok().trim().to_owned();
         for name in ["db", "database", "store", &id[..12], "10.66.0.77"] {
-            c.docker("n3", &format!("run --rm --network net busy:1 busybox ping -c 1 -W 2 {name}")).ok();
+            c.docker("n3", &format!("run --rm --network net busy:1 busybox ping -c 3 -i 0.3 -W 2 {name}")).ok();
         }
         let shown = c.docker("n2", "inspect -f '{{json .NetworkSettings.Networks.net}}' db");
         let shown: Value = serde_json::from_str(&shown.ok()).unwrap();
@@ -97,7 +97,7 @@ fn plain_containers_join_attachable_networks() {
             let gateway = c.gateway();
             c.docker(
                 "n2",
-                &format!("run --rm --network net busy:1 busybox ping -c 1 -W 2 {gateway}"),
+                &format!("run --rm --network net busy:1 busybox ping -c 3 -i 0.3 -W 2 {gateway}"),
             )
             .ok();
             c.docker("n2", "rm -f page").ok();
@@ -107,8 +107,10 @@ fn plain_containers_join_attachable_networks() {
         c.docker("n3", "run -d --name late busy:1 sleep 1000").ok();
         c.docker("n3", "network connect --alias tardy net late")
             .ok();
-        c.docker("n2", "exec db busybox ping -c 1 -W 2 tardy").ok();
-        c.docker("n3", "exec late busybox ping -c 1 -W 2 db").ok();
+        c.docker("n2", "exec db busybox ping -c 3 -i 0.3 -W 2 tardy")
+            .ok();
+        c.docker("n3", "exec late busybox ping -c 3 -i 0.3 -W 2 db")
+            .ok();
         c.docker("n3", "network disconnect net late").ok();
         eventually("its name is gone", secs(5), || {
             let said = c.docker("n2", "exec db busybox ping -c 1 -W 1 tardy");
@@ -119,15 +121,16 @@ fn plain_containers_join_attachable_networks() {
     checks.check("a restart of the daemon leaves them as they are", || {
         c.docker("n3", "run -d --name peer --network net busy:1 sleep 1000")
             .ok();
-        c.docker("n3", "exec peer busybox ping -c 1 -W 2 db").ok();
+        c.docker("n3", "exec peer busybox ping -c 3 -i 0.3 -W 2 db")
+            .ok();
         c.kill("n2");
-        c.docker("n3", "exec peer busybox ping -c 1 -W 2 10.66.0.77")
+        c.docker("n3", "exec peer busybox ping -c 3 -i 0.3 -W 2 10.66.0.77")
             .ok();
         c.start("n2");
         eventually("its name answers", secs(15), || {
             let said = c.docker(
                 "n3",
-                "run --rm --network net busy:1 busybox ping -c 1 -W 2 db",
+                "run --rm --network net busy:1 busybox ping -c 3 -i 0.3 -W 2 db",
             );
             holds(said.status == 0, said.out)
         });
@@ -146,7 +149,7 @@ fn plain_containers_join_attachable_networks() {
             eventually("it answers under its address", secs(15), || {
                 let said = c.docker(
                     "n3",
-                    "run --rm --network net busy:1 busybox ping -c 1 -W 2 10.66.0.77",
+                    "run --rm --network net busy:1 busybox ping -c 3 -i 0.3 -W 2 10.66.0.77",
                 );
                 holds(said.status == 0, said.out)
             });
