@@ -115,7 +115,7 @@ def isolation(t):
     t.json("inspect box")
     t.api("/containers/box/json")
     t("exec box sh -c 'cat /proc/1/comm; ulimit -n; id -G; touch /x 2>&1; grep -c 192.0.2.5 /etc/hosts; cat /proc/sys/net/ipv4/ip_forward; grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status; cat /proc/1/oom_score_adj; ls -l /dev/nothing | cut -c 1'")
-    t("exec box sh -c 'ls /proc/self/ns | tr \"\\n\" \" \"; hostname | wc -c; ps | wc -l; df /dev/shm | tail -1 | awk \"{print \\$2}\"'")
+    t("exec box sh -c 'ls /proc/self/ns | tr \"\\n\" \" \"; hostname | wc -c; ps > /dev/shm/seen; wc -l < /dev/shm/seen; df /dev/shm | tail -1 | awk \"{print \\$2}\"'")
     t("run --rm --pid host busybox sh -c 'test $$ -gt 50'")
     t("run --rm --uts host busybox hostname", kind="status")
     t("run --rm --privileged busybox sh -c 'grep CapEff /proc/self/status; ls -d /dev/mem /dev/loop-control 2>/dev/null | wc -l'", kind="status", old=False)
