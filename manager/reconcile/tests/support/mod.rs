@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use skep_model::node::{ManagerStatus, NodeDescription, Reachability};
 use skep_model::resources::Resources;
+use skep_model::service::Replicated;
 use skep_model::{
     Availability, ControlError, ControlRequest, ControlResponse, MemoryBytes, NanoCpus, Network,
-    NodeId, NodeRole, NodeState, Service, ServiceSpec, Task, TaskId, TaskState, TaskStatus,
-    Timestamp,
+    NodeId, NodeRole, NodeState, Service, ServiceMode, ServiceSpec, Task, TaskId, TaskState,
+    TaskStatus, Timestamp,
 };
 use skep_reconcile::{
     InitialCluster, Memory, NewNode, NodeReport, Step, add_node, control, initial_cluster,
@@ -372,5 +373,22 @@ impl Cluster {
             self.obey();
             self.wait(Duration::from_secs(1));
         }
+    }
+}
+
+/// A converged service `web` on three nodes.
+pub fn web(replicas: u64, rest: &str) -> Cluster {
+    let mut cluster = cluster(3);
+    cluster.create(spec("web", replicas, rest));
+    cluster.converge();
+    cluster
+}
+
+/// What to do to a spec so that it has so many replicas.
+pub fn scale(replicas: u64) -> impl FnOnce(&mut ServiceSpec) {
+    move |spec| {
+        spec.mode = ServiceMode::Replicated(Replicated {
+            replicas: Some(replicas),
+        });
     }
 }
