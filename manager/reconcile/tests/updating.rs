@@ -290,6 +290,36 @@ fn a_failed_update_rolls_back_and_a_manual_rollback_after_it_is_refused() {
     );
 }
 
+/// The delay is for what crashed, not for what takes its place.
+#[test]
+fn a_rollback_does_not_wait_for_the_restart_delay_of_what_failed() {
+    let mut cluster = web(
+        1,
+        r#"{"UpdateConfig":{"FailureAction":"rollback"},"TaskTemplate":{"RestartPolicy":{"Delay":3600000000000}}}"#,
+    );
+    cluster.set_image("web", "bad");
+    // It gets so far that its predecessor is stopped.
+    let runs = |cluster: &mut Cluster| {
+        cluster.obey();
+        let mut live = cluster.live("web").into_iter();
+        live.find(|task| task.spec.image() == "bad" && task.status.state == TaskState::Running)
+    };
+    let bad = (0..10).find_map(|_| runs(&mut cluster)).unwrap();
+    cluster.report(&bad.id, TaskState::Failed);
+    cluster.settle();
+    let began = cluster.now;
+    cluster.converge();
+    assert_eq!(
+        states(&cluster, "web"),
+        Some(UpdateState::RollbackCompleted)
+    );
+    assert!(cluster.now.since(began).as_secs() < 600);
+    let live = cluster.live("web");
+    assert_eq!(live.len(), 1);
+    assert_eq!(live[0].spec.image(), "img:1");
+    assert_eq!(live[0].status.state, TaskState::Running);
+}
+
 #[test]
 fn a_manual_rollback_swaps_the_specs() {
     let mut cluster = web(2, "");

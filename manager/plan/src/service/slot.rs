@@ -273,7 +273,12 @@ impl Slot {
         plan: &mut Plan,
     ) -> bool {
         let policy = ended.spec.restart_policy.clone().unwrap_or_default();
-        let hasty = is_lost(view.nodes.node(&ended.node_id));
+        let node = view.nodes.node(&ended.node_id);
+        // What takes the place of an outdated task is part of the update under way, also when that
+        // task has ended by itself: a rollback begins with such a one. It is not what has crashed,
+        // and waits for no delay.
+        let by_update = is_updating(view.service) && is_dirty(ended, view.service, node);
+        let hasty = by_update || is_lost(node);
         let history = || self.tasks.iter().map(|task| &**task);
         let is_job = view.service.spec.mode.is_job();
         match decide(ended, &policy, history(), hasty, is_job) {
@@ -291,10 +296,6 @@ impl Slot {
                     true => start_at,
                     false => Timestamp::ZERO,
                 };
-                // What takes the place of an outdated task is part of the update under way, also
-                // when that task has ended by itself: a rollback begins with such a one.
-                let node = view.nodes.node(&ended.node_id);
-                let by_update = is_updating(view.service) && is_dirty(ended, view.service, node);
                 let restarts = match ended.spec_version == view.service.spec_version {
                     true => earlier(ended, history()) + u64::from(ended_by_itself(ended)),
                     false => 0,

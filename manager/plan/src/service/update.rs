@@ -241,10 +241,12 @@ fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mu
         (FailureAction::Continue, _) => return false,
         (FailureAction::Rollback, Some((spec, because))) => {
             revision::give_up(&mut changed, spec, &because, view.now);
-            // Whatever this step makes is made for the spec that is gone back to.
+            // Whatever this step makes is made for the spec that is gone back to, which has not
+            // crashed: no delay is waited out.
             for action in &mut plan.actions {
                 if let Action::Create(task) = action {
                     task.by_update = true;
+                    task.start_not_before = Timestamp::ZERO;
                 }
             }
             // There is no way forward again by a second rollback.
