@@ -93,6 +93,17 @@ impl Ports {
         Ok(())
     }
 
+    /// Whether an owner could hold a port now; what it holds already is fine. Runs in the namespace
+    /// of the calling thread.
+    pub fn check(&mut self, owner: &str, port: &BoundPort) -> Result<(), Refused> {
+        if self.of(owner).iter().any(|held| clashes(held, port)) {
+            return Ok(());
+        }
+        self.hold(owner, port)?;
+        self.retain(owner, |held| held != port);
+        Ok(())
+    }
+
     /// Holds what an endpoint asks for: all of it or nothing new.
     pub fn hold_all(
         &mut self,

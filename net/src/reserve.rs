@@ -6,9 +6,10 @@ use std::net::Ipv6Addr;
 use ipnet::IpNet;
 
 use crate::desired::bridge::BoundPort;
+use crate::desired::cluster::{HostAddress, HostPort};
 use crate::host::lock;
 use crate::netlink::entry;
-use crate::plan::published::{At, Served};
+use crate::plan::published::{At, Served, addresses};
 use crate::ports::{self, Refused};
 use crate::{Host, HostState, NetError, Report};
 
@@ -96,6 +97,51 @@ impl Host {
         drop(guard);
         self.relay(desired, &served, report);
         served
+    }
+
+    /// Whether a task may publish these ports of the node. Those that tasks of this node publish
+    /// already are not asked about: who gets them is for the managers to say.
+    ///
+    /// # Errors
+    /// [`NetError::PublishedPort`] for the first one that something else on this host has.
+    pub fn check_host_ports(&self, wanted: &[HostPort]) -> Result<(), NetError> {
+        let named = |port: &HostPort| matches!(port.host, HostAddress::Interface(_));
+        let own: Vec<(String, IpNet)> = match wanted.iter().any(named) {
+            true => self.look(entry::addresses).into_iter().flatten().collect(),
+            false => Vec::new(),
+        };
+        let mut guard = lock(&self.ports);
+        let table = &mut *guard;
+        let checked = self.ground.root.run(|| {
+            for port in wanted {
+                for ip in addresses(&port.host, &own) {
+                    let bound = BoundPort {
+                        proto: port.proto,
+                        target: port.target,
+                        host_ip: ip,
+                        host_port: port.published,
+                    };
+                    let reason = match table.check(MESH_OWNER, &bound) {
+                        Ok(()) => continue,
+                        Err(Refused::Held) => "port is already allocated".into(),
+                        Err(Refused::System(error))
+                            if error.kind() == std::io::ErrorKind::AddrInUse =>
+                        {
+                            ports::reason(&error)
+                        }
+                        // No IPv6, or an address of another node.
+                        Err(Refused::System(_)) => continue,
+                    };
+                    return Err(NetError::PublishedPort {
+                        port: port.published,
+                        proto: port.proto,
+                        reason,
+                    });
+                }
+            }
+            Ok(())
+        });
+        checked?
     }
 
     /// Has the relay take the ports that need one.

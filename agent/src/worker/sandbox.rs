@@ -61,6 +61,7 @@ impl Worker {
     fn make_sandbox(&self, task: &Task) -> Result<(), SandboxError> {
         let assigned = self.assigned();
         let choice = self.choose(task, &assigned)?;
+        self.host.check_host_ports(&choice.host_ports)?;
         self.keep_choice(&task.id, &choice);
         lock(&self.sandboxes).insert(task.id.clone(), choice.clone());
         self.write_zones(&assigned);

@@ -178,7 +178,8 @@ fn unspecified(like: IpAddr) -> IpAddr {
     }
 }
 
-fn addresses(host: &HostAddress, own: &[(String, IpNet)]) -> Vec<IpAddr> {
+/// The addresses that a port answers on. `own` are those of this node's interfaces.
+pub(crate) fn addresses(host: &HostAddress, own: &[(String, IpNet)]) -> Vec<IpAddr> {
     match host {
         HostAddress::All => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
         HostAddress::Ip(ip) => vec![*ip],

@@ -283,6 +283,20 @@ fn a_port_of_the_host_is_not_taken_away() {
             "port 8088/udp is not published on this node: address already in use"
         ]
     );
+    // Nor is it given to a task that wants it for itself.
+    let port = |published| HostPort {
+        host: HostAddress::All,
+        proto: Proto::Tcp,
+        published,
+        target: 80,
+    };
+    let refused = lab.hosts[0].check_host_ports(&[port(8089), port(8088)]);
+    assert_eq!(
+        refused.map_err(|error| error.to_string()),
+        Err(failures[0].clone())
+    );
+    assert!(lab.hosts[0].check_host_ports(&[port(8089)]).is_ok());
+    assert!(lab.hosts[1].check_host_ports(&[port(8088)]).is_ok());
     let _ = lab.hosts[1].apply(&lab.state(1));
     let _ = lab.hosts[2].apply(&lab.state(2));
     let client = lab.station("cl1");
