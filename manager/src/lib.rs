@@ -7,6 +7,7 @@ mod leader;
 mod liveness;
 mod machine;
 mod manager;
+mod quorum;
 mod relay;
 mod roles;
 pub mod rpc;

@@ -30,6 +30,7 @@ use tracing::{info, warn};
 
 use crate::liveness::Liveness;
 use crate::machine::Machine;
+use crate::quorum::Leaderless;
 use crate::rpc::{ca, control, dispatcher, logs, membership, raft};
 use crate::sessions::Sessions;
 use crate::submit;
@@ -90,6 +91,8 @@ pub struct Core {
     /// Held while a node gains or loses its vote: a vote that is given while another thread finds
     /// that there is none to take would stay with a node that has forgotten its log.
     pub votes: tokio::sync::Mutex<()>,
+    /// Since when nobody is known to lead.
+    pub leaderless: Leaderless,
     /// Wakes the leader's loop for something that is no change of the state.
     pub leader_wake: tokio::sync::Notify,
 }
@@ -140,6 +143,7 @@ impl Manager {
             liveness: Mutex::default(),
             networks: Mutex::default(),
             votes: tokio::sync::Mutex::default(),
+            leaderless: Leaderless::default(),
             leader_wake: tokio::sync::Notify::new(),
         });
         let mut running = JoinSet::new();
@@ -153,6 +157,7 @@ impl Manager {
         running.spawn(crate::leader::run(Arc::clone(&core)));
         running.spawn(crate::relay::run(Arc::clone(&core)));
         running.spawn(follow_members(Arc::clone(&core)));
+        running.spawn(crate::quorum::follow(Arc::clone(&core)));
         running.spawn(watch_disk(Arc::clone(&core), stop.clone()));
         info!(node = %core.node, listen = %config.listen, "manager started");
         Ok(Self {

@@ -17,6 +17,7 @@ use crate::caller::mark_forwarded;
 use crate::clock;
 use crate::machine::{Outcome, decode_outcome, encode_command};
 use crate::manager::Core;
+use crate::quorum;
 
 /// A change that lost a race is decided anew this often.
 const ATTEMPTS_MAX: usize = 16;
@@ -76,6 +77,11 @@ pub async fn propose(core: &Core, commit: &Commit) -> Result<(), CommitError> {
 /// The replicated state as this manager has it: current, unless `stale` is good enough. Waits out
 /// an election.
 pub async fn read(core: &Core, stale: bool) -> Result<Snapshot, ControlError> {
+    let outcome = read_unnamed(core, stale).await;
+    quorum::name_missing(core, outcome).await
+}
+
+async fn read_unnamed(core: &Core, stale: bool) -> Result<Snapshot, ControlError> {
     if !stale {
         let deadline = tokio::time::Instant::now() + LEADER_WAIT;
         loop {
@@ -114,7 +120,8 @@ where
     let mut leadership = core.consensus.leadership();
     let known = leadership.wait_for(|now| now.leader.is_some());
     // The guard on the value must not live across the next await.
-    let found = matches!(tokio::time::timeout(LEADER_WAIT, known).await, Ok(Ok(_)));
+    let patience = core.leaderless.left_of(LEADER_WAIT);
+    let found = matches!(tokio::time::timeout(patience, known).await, Ok(Ok(_)));
     if found {
         then().await
     } else {
@@ -140,6 +147,19 @@ pub fn control_client(core: &Core, leader: &Member) -> ControlClient<Channel> {
 
 /// Decides a request on the leader. `forwarded` requests are not handed on again.
 pub async fn submit(
+    core: &Arc<Core>,
+    request: ControlRequest,
+    forwarded: bool,
+) -> Result<ControlResponse, ControlError> {
+    let outcome = submit_unnamed(core, request, forwarded).await;
+    match forwarded {
+        // Who forwarded it goes by the words.
+        true => outcome,
+        false => quorum::name_missing(core, outcome).await,
+    }
+}
+
+async fn submit_unnamed(
     core: &Arc<Core>,
     request: ControlRequest,
     forwarded: bool,
