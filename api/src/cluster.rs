@@ -9,6 +9,7 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use skep_model::audit::NetworkAudit;
 use skep_model::preview::ServicePreview;
+use skep_model::why::Why;
 use skep_model::{
     Availability, ClusterId, ClusterSpec, ControlError, ControlRequest, ControlResponse, Kind,
     NodeId, ServiceId, TaskId, Timestamp,
@@ -165,6 +166,16 @@ pub trait Cluster: Send + Sync + 'static {
         Err(ControlError::new(
             Kind::Unimplemented,
             "updates cannot be tried here",
+        ))
+    }
+
+    /// Why an object, or whatever is amiss in the whole cluster, is as it is. `sort` says of what
+    /// sort it is: service, task, node or stack; empty is any.
+    async fn why(&self, object: Option<&str>, sort: &str) -> Result<Why, ControlError> {
+        let _ = (object, sort);
+        Err(ControlError::new(
+            Kind::Unimplemented,
+            "reasons cannot be asked for here",
         ))
     }
 

@@ -46,6 +46,7 @@ mod tasks;
 mod version;
 mod volumes;
 mod websocket;
+mod why;
 
 pub use cluster::Cluster;
 pub use pin::Asked;

@@ -9,7 +9,7 @@ use crate::state::Call;
 use crate::status::{ApiError, Outcome};
 use crate::{
     build, cluster_logs, container_io, containers, exec, image_transfer, images, info,
-    network_check, networks, nodes, secrets, services, stacks, swarm, system, tasks, volumes,
+    network_check, networks, nodes, secrets, services, stacks, swarm, system, tasks, volumes, why,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -168,6 +168,7 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
 
         ("GET", ["skep", "v1", "version"]) => Box::pin(stacks::version(call)),
         ("GET", ["skep", "v1", "network", "check"]) => Box::pin(network_check::check(call)),
+        ("GET", ["skep", "v1", "why"]) => Box::pin(why::why(call)),
         ("GET", ["skep", "v1", "services", id, "history"]) => {
             Box::pin(services::history(call, own(id)))
         }

@@ -1,5 +1,6 @@
 //! Placement constraints: `key==value` and `key!=value`.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -25,6 +26,13 @@ pub enum ConstraintParseError {
     Key { key: String },
     #[error("value '{value}' is invalid")]
     Value { value: String },
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operator = if self.equal { "==" } else { "!=" };
+        write!(f, "{}{operator}{}", self.key, self.value)
+    }
 }
 
 impl FromStr for Constraint {

@@ -32,6 +32,7 @@ pub mod task;
 pub mod template;
 pub mod time;
 pub mod validate;
+pub mod why;
 
 pub use attachment::{AttachReply, AttachRequest, Attachment, GuestContainer};
 pub use cluster::{Cluster, ClusterSpec, JoinTokens};

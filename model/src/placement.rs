@@ -1,5 +1,7 @@
 //! Where tasks may and should run.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::serde_help::{is_zero, null_default};
@@ -51,4 +53,11 @@ pub struct Platform {
     pub architecture: String,
     #[serde(rename = "OS", deserialize_with = "null_default")]
     pub os: String,
+}
+
+/// `linux/x86_64`.
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
+    }
 }

@@ -15,6 +15,7 @@ mod swarm;
 mod system;
 mod task;
 mod volume;
+mod why;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -184,6 +185,7 @@ commands! {
     "volume_prune" => prune::volumes;
     "volume_rm" => volume::remove;
     "volume_update" => volume::update;
+    "why" => why::run;
 }
 
 /// Every command.

@@ -12,6 +12,7 @@ mod place;
 mod preview;
 mod reports;
 mod step;
+pub mod why;
 
 pub use data_keys::{DATA_KEY_LIFE, advance_keys, awaited as awaited_by_keys};
 pub use drain::confirm_drained;

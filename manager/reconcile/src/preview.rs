@@ -79,8 +79,13 @@ fn public(spec: &ServiceSpec) -> ServiceSpec {
     spec
 }
 
-fn table(view: &Snapshot) -> NodeTable {
+/// Every node of a state with what runs there.
+pub(crate) fn table(view: &Snapshot) -> NodeTable {
     let mut table = NodeTable::new();
+    let networks = view
+        .networks()
+        .filter(|network| network.spec.is_encrypted());
+    table.set_encrypted(networks.map(|network| network.id.clone()));
     for node in view.nodes() {
         table.put_node(node);
     }

@@ -10,6 +10,7 @@ mod leave;
 mod lock;
 mod logs;
 mod moving;
+mod why;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use skep_model::audit::NetworkAudit;
 use skep_model::cluster::CaConfig;
 use skep_model::preview::ServicePreview;
 use skep_model::resources::GenericResource;
+use skep_model::why::Why;
 use skep_model::{
     Availability, ClusterId, ControlError, ControlRequest, ControlResponse, Kind, NodeId, NodeRole,
     Timestamp,
@@ -616,6 +618,10 @@ impl Cluster for Membership {
     async fn preview(&self, request: ControlRequest) -> Result<ServicePreview, ControlError> {
         let snapshot = self.snapshot(false).await?;
         skep_reconcile::preview(&request, &snapshot, clock::now(), &mut clock_random())
+    }
+
+    async fn why(&self, object: Option<&str>, sort: &str) -> Result<Why, ControlError> {
+        self.reasons(object, sort).await
     }
 
     async fn logs(

@@ -112,15 +112,15 @@ pub(super) struct Request {
     pub spec_version: u64,
     /// Spread preferences, outermost first.
     pub spread: Vec<String>,
-    reservations: Resources,
+    pub reservations: Resources,
     /// None when a constraint cannot be read: then no node will do.
-    constraints: Option<Vec<Constraint>>,
-    platforms: Vec<Platform>,
-    host_ports: Vec<HostPort>,
-    max_replicas: u64,
-    plugins: Vec<(&'static str, String)>,
+    pub constraints: Option<Vec<Constraint>>,
+    pub platforms: Vec<Platform>,
+    pub host_ports: Vec<HostPort>,
+    pub max_replicas: u64,
+    pub plugins: Vec<(&'static str, String)>,
     /// Its frames must be encrypted between nodes.
-    encrypted: bool,
+    pub encrypted: bool,
 }
 
 impl Request {
@@ -185,16 +185,18 @@ impl Request {
         if !meets {
             return Err(Refusal::Constraints);
         }
-        let platform = &entry.node.description.platform;
-        let runs = self.platforms.is_empty()
-            || self.platforms.iter().any(|wanted| suits(wanted, platform));
-        if !runs {
+        if !self.runs_on(&entry.node.description.platform) {
             return Err(Refusal::Platform);
         }
         if self.encrypted && !entry.node.description.encryption.is_able() {
             return Err(Refusal::Encryption);
         }
         Ok(())
+    }
+
+    /// Whether the image runs on such a node.
+    pub(super) fn runs_on(&self, platform: &Platform) -> bool {
+        self.platforms.is_empty() || self.platforms.iter().any(|wanted| suits(wanted, platform))
     }
 
     /// The part of [`Request::check`] that placing a task can change.
@@ -259,7 +261,7 @@ fn plugins(task: &Task) -> Vec<(&'static str, String)> {
 }
 
 /// A node that lists no plugin of a kind has not told about that kind.
-fn has_plugin(entry: &Entry, kind: &str, name: &str) -> bool {
+pub(super) fn has_plugin(entry: &Entry, kind: &str, name: &str) -> bool {
     let mut of_kind = entry
         .node
         .description

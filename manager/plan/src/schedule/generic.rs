@@ -36,6 +36,13 @@ impl Pool {
         pool
     }
 
+    /// How many of a kind are free.
+    pub fn free(&self, kind: &str) -> i64 {
+        let named = |kind: &Kind| i64::try_from(kind.names.len()).unwrap_or(i64::MAX);
+        let free = self.kinds.get(kind);
+        free.map_or(0, |kind| kind.count.max(0).saturating_add(named(kind)))
+    }
+
     /// What a task that asks for `wanted` would get; nothing when it does not fit.
     pub fn grant(&self, wanted: &[GenericResource]) -> Option<Vec<GenericResource>> {
         if wanted.is_empty() {

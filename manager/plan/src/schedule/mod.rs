@@ -8,11 +8,13 @@ use std::sync::Arc;
 use skep_model::resources::GenericResource;
 use skep_model::{NodeId, Task, TaskId, Timestamp};
 
+mod examine;
 mod filter;
 pub mod generic;
 mod spread;
 mod table;
 
+pub use examine::{Verdict, examine};
 pub use table::NodeTable;
 
 pub(crate) use filter::waits_for;
