@@ -12,6 +12,7 @@ pub mod load;
 pub mod needs;
 pub mod pair;
 pub mod places;
+pub mod registry;
 pub mod run;
 pub mod station;
 pub mod steady;

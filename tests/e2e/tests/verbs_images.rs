@@ -1,13 +1,10 @@
 //! Verbs of images, with docker's client and with ours, and a registry on a node's loopback.
 
 use std::fs;
-use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
-use skep_e2e::cluster::skep_binary;
 use skep_e2e::pair::names;
-use skep_e2e::wait::holds;
+use skep_e2e::registry::Registry;
 use skep_e2e::{Checks, Cluster, eventually, image, needs, secs};
 
 const NODE: &str = "n2";
@@ -140,7 +137,7 @@ fn images_are_dockers_with_either_client() {
 }
 
 fn registry(c: &Cluster, layer: &[u8]) {
-    let Some(_registry) = Registry::start(c) else {
+    let Some(_registry) = Registry::start(c, NODE, PORT) else {
         return;
     };
     let place = format!("127.0.0.1:{PORT}");
@@ -259,49 +256,5 @@ fn services_run_one_digest(c: &Cluster, image: &str, digest: &str) {
         "raw",
     ] {
         c.remove_service(NODE, name);
-    }
-}
-
-/// A registry in a node's namespace. It ends with the test, however that ends: the shell around it waits
-/// for the end of its input.
-struct Registry {
-    shell: Child,
-}
-
-impl Registry {
-    fn start(c: &Cluster) -> Option<Self> {
-        let Some(program) = needs::program("docker-registry") else {
-            println!("skipped: there is no docker-registry");
-            return None;
-        };
-        let config = c.root.join("registry.yml");
-        let store = c.root.join("registry");
-        let text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{PORT}\n",
-            store.display()
-        );
-        fs::write(&config, text).unwrap();
-        let script = r#""$0" serve "$1" >/dev/null 2>&1 & read -r end; kill $!; wait"#;
-        let shell = Command::new(skep_binary())
-            .args(["dev", "exec", "--root"])
-            .arg(&c.root)
-            .args([NODE, "--", "sh", "-c", script])
-            .args([&program, &config])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("a shell can be run");
-        let registry = Self { shell };
-        eventually("the registry answers", secs(10), || {
-            let page = c.page_from(NODE, Ipv4Addr::LOCALHOST, PORT, "/v2/");
-            holds(page.out.contains("200 OK"), page)
-        });
-        Some(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        drop(self.shell.stdin.take());
-        let _ = self.shell.wait();
     }
 }
