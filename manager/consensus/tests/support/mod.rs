@@ -254,7 +254,9 @@ pub fn member(id: u64) -> Member {
 /// Some members on disk.
 pub struct Cluster {
     pub net: Net,
-    pub directory: tempfile::TempDir,
+    directory: PathBuf,
+    /// Removed with the cluster.
+    _kept: Option<tempfile::TempDir>,
     pub sealer: Sealer,
     pub backend: Backend,
     pub snapshot_every: u64,
@@ -265,10 +267,19 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(backend: Backend) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cluster = Self::at(directory.path().to_owned(), backend, SecretKey::generate());
+        cluster._kept = Some(directory);
+        cluster
+    }
+
+    /// In a directory that may hold one already.
+    pub fn at(directory: PathBuf, backend: Backend, key: SecretKey) -> Self {
         Self {
             net: Net::default(),
-            directory: tempfile::tempdir().unwrap(),
-            sealer: Sealer::new(&SecretKey::generate()),
+            directory,
+            _kept: None,
+            sealer: Sealer::new(&key),
             backend,
             snapshot_every: 10_000,
             keep_entries: 500,
@@ -295,7 +306,7 @@ impl Cluster {
     }
 
     pub fn path(&self, id: u64) -> PathBuf {
-        self.directory.path().join(id.to_string())
+        self.directory.join(id.to_string())
     }
 
     pub fn options(&self, id: u64) -> Options {
