@@ -24,6 +24,14 @@ fn entry(term: u64, index: u64) -> Entry {
     }
 }
 
+/// One that takes little room.
+fn short(term: u64, index: u64) -> Entry {
+    Entry {
+        payload: EntryPayload::Blank,
+        ..entry(term, index)
+    }
+}
+
 fn entries(term: u64, range: Range<u64>) -> Vec<Entry> {
     range.map(|index| entry(term, index)).collect()
 }
@@ -171,6 +179,68 @@ fn a_flipped_bit_is_found_or_harmless() {
         assert!(refused > 20, "{kind:?}: only {refused} flips were noticed");
         assert_eq!(disk.open().unwrap().1, whole, "{kind:?}");
     }
+}
+
+/// A log so small that every bit of it can be tried, with what says how far it went.
+#[test]
+fn every_flipped_bit_of_a_small_log_is_found_or_harmless() {
+    let disk = Disk::new(Backend::Segments);
+    let (mut journal, _) = disk.open().unwrap();
+    journal.save_vote(Vote::new(3, 1)).unwrap();
+    journal.append(&entries(3, 0..2)).unwrap();
+    journal.append(&[short(3, 2)]).unwrap();
+    // What is last could pass for a write that was torn.
+    journal.save_vote(Vote::new(7, 2)).unwrap();
+    drop(journal);
+    let whole = disk.open().unwrap().1;
+    let mut files = disk.files();
+    for name in ["mark", "identity"] {
+        let path = disk.directory.path().join(name);
+        files.push((path.clone(), std::fs::read(path).unwrap()));
+    }
+    let (mut refused, mut tried) = (0, 0);
+    for (path, bytes) in &files {
+        for bit in 0..bytes.len() * 8 {
+            // The mark has room that nothing is in.
+            if path.ends_with("mark") && bytes[bit / 8] == 0 {
+                continue;
+            }
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(path, &flipped).unwrap();
+            tried += 1;
+            match disk.open() {
+                Ok((journal, recovered)) => {
+                    assert_eq!(recovered.last, whole.last, "{path:?}, bit {bit}");
+                    assert_eq!(recovered.vote, whole.vote, "{path:?}, bit {bit}");
+                    let read = journal.read(0..1000, usize::MAX).unwrap();
+                    assert_eq!(read.len(), 3, "{path:?}, bit {bit}");
+                }
+                Err(
+                    JournalError::Damaged(_)
+                    | JournalError::WrongKey
+                    | JournalError::OtherMember { .. },
+                ) => refused += 1,
+                Err(error) => panic!("{path:?}, bit {bit}: {error}"),
+            }
+            for (path, bytes) in &files {
+                if std::fs::read(path).ok().as_ref() != Some(bytes) {
+                    std::fs::write(path, bytes).unwrap();
+                }
+            }
+            // What the failed opening made beside them.
+            for (path, _) in disk.files() {
+                if files.iter().all(|(known, _)| *known != path) {
+                    std::fs::remove_file(path).unwrap();
+                }
+            }
+        }
+    }
+    assert!(
+        refused > tried / 2,
+        "only {refused} of {tried} were noticed"
+    );
+    assert_eq!(disk.open().unwrap().1, whole);
 }
 
 /// A store that comes up well-formed but shorter is what the mark is for.

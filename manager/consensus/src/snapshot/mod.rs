@@ -4,6 +4,8 @@ mod file;
 mod receive;
 mod shelf;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use file::{Content, Piece, SnapshotFile, SnapshotSource, SnapshotWriter};
 pub(crate) use receive::receive;
