@@ -33,8 +33,12 @@ impl Cluster {
 
     /// The API of its first node.
     pub fn api(&self) -> Api {
+        self.api_of("n1")
+    }
+
+    pub fn api_of(&self, node: &str) -> Api {
         Api {
-            socket: self.root.join("n1/run/skep.sock"),
+            socket: self.root.join(node).join("run/skep.sock"),
             version: "v1.50",
         }
     }
@@ -53,7 +57,8 @@ impl Cluster {
         ["n1", "n2", "n3"].into_iter().map(of).collect()
     }
 
-    fn dev(&self, verb: &str, args: &[&str]) -> Result<()> {
+    /// Runs `skep dev`.
+    pub fn dev(&self, verb: &str, args: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.skep);
         command.args(["dev", verb, "--root"]).arg(&self.root);
         let status = command

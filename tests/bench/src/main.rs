@@ -5,6 +5,7 @@ mod api;
 mod cluster;
 mod creates;
 mod dockerd;
+mod faults;
 mod host;
 mod network;
 mod paths;
@@ -45,6 +46,9 @@ fn main() -> anyhow::Result<()> {
     }
     if runs("creates") {
         creates::run(&mut table)?;
+    }
+    if runs("faults") {
+        faults::run(&mut table)?;
     }
     if runs("agents") {
         agents::run(&mut table)?;
