@@ -1,4 +1,5 @@
-//! Placement constraints: `key==value` and `key!=value`.
+//! Placement constraints: `key==value` and `key!=value`, of a node or, as an addition to Swarm's, of what
+//! runs on it (`service==db`).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -93,7 +94,15 @@ impl FromStr for Constraint {
 }
 
 impl Constraint {
-    /// Whether `node` meets this constraint.
+    /// The service that a task is to be beside of (`true`) or apart from, by name, if that is what the
+    /// constraint is about.
+    pub fn of_service(&self) -> Option<(&str, bool)> {
+        let is_one = self.key.eq_ignore_ascii_case("service");
+        is_one.then_some((self.value.as_str(), self.equal))
+    }
+
+    /// Whether `node` meets this constraint. What runs there is not the node's to say: a constraint about
+    /// a service is met, and asked about when a task is placed, once.
     pub fn matches(&self, node: &Node) -> bool {
         let description = &node.description;
         let same = |actual: &str| self.value.eq_ignore_ascii_case(actual) == self.equal;
@@ -102,6 +111,7 @@ impl Constraint {
         };
         let key = self.key.to_ascii_lowercase();
         match key.as_str() {
+            "service" => true,
             "node.id" => same(node.id.as_str()),
             "node.hostname" => same(&description.hostname),
             "node.ip" => self.matches_address(&node.status.addr),

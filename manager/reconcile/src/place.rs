@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{ServiceId, Task, TaskState, TaskStatus, state::Actor};
+use skep_model::{Constraint, ServiceId, Task, TaskState, TaskStatus, state::Actor};
 use skep_plan::{Outcome, schedule};
 use skep_store::Key;
 
@@ -43,13 +43,37 @@ pub(crate) fn place(stage: &mut Stage<'_>, seen: &[ServiceId], all: bool) {
         let key = (task.service_id.clone(), task.spec_version.index);
         groups.entry(key).or_default().push(task.clone());
     }
+    let mut is_any_placed = false;
     for ((service, _), tasks) in groups {
         let outcomes = schedule(&mut stage.memory.table, &tasks, stage.now);
+        is_any_placed |= outcomes.iter().any(|outcome| outcome.result.is_ok());
         for (outcome, task) in outcomes.iter().zip(in_order(&outcomes, &tasks)) {
             record(stage, &service, outcome, task);
         }
     }
     stage.memory.last = stage.tx.view().clone();
+    // Those that are to be beside one that has its place now may have theirs.
+    stage.memory.retry |= is_any_placed
+        && stage
+            .memory
+            .last
+            .waiting_tasks()
+            .any(|task| waits_for_company(task));
+}
+
+/// Whether a task without a node is to be beside those of a service.
+fn waits_for_company(task: &Task) -> bool {
+    let placement = task
+        .spec
+        .placement
+        .as_ref()
+        .filter(|_| !task.status.err.is_empty());
+    let texts = placement.map(|placement| &placement.constraints);
+    let mut constraints = texts
+        .into_iter()
+        .flatten()
+        .filter_map(|text| text.parse::<Constraint>().ok());
+    constraints.any(|one| one.of_service().is_some_and(|(_, is_wanted)| is_wanted))
 }
 
 fn in_order<'a>(

@@ -43,6 +43,13 @@ fn reasons(request: &Request, entry: &Entry) -> Vec<String> {
             found.extend(unmet.map(|one| format!("does not meet {one}")));
         }
     }
+    for (name, is_wanted) in &request.beside {
+        match (is_wanted, entry.runs(name)) {
+            (true, false) => found.push(format!("does not meet service=={name}")),
+            (false, true) => found.push(format!("does not meet service!={name}")),
+            (true, true) | (false, false) => (),
+        }
+    }
     if !request.runs_on(&entry.node.description.platform) {
         let has = &entry.node.description.platform;
         let wanted: Vec<String> = request.platforms.iter().map(ToString::to_string).collect();

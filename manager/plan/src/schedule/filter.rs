@@ -9,11 +9,12 @@ use super::NoNode;
 use super::table::{Entry, HostPort, Load, NodeTable};
 
 const PORT_IN_USE: &str = "host-mode port already in use";
+const CONSTRAINTS: &str = "scheduling constraints not satisfied";
 const MAX_REPLICAS: &str = "max replicas per node limit exceed";
 
 /// Whether a task finds no node because `predecessor`, which it is to replace, is where it could
-/// be: on a node that would take it but for the port that both publish, or for as many tasks as a
-/// node may have.
+/// be: on a node that would take it but for the port that both publish, for as many tasks as a
+/// node may have, or for the predecessor being there at all.
 pub(crate) fn waits_for(table: &NodeTable, task: &Task, predecessor: &Task) -> bool {
     let Some(entry) = table.entry(&predecessor.node_id) else {
         return false;
@@ -28,8 +29,15 @@ pub(crate) fn waits_for(table: &NodeTable, task: &Task, predecessor: &Task) -> b
         let mut wanted = request.host_ports.iter();
         wanted.any(|port| had.iter().any(|other| other.clashes(port)))
     };
+    let apart = || {
+        let mut beside = request.beside.iter();
+        beside.any(|(name, is_wanted)| {
+            !is_wanted && name.eq_ignore_ascii_case(&predecessor.service_name)
+        })
+    };
     explanation.contains(PORT_IN_USE) && same_port()
         || explanation.contains(MAX_REPLICAS) && request.max_replicas > 0
+        || explanation.contains(CONSTRAINTS) && apart()
 }
 
 /// Why a node is refused, in the order of asking.
@@ -67,7 +75,7 @@ impl Refusal {
             Self::Unavailable => format!("{nodes} nodes not available for new tasks"),
             Self::Resources => format!("insufficient resources {on}"),
             Self::Plugin => format!("missing plugin {on}"),
-            Self::Constraints => format!("scheduling constraints not satisfied {on}"),
+            Self::Constraints => format!("{CONSTRAINTS} {on}"),
             Self::Platform => format!("unsupported platform {on}"),
             Self::Encryption => format!("network encryption not possible {on}"),
             Self::HostPort => format!("{PORT_IN_USE} {on}"),
@@ -121,15 +129,22 @@ pub(super) struct Request {
     pub plugins: Vec<(&'static str, String)>,
     /// Its frames must be encrypted between nodes.
     pub encrypted: bool,
+    /// Services, by name, that the task is to be beside of (`true`) or apart from.
+    pub beside: Vec<(String, bool)>,
 }
 
 impl Request {
     pub(super) fn of(task: &Task, encrypted: bool) -> Self {
         let placement = task.spec.placement.clone().unwrap_or_default();
-        let constraints = placement
+        let constraints: Option<Vec<Constraint>> = placement
             .constraints
             .iter()
             .map(|text| text.parse().ok())
+            .collect();
+        let of_services = constraints.iter().flatten();
+        let of_services = of_services.filter_map(Constraint::of_service);
+        let beside = of_services
+            .map(|(name, is_wanted)| (name.to_owned(), is_wanted))
             .collect();
         Self {
             service: task.service_id.clone(),
@@ -151,6 +166,7 @@ impl Request {
             max_replicas: placement.max_replicas,
             plugins: plugins(task),
             encrypted,
+            beside,
         }
     }
 
@@ -217,6 +233,10 @@ impl Request {
     }
 
     fn check_shared(&self, entry: &Entry) -> Result<(), Refusal> {
+        let mut beside = self.beside.iter();
+        if !beside.all(|(name, is_wanted)| entry.runs(name) == *is_wanted) {
+            return Err(Refusal::Constraints);
+        }
         if self.host_ports.iter().any(|port| entry.has_port(port)) {
             return Err(Refusal::HostPort);
         }

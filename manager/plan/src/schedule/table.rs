@@ -38,8 +38,16 @@ pub(super) struct Entry {
     reserved_memory: i64,
     granted: Vec<GenericResource>,
     ports: BTreeMap<HostPort, u32>,
-    by_service: HashMap<ServiceId, u32>,
+    by_service: HashMap<ServiceId, Running>,
     failures: VecDeque<(ServiceId, u64, Timestamp)>,
+}
+
+/// Tasks of one service that are meant to run on a node.
+#[derive(Debug, Clone)]
+struct Running {
+    tasks: u32,
+    /// The service's name.
+    name: String,
 }
 
 /// A port of a node.
@@ -175,14 +183,14 @@ impl NodeTable {
             && let Some(load) = Load::of(task)
             && let Some(entry) = self.entries.get_mut(&task.node_id)
         {
-            entry.lift(&task.service_id, &load);
+            entry.lift(task, &load);
         }
         let Some(task) = new else { return };
         let Some(entry) = self.entries.get_mut(&task.node_id) else {
             return;
         };
         if let Some(load) = Load::of(task) {
-            entry.bear(&task.service_id, load);
+            entry.bear(task, load);
         }
         let had_failed = old.is_some_and(|task| task.status.state.is_terminal());
         let has_failed = ended_by_itself(task) && task.status.state != TaskState::Complete;
@@ -212,7 +220,7 @@ impl NodeTable {
         let granted = entry.generic.grant(wanted)?;
         let mut load = Load::when_placed(task);
         load.generic.clone_from(&granted);
-        entry.bear(&task.service_id, load);
+        entry.bear(task, load);
         Some(Placed {
             node: node.clone(),
             generic_resources: granted,
@@ -238,7 +246,13 @@ impl Entry {
 
     /// Tasks of a service that are meant to run here.
     pub(super) fn active_of(&self, service: &ServiceId) -> u32 {
-        self.by_service.get(service).copied().unwrap_or(0)
+        self.by_service.get(service).map_or(0, |here| here.tasks)
+    }
+
+    /// Whether tasks of the service of this name are meant to run here.
+    pub(super) fn runs(&self, name: &str) -> bool {
+        let mut here = self.by_service.values();
+        here.any(|here| here.name.eq_ignore_ascii_case(name))
     }
 
     /// Whether this version of the service has failed here too often of late.
@@ -267,7 +281,7 @@ impl Entry {
             .push_back((task.service_id.clone(), task.spec_version.index, at));
     }
 
-    fn bear(&mut self, service: &ServiceId, load: Load) {
+    fn bear(&mut self, task: &Task, load: Load) {
         self.reserved_cpus += load.cpus;
         self.reserved_memory += load.memory;
         self.generic.take(&load.generic);
@@ -277,11 +291,16 @@ impl Entry {
         }
         if load.active {
             self.active += 1;
-            *self.by_service.entry(service.clone()).or_default() += 1;
+            let here = self.by_service.entry(task.service_id.clone());
+            let here = here.or_insert_with(|| Running {
+                tasks: 0,
+                name: task.service_name.clone(),
+            });
+            here.tasks += 1;
         }
     }
 
-    fn lift(&mut self, service: &ServiceId, load: &Load) {
+    fn lift(&mut self, task: &Task, load: &Load) {
         self.reserved_cpus -= load.cpus;
         self.reserved_memory -= load.memory;
         self.generic.give(&load.generic);
@@ -302,10 +321,10 @@ impl Entry {
             // A leader does not stop over a wrong count, a test does.
             debug_assert!(self.active > 0, "a task leaves that never came");
             self.active = self.active.saturating_sub(1);
-            if let Some(tasks) = self.by_service.get_mut(service) {
-                *tasks = tasks.saturating_sub(1);
-                if *tasks == 0 {
-                    self.by_service.remove(service);
+            if let Some(here) = self.by_service.get_mut(&task.service_id) {
+                here.tasks = here.tasks.saturating_sub(1);
+                if here.tasks == 0 {
+                    self.by_service.remove(&task.service_id);
                 }
             }
         }
