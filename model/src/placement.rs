@@ -1,6 +1,8 @@
 //! Where tasks may and should run.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,5 +61,47 @@ pub struct Platform {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)
+    }
+}
+
+/// Label of a service that says by what its nodes are ranked; clients of others have no field for it.
+pub const RANK_LABEL: &str = "skep.placement";
+
+/// By what the nodes that will do are ranked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ranking {
+    /// Few tasks of the service, then few tasks.
+    #[default]
+    Tasks,
+    /// Little of the node reserved.
+    Reserved,
+    /// Much of the node reserved, so that others stay free for what needs much room.
+    BinPack,
+}
+
+/// A label that says something else than it may.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("label {RANK_LABEL}: `{0}` is none of tasks, reserved, binpack")]
+pub struct RankingError(String);
+
+impl FromStr for Ranking {
+    type Err = RankingError;
+
+    fn from_str(given: &str) -> Result<Self, Self::Err> {
+        match given {
+            "tasks" => Ok(Self::Tasks),
+            "reserved" => Ok(Self::Reserved),
+            "binpack" => Ok(Self::BinPack),
+            other => Err(RankingError(other.to_owned())),
+        }
+    }
+}
+
+impl Ranking {
+    /// What the labels of a service ask for.
+    pub fn of(labels: &BTreeMap<String, String>) -> Result<Self, RankingError> {
+        labels
+            .get(RANK_LABEL)
+            .map_or(Ok(Self::default()), |given| given.parse())
     }
 }

@@ -7,6 +7,7 @@ use crate::limits::{
 };
 use crate::mount::MountType;
 use crate::name::{check_dns_name, check_secret_name};
+use crate::placement::Ranking;
 use crate::port::PublishMode;
 use crate::resources::GenericResource;
 use crate::service::{FailureAction, ReplicatedJob, ResolutionMode, UpdateConfig};
@@ -223,6 +224,7 @@ fn check_restart(spec: &ServiceSpec) -> Checked {
 }
 
 fn check_placement(spec: &ServiceSpec) -> Checked {
+    Ranking::of(&spec.labels).map_err(|error| ControlError::invalid(error.to_string()))?;
     let Some(placement) = &spec.task_template.placement else {
         return Ok(());
     };

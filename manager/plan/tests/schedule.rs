@@ -366,6 +366,41 @@ fn a_full_branch_leaves_its_share_to_the_others() {
     check(place(&mut table, 6, spec), &[("a", 2), ("b", 4)]);
 }
 
+/// Each task takes a quarter of a node's processors.
+#[test]
+fn nodes_are_ranked_by_what_the_label_says() {
+    for (ranking, wanted) in [
+        ("tasks", [("a", 2), ("b", 2), ("c", 2)]),
+        ("binpack", [("a", 2), ("b", 3), ("c", 1)]),
+        ("reserved", [("a", 1), ("b", 2), ("c", 3)]),
+    ] {
+        let mut table = table(["a", "b", "c"].map(plain));
+        let spec = r#"{"Resources":{"Reservations":{"NanoCPUs":500000000}}}"#;
+        for (id, node, part) in [("x", "a", 2), ("y", "b", 1)] {
+            let reserved = spec.replace("500000000", &(part * 500_000_000u64).to_string());
+            let mut other = task(id, &reserved);
+            other.service_id = "other".into();
+            other.node_id = node.into();
+            other.status.state = TaskState::Running;
+            table.task_changed(None, Some(&other));
+        }
+        let tasks: Vec<Arc<Task>> = (0..6)
+            .map(|number| {
+                let mut task = task(&format!("t{number}"), spec);
+                let label = ("skep.placement".to_owned(), ranking.to_owned());
+                task.labels = BTreeMap::from([label]);
+                Arc::new(task)
+            })
+            .collect();
+        let mut got: BTreeMap<&str, usize> = wanted.iter().map(|(node, _)| (*node, 0)).collect();
+        for outcome in schedule(&mut table, &tasks, NOW) {
+            let node = outcome.result.unwrap().node;
+            *got.get_mut(node.as_str()).unwrap() += 1;
+        }
+        assert_eq!(got, BTreeMap::from(wanted), "{ranking}");
+    }
+}
+
 #[test]
 fn a_task_with_a_node_is_only_confirmed_there() {
     let mut preset = task("t", "");

@@ -1,7 +1,7 @@
 //! Which nodes a task may run on, and how to say that there is none.
 
 use skep_model::constraint::normal_architecture;
-use skep_model::placement::Platform;
+use skep_model::placement::{Platform, Ranking};
 use skep_model::resources::Resources;
 use skep_model::{Constraint, PublishMode, ServiceId, Task};
 
@@ -129,6 +129,7 @@ pub(super) struct Request {
     pub plugins: Vec<(&'static str, String)>,
     /// Its frames must be encrypted between nodes.
     pub encrypted: bool,
+    pub ranking: Ranking,
     /// Services, by name, that the task is to be beside of (`true`) or apart from.
     pub beside: Vec<(String, bool)>,
 }
@@ -166,6 +167,8 @@ impl Request {
             max_replicas: placement.max_replicas,
             plugins: plugins(task),
             encrypted,
+            // Checked when the service was made.
+            ranking: Ranking::of(&task.labels).unwrap_or_default(),
             beside,
         }
     }

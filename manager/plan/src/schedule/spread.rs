@@ -3,14 +3,32 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use skep_model::placement::Ranking;
 use skep_model::{Node, NodeId, Task, Timestamp};
 
 use super::Placed;
 use super::filter::Request;
 use super::table::{Entry, NodeTable};
 
-/// Lower is better: not failing, few tasks of the service, few tasks, then the id.
-type Rank = (bool, u32, u32, NodeId);
+/// Lower is better: not failing, what the service is ranked by beside tasks, few tasks of the
+/// service, few tasks, then the id.
+type Rank = (bool, u32, u32, u32, NodeId);
+
+fn rank(entry: &Entry, request: &Request, is_failing: bool) -> Rank {
+    let first = match request.ranking {
+        Ranking::Tasks => 0,
+        Ranking::Reserved => entry.reserved(),
+        Ranking::BinPack => u32::MAX - entry.reserved(),
+    };
+    let of_service = entry.active_of(&request.service);
+    (
+        is_failing,
+        first,
+        of_service,
+        entry.active,
+        entry.node.id.clone(),
+    )
+}
 
 /// Nodes that will do, grouped by the preferences.
 #[derive(Debug)]
@@ -57,21 +75,19 @@ impl Tree {
                 }
             },
             Self::Nodes(nodes) => {
-                while let Some(Reverse((failing, of_service, in_all, node))) = nodes.pop() {
-                    let fits = |table: &NodeTable| {
-                        table
-                            .entry(&node)
-                            .is_some_and(|entry| request.check_again(entry))
+                while let Some(Reverse((is_failing, .., node))) = nodes.pop() {
+                    let fits = |table: &NodeTable| -> Option<Rank> {
+                        let entry = table.entry(&node);
+                        let entry = entry.filter(|entry| request.check_again(entry))?;
+                        Some(rank(entry, request, is_failing))
                     };
-                    if !fits(table) {
+                    if fits(table).is_none() {
                         continue;
                     }
                     let Some(placed) = table.place(&node, task) else {
                         continue;
                     };
-                    if fits(table) {
-                        nodes.push(Reverse((failing, of_service + 1, in_all + 1, node)));
-                    }
+                    nodes.extend(fits(table).map(Reverse));
                     return Some(placed);
                 }
                 None
@@ -99,13 +115,8 @@ impl Tree {
             }
             (Self::Nodes(nodes), _) => {
                 if request.check(entry).is_ok() {
-                    let service = &request.service;
-                    nodes.push(Reverse((
-                        entry.is_failing(service, request.spec_version, now),
-                        entry.active_of(service),
-                        entry.active,
-                        entry.node.id.clone(),
-                    )));
+                    let is_failing = entry.is_failing(&request.service, request.spec_version, now);
+                    nodes.push(Reverse(rank(entry, request, is_failing)));
                 }
             }
             (Self::Branches(_), []) => unreachable!("a tree is as deep as its labels"),

@@ -237,6 +237,18 @@ impl Entry {
         self.node.description.resources.memory_bytes.0 - self.reserved_memory
     }
 
+    /// How much of the node is reserved, in thousandths: of processors or of memory, whichever is more.
+    pub(super) fn reserved(&self) -> u32 {
+        let resources = &self.node.description.resources;
+        let share = |reserved: i64, all: i64| {
+            let share = i128::from(reserved.max(0)) * 1000 / i128::from(all.max(1));
+            u32::try_from(share.min(1000)).unwrap_or(1000)
+        };
+        let cpus = share(self.reserved_cpus, resources.nano_cpus.0);
+        let memory = share(self.reserved_memory, resources.memory_bytes.0);
+        cpus.max(memory)
+    }
+
     pub(super) fn has_port(&self, port: &HostPort) -> bool {
         let same_number = self.ports.range(port.on_all()..).map(|(other, _)| other);
         let mut same_number = same_number
