@@ -9,6 +9,7 @@ mod machine;
 mod manager;
 mod relay;
 mod roles;
+pub mod root;
 pub mod rpc;
 mod sessions;
 mod submit;

@@ -132,6 +132,7 @@ async fn bootstrap(root: &Root, first: &Member) {
         root_ca: skep_model::cluster::RootCa {
             cert: root.cert_pem.clone(),
             key: root.key_pem.clone(),
+            ..Default::default()
         },
         join_tokens: JoinTokens {
             worker: "w".into(),

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod identity;
+pub mod root;
 pub mod seal;
 pub mod tls;
 pub mod token;

@@ -11,6 +11,7 @@ mod nodes;
 mod place;
 mod preview;
 mod reports;
+mod rotation;
 mod step;
 
 pub use data_keys::{DATA_KEY_LIFE, advance_keys, awaited as awaited_by_keys};
@@ -20,4 +21,5 @@ pub use memory::Memory;
 pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states, sole_manager};
 pub use preview::preview;
 pub use reports::record_statuses;
+pub use rotation::{RENEWAL_PATIENCE, RENEWALS_MAX, advance_root, follows_root, renewal_due};
 pub use step::{Step, reconcile};

@@ -89,15 +89,14 @@ async fn issue(
         )),
     };
     let internal = |error: skep_pki::authority::AuthorityError| Status::internal(error.to_string());
-    let authority =
-        Authority::from_pem(&cluster.root_ca.cert, &cluster.root_ca.key).map_err(internal)?;
+    let authority = Authority::of(&cluster.root_ca).map_err(internal)?;
     let cert_pem = authority
         .sign(&request.csr_pem, &node, role, &core.cluster, life, now)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     info!(%node, ?role, "certificate issued");
     Ok(IssueReply {
         cert_pem,
-        root_pem: cluster.root_ca.cert.clone(),
+        root_pem: cluster.root_ca.trusted(),
         node_id: node.to_string(),
     })
 }
@@ -125,8 +124,11 @@ async fn admitted(
             "A valid join token is necessary to join this cluster",
         ));
     };
-    let description: NodeDescription = decode("node description", &request.description)
+    let mut description: NodeDescription = decode("node description", &request.description)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    // Until it says so itself: a rotation of the root need not wait for a node that never had a
+    // certificate of the old one.
+    description.tls_info = cluster.tls_info.clone();
     let availability = match request.availability.as_str() {
         "" | "active" => Availability::Active,
         "pause" => Availability::Pause,

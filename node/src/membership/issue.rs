@@ -69,7 +69,8 @@ async fn ask(remote: &str, wish: &Wish) -> Result<Identity, ControlError> {
         .to_owned(),
     };
     let reply = within(remote, manager.issue(request)).await?;
-    Identity::from_pem(&reply.cert_pem, &key.key_pem, &root).map_err(internal)
+    // The pinned root vouches for the answer, and so for the next root during a rotation.
+    Identity::from_pem(&reply.cert_pem, &key.key_pem, &reply.root_pem).map_err(internal)
 }
 
 /// Asks for the next certificate of a member.

@@ -24,7 +24,6 @@ use skep_api::cluster::{
 use skep_api::texts;
 use skep_engine::Engine;
 use skep_model::audit::NetworkAudit;
-use skep_model::cluster::CaConfig;
 use skep_model::preview::ServicePreview;
 use skep_model::resources::GenericResource;
 use skep_model::{
@@ -33,7 +32,7 @@ use skep_model::{
 };
 use skep_net::Host;
 use skep_pki::unlock::UnlockKey;
-use skep_pki::{Authority, Identity, JoinToken, generate_root};
+use skep_pki::{Authority, Identity, JoinToken};
 use skep_reconcile::{InitialCluster, NewNode};
 use skep_store::Snapshot;
 use tokio::sync::{Mutex, watch};
@@ -300,14 +299,17 @@ impl Membership {
         let now = clock::now();
         let mut random = clock_random();
         let (cluster, node) = (ClusterId::random(&mut random), NodeId::random(&mut random));
-        let root = generate_root(now).map_err(internal)?;
-        let authority = Authority::from_pem(&root.cert_pem, &root.key_pem).map_err(internal)?;
+        let ca_config = &mut request.spec.ca_config;
+        let root_ca = skep_manager::root::first(ca_config, now)?;
+        ca_config.signing_ca_cert.clear();
+        ca_config.signing_ca_key.clear();
+        let authority = Authority::of(&root_ca).map_err(internal)?;
         let key = skep_pki::request_certificate().map_err(internal)?;
         let life = request.spec.ca_config.node_cert_expiry.duration();
         let cert = authority
             .sign(&key.csr_pem, &node, NodeRole::Manager, &cluster, life, now)
             .map_err(internal)?;
-        let identity = Identity::from_pem(&cert, &key.key_pem, &root.cert_pem).map_err(internal)?;
+        let identity = Identity::from_pem(&cert, &key.key_pem, &root_ca.cert).map_err(internal)?;
         let files = &self.inner.files;
         files.create()?;
         files.save_identity(&identity)?;
@@ -328,14 +330,11 @@ impl Membership {
             id: cluster,
             spec: request.spec,
             tls_info: identity.tls_info(),
-            root_ca: skep_model::cluster::RootCa {
-                cert: root.cert_pem.clone(),
-                key: root.key_pem,
-            },
             join_tokens: skep_model::JoinTokens {
-                worker: JoinToken::generate(&root.cert_pem).reveal(),
-                manager: JoinToken::generate(&root.cert_pem).reveal(),
+                worker: JoinToken::generate(&root_ca.cert).reveal(),
+                manager: JoinToken::generate(&root_ca.cert).reveal(),
             },
+            root_ca,
             unlock_key: unlock_key
                 .as_ref()
                 .map(UnlockKey::reveal)
@@ -506,8 +505,6 @@ impl Cluster for Membership {
             return self.renew_cluster(&active, &request).await;
         }
         self.refuse_member()?;
-        let authority = &request.spec.ca_config;
-        skep_reconcile::control::check_authority(&CaConfig::default(), authority)?;
         self.inner.state.send_replace(State::Pending);
         let outcome = self.make(request).await;
         self.settle(outcome).await
