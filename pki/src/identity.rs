@@ -11,7 +11,7 @@ use skep_model::node::TlsInfo;
 use skep_model::{ClusterId, NodeId, NodeRole, Timestamp};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::authority::{MANAGER_NAME, WORKER_NAME};
+use crate::authority::{BACKDATE, MANAGER_NAME, WORKER_NAME};
 
 /// Why a certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -132,13 +132,14 @@ impl Identity {
         PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|_| IdentityError::Pem)
     }
 
-    /// When to renew: at a random point between half and four fifths of the certificate's life.
-    /// `chance` is a random number that the caller keeps for this certificate.
+    /// When to renew: at a random point between half and four fifths of the certificate's life,
+    /// from its issue on. `chance` is a random number that the caller keeps for this certificate.
     pub fn renew_at(&self, chance: u64) -> Timestamp {
-        let life = self.not_after.since(self.not_before);
+        // Certificates of an hour would else be renewed as soon as they are issued.
+        let issued = self.not_before.plus(BACKDATE);
+        let life = self.not_after.since(issued);
         let share = 0.5 + 0.3 * (chance as f64 / u64::MAX as f64);
-        self.not_before
-            .plus(Duration::from_secs_f64(life.as_secs_f64() * share))
+        issued.plus(Duration::from_secs_f64(life.as_secs_f64() * share))
     }
 
     /// The same certificate and key, with other roots to trust.
