@@ -122,6 +122,7 @@ pub fn cross_sign(old: &NewRoot, new_cert_pem: &str, now: Timestamp) -> Result<S
     let crossed = parse(signed.der())?;
     let old_der = der(&old.cert_pem)?;
     let repeats = crossed.subject().as_raw() == new.subject().as_raw()
+        && crossed.public_key().raw == new.public_key().raw
         && crossed.issuer().as_raw() == parse(&old_der)?.subject().as_raw();
     match repeats {
         true => Ok(to_pem("CERTIFICATE", signed.der())),

@@ -283,6 +283,14 @@ fn the_root_is_rotated() {
         let spec = &c.get("n1", "/swarm")["Spec"]["CAConfig"];
         assert_eq!(spec["NodeCertExpiry"], 48 * 3_600_000_000_000u64);
         assert!(!spec.to_string().contains("PRIVATE"), "{spec}");
+        // The certificates that nodes have now live that long.
+        for node in NODES {
+            let read = |name: &str| fs::read_to_string(certificates(c, node).join(name)).unwrap();
+            let (cert, key) = (read("swarm-node.crt"), read("swarm-node.key"));
+            let identity = skep_pki::Identity::from_pem(&cert, &key, &own.cert_pem).unwrap();
+            let left = identity.not_after.since(now).as_secs();
+            assert!((47 * 3600..=49 * 3600).contains(&left), "{node}: {left} s");
+        }
         // Its key is in no answer and, without a seal, in no file.
         for path in c.files() {
             let is_ours = path.starts_with(c.root.join("own.key"));
