@@ -20,6 +20,7 @@ mod session;
 mod stdcopy;
 mod table;
 mod template;
+mod tls;
 mod tty;
 
 #[cfg(test)]
