@@ -44,6 +44,7 @@ mod status;
 mod swarm;
 mod system;
 mod tasks;
+mod tokens;
 mod version;
 mod volumes;
 mod websocket;

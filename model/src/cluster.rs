@@ -9,7 +9,7 @@ use crate::encryption::KeyRing;
 use crate::mount::Driver;
 use crate::node::TlsInfo;
 use crate::serde_help::{is_zero, null_default};
-use crate::{ClusterId, Nanos, NodeId, Timestamp, Version};
+use crate::{ClusterId, IssuedToken, Nanos, NodeId, Timestamp, Version};
 
 /// The cluster's settings (`SwarmSpec` of the API).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,6 +230,12 @@ pub struct Cluster {
     pub subnet_size: u8,
     pub data_path_port: u16,
     pub join_tokens: JoinTokens,
+    /// Tokens that end by themselves. They pin the present root, and go with it.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub issued_tokens: Vec<IssuedToken>,
     /// Hidden from the API.
     pub root_ca: RootCa,
     /// Key that unlocks managers, when autolock is on. Hidden from the API.
@@ -238,6 +244,9 @@ pub struct Cluster {
         deserialize_with = "null_default"
     )]
     pub unlock_key: String,
+    /// The longest life that certificates were given so far; zero: that of the settings.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub longest_cert_expiry: Nanos,
     /// Certificates of removed nodes, and until when they matter.
     #[serde(
         skip_serializing_if = "BTreeMap::is_empty",

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod allocate;
 pub mod audit;
 pub mod control;
@@ -14,6 +15,7 @@ mod reports;
 mod rotation;
 mod step;
 
+pub use admission::{admit, token_digest};
 pub use data_keys::{DATA_KEY_LIFE, advance_keys, awaited as awaited_by_keys};
 pub use drain::confirm_drained;
 pub use initial::{InitialCluster, initial_cluster};

@@ -66,6 +66,8 @@ fn without_old_root(cluster: &Cluster, random: &mut dyn Random) -> Option<Cluste
     let rotation = cluster.root_ca.rotation.take()?;
     cluster.root_rotation_in_progress = false;
     cluster.tls_info.trust_root.clone_from(&rotation.cert);
+    // They pin the root that goes.
+    cluster.issued_tokens.clear();
     cluster.root_ca.cert = rotation.cert;
     cluster.root_ca.key = rotation.key;
     cluster.join_tokens = JoinTokens {

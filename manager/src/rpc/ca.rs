@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use skep_model::node::NodeDescription;
 use skep_model::{Availability, Cluster, NodeId, NodeRole};
-use skep_pki::{Authority, Peer, same_secret};
+use skep_pki::{Authority, Peer};
 use skep_proto::decode;
 use skep_proto::v1::ca_client::CaClient;
 use skep_proto::v1::ca_server::Ca;
@@ -36,7 +36,7 @@ impl Ca for CaService {
     }
 
     async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueReply>, Status> {
-        let peer = verify(&request, &self.0.cluster)?.map(|verified| verified.peer);
+        let peer = verify(&request, &self.0)?.map(|verified| verified.peer);
         let forwarded = is_forwarded(&request);
         let leader = submit::leader_elsewhere(&self.0)
             .await
@@ -115,15 +115,6 @@ async fn admitted(
     cluster: &Cluster,
     request: &IssueRequest,
 ) -> Result<(NodeId, NodeRole), Status> {
-    let role = if same_secret(&request.token, &cluster.join_tokens.manager) {
-        NodeRole::Manager
-    } else if same_secret(&request.token, &cluster.join_tokens.worker) {
-        NodeRole::Worker
-    } else {
-        return Err(Status::invalid_argument(
-            "A valid join token is necessary to join this cluster",
-        ));
-    };
     let mut description: NodeDescription = decode("node description", &request.description)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     // Until it says so itself: a rotation of the root need not wait for a node that never had a
@@ -144,12 +135,13 @@ async fn admitted(
         let snapshot = core.machine.store().snapshot();
         let new = NewNode {
             id: id.clone(),
-            role,
             availability,
             description: description.clone(),
             ..NewNode::default()
         };
-        let Some(commit) = skep_reconcile::add_node(&snapshot, new, clock::now()) else {
+        let (commit, role) = skep_reconcile::admit(&snapshot, &request.token, new, clock::now())
+            .map_err(|error| skep_proto::status::from_control(&error))?;
+        let Some(commit) = commit else {
             return Ok((id, role));
         };
         match submit::propose(core, &commit).await {

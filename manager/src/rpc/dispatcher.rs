@@ -42,7 +42,7 @@ impl Dispatcher for DispatcherService {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let verified = require(&request, &self.0.cluster)?;
+        let verified = require(&request, &self.0)?;
         let address = verified
             .address
             .map(|address| address.ip().to_string())
@@ -68,7 +68,7 @@ impl Dispatcher for DispatcherService {
         &self,
         request: Request<ControlPayload>,
     ) -> Result<Response<ControlReply>, Status> {
-        let node = require(&request, &self.0.cluster)?.peer.node;
+        let node = require(&request, &self.0)?.peer.node;
         let payload = request.into_inner().payload;
         Ok(Response::new(
             attach::answer(&self.0, &node, &payload).await,

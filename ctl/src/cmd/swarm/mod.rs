@@ -1,6 +1,7 @@
 //! `skep swarm`: the cluster as a whole.
 
 pub mod ca;
+pub mod issued;
 pub mod token;
 
 use serde_json::{Value, json};

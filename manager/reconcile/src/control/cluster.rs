@@ -9,7 +9,7 @@ use super::authority::{RootWish, root_wish};
 use super::{Done, Door, check_version};
 
 /// First characters of a join token.
-const TOKEN: &str = "SWMTKN-1-";
+pub(super) const TOKEN: &str = "SWMTKN-1-";
 
 /// Which secrets are to be made anew.
 pub(super) struct Rotate {
@@ -33,6 +33,8 @@ impl Door<'_> {
         check_version(version, cluster.version)?;
         check_cluster(spec)?;
         self.update_root(&mut cluster, spec)?;
+        let before = cluster.spec.ca_config.node_cert_expiry;
+        cluster.longest_cert_expiry = cluster.longest_cert_expiry.max(before);
         cluster.spec = spec.clone();
         // Secrets are no settings, and a certificate without its key would be a wish of its own.
         cluster.spec.ca_config.signing_ca_cert.clear();

@@ -18,6 +18,7 @@ mod node;
 mod payload;
 mod service;
 mod stack;
+mod token;
 
 /// Checks a request and decides what it changes. The commit is empty when nothing has to change.
 ///
@@ -164,6 +165,12 @@ impl Door<'_> {
                 self.response.id = id.to_string();
                 Ok(())
             }
+            ControlRequest::CreateJoinToken {
+                role,
+                expires_after,
+                uses_max,
+            } => self.create_join_token(*role, *expires_after, *uses_max),
+            ControlRequest::RemoveJoinToken { id } => self.remove_join_token(id),
             ControlRequest::Detach {
                 node,
                 network,
