@@ -175,6 +175,7 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("POST", ["skep", "v1", "services", id, "preview"]) => {
             Box::pin(services::preview(call, own(id)))
         }
+        ("POST", ["skep", "v1", "swarm", "rescue"]) => Box::pin(swarm::rescue(call)),
         ("GET", ["skep", "v1", "swarm", "tokens"]) => Box::pin(tokens::list(call)),
         ("POST", ["skep", "v1", "swarm", "tokens"]) => Box::pin(tokens::create(call)),
         ("DELETE", ["skep", "v1", "swarm", "tokens", id]) => {

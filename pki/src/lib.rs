@@ -3,6 +3,7 @@
 pub mod api;
 pub mod authority;
 pub mod identity;
+pub mod rescue;
 pub mod root;
 pub mod seal;
 pub mod tls;

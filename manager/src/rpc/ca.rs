@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use skep_model::node::NodeDescription;
 use skep_model::{Availability, Cluster, NodeId, NodeRole};
-use skep_pki::{Authority, Peer};
+use skep_pki::rescue::former_holder;
+use skep_pki::{Authority, Peer, same_secret};
 use skep_proto::decode;
 use skep_proto::v1::ca_client::CaClient;
 use skep_proto::v1::ca_server::Ca;
@@ -75,6 +76,7 @@ async fn issue(
     let cluster = Arc::clone(cluster(&snapshot)?);
     let (node, role) = match peer {
         Some(peer) => renewed(&snapshot, &peer)?,
+        None if !request.expired_cert_pem.is_empty() => rescued(core, &snapshot, request)?,
         None => admitted(core, &cluster, request).await?,
     };
     // The observed role follows the certificate; a demotion has set it before.
@@ -107,6 +109,43 @@ fn renewed(snapshot: &Snapshot, peer: &Peer) -> Result<(NodeId, NodeRole), Statu
         return Err(Status::not_found("the node was removed from the cluster"));
     };
     Ok((peer.node.clone(), crate::roles::next(node, peer.role)))
+}
+
+/// A member whose certificate has run out shows it, and a token that would admit it anew: the same
+/// node, in the role it should have now.
+fn rescued(
+    core: &Core,
+    snapshot: &Snapshot,
+    request: &IssueRequest,
+) -> Result<(NodeId, NodeRole), Status> {
+    let cluster = cluster(snapshot)?;
+    let roots = cluster.root_ca.trusted();
+    let peer = former_holder(&request.expired_cert_pem, &roots, &request.csr_pem)
+        .map_err(|error| Status::permission_denied(error.to_string()))?;
+    if peer.cluster != core.cluster {
+        return Err(Status::permission_denied(
+            "the certificate belongs to another cluster",
+        ));
+    }
+    if cluster.removed_nodes.contains_key(&peer.node) {
+        return Err(Status::not_found("the node was removed from the cluster"));
+    }
+    let (node, role) = renewed(snapshot, &peer)?;
+    let tokens = &cluster.join_tokens;
+    let admits_managers = same_secret(&request.token, &tokens.manager);
+    let admits_workers = same_secret(&request.token, &tokens.worker);
+    match (role, admits_managers, admits_workers) {
+        (_, true, _) | (NodeRole::Worker, _, true) => {
+            info!(%node, "a member whose certificate has run out is back");
+            Ok((node, role))
+        }
+        (NodeRole::Manager, false, true) => Err(Status::invalid_argument(
+            "this node is a manager: the join token of managers is necessary",
+        )),
+        (_, false, false) => Err(Status::invalid_argument(
+            "A valid join token is necessary to join this cluster",
+        )),
+    }
 }
 
 /// A stranger with a token becomes a node.

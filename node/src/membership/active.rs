@@ -2,6 +2,7 @@
 //! cluster tells it.
 
 mod addresses;
+mod rescue;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};

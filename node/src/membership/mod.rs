@@ -570,6 +570,10 @@ impl Cluster for Membership {
         }
     }
 
+    async fn rescue(&self, token: &str) -> Result<Timestamp, ControlError> {
+        self.active()?.rescue(token).await
+    }
+
     async fn unlock_key(&self) -> Result<String, ControlError> {
         let snapshot = self.snapshot(false).await?;
         Ok(snapshot
@@ -579,8 +583,9 @@ impl Cluster for Membership {
     }
 
     async fn snapshot(&self, stale: bool) -> Result<Snapshot, ControlError> {
-        let manager = self.active()?.manager()?;
-        manager.snapshot(stale).await
+        let active = self.active()?;
+        let snapshot = active.manager()?.snapshot(stale).await;
+        snapshot.map_err(|error| active.explain(error))
     }
 
     async fn audit(&self) -> Result<NetworkAudit, ControlError> {
@@ -606,8 +611,9 @@ impl Cluster for Membership {
     }
 
     async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
-        let manager = self.active()?.manager()?;
-        manager.submit(request).await
+        let active = self.active()?;
+        let response = active.manager()?.submit(request).await;
+        response.map_err(|error| active.explain(error))
     }
 
     async fn preview(&self, request: ControlRequest) -> Result<ServicePreview, ControlError> {

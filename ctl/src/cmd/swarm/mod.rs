@@ -133,6 +133,16 @@ pub async fn leave(session: &Session, args: &Args) -> Outcome {
     session.say("Node left the swarm.")
 }
 
+/// Replaces this node's certificate, which has run out.
+pub async fn rescue(session: &Session, args: &Args) -> Outcome {
+    let call = Call::post("/skep/v1/swarm/rescue").json(&json!({"Token": args.text("token")}));
+    let answer = session.client.json(call).await?;
+    session.say(format!(
+        "This node has a certificate again, which is good until {}.",
+        answer.str("Until")
+    ))
+}
+
 pub async fn update(session: &Session, args: &Args) -> Outcome {
     if !args.def().flags.iter().any(|flag| args.given(&flag.long)) {
         return session.print(&help::command(
