@@ -133,7 +133,12 @@ fn the_api_is_served_over_tls_to_certified_clients_only() {
         ExtendedKeyUsagePurpose::ClientAuth,
         ExtendedKeyUsagePurpose::ServerAuth,
     );
-    ours.certify(&place("server"), &[address.clone()], server.clone(), 2090);
+    ours.certify(
+        &place("server"),
+        std::slice::from_ref(&address),
+        server.clone(),
+        2090,
+    );
     ours.certify(&place("client"), &[], client.clone(), 2090);
     ours.certify(&place("expired"), &[], client.clone(), 2020);
     ours.certify(&place("no-client"), &[], server, 2090);

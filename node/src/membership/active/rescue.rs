@@ -29,8 +29,8 @@ impl Active {
             ));
         }
         let next = match self.manager() {
-            Ok(manager) => self.from_own_log(&manager).await?,
-            Err(_) => self.from_managers(&identity, token).await?,
+            Ok(manager) => self.issued_by_own_log(&manager).await?,
+            Err(_) => self.issued_by_managers(&identity, token).await?,
         };
         let until = next.not_after;
         self.put_to_use(next)?;
@@ -51,7 +51,7 @@ impl Active {
         }
     }
 
-    async fn from_own_log(&self, manager: &Manager) -> Result<Identity, ControlError> {
+    async fn issued_by_own_log(&self, manager: &Manager) -> Result<Identity, ControlError> {
         let refuse = |why: &str| Err(ControlError::new(Kind::FailedPrecondition, why));
         let snapshot = manager.snapshot(true).await?;
         let Some(cluster) = snapshot.cluster() else {
@@ -78,7 +78,7 @@ impl Active {
         Identity::from_pem(&cert, &key.key_pem, &cluster.root_ca.trusted()).map_err(internal)
     }
 
-    async fn from_managers(
+    async fn issued_by_managers(
         &self,
         identity: &Identity,
         token: &str,
