@@ -37,8 +37,10 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the node must act on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AgentEvent {
-    /// The certificate is to be renewed: the node's role has changed.
+    /// The certificate is to be renewed: the node's role or the cluster's root has changed.
     Renew,
+    /// The cluster's roots to trust from now on, PEM.
+    Roots(String),
     /// The node was removed from the cluster.
     Removed,
     /// The managers as of now.
@@ -238,6 +240,9 @@ impl Session {
                 }
                 Some(manager_message::Content::Renew(_)) => {
                     let _ = self.events.send(AgentEvent::Renew).await;
+                }
+                Some(manager_message::Content::Roots(roots)) => {
+                    let _ = self.events.send(AgentEvent::Roots(roots.pem)).await;
                 }
                 Some(manager_message::Content::Removed(_)) => return Ended::Removed,
                 // A newer manager may say things that this agent does not know.

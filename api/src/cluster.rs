@@ -134,6 +134,15 @@ pub trait Cluster: Send + Sync + 'static {
     /// The key that unlocks managers; empty when autolock is off.
     async fn unlock_key(&self) -> Result<String, ControlError>;
 
+    /// Replaces this node's certificate, which has run out; until when the next one is good. A worker
+    /// needs a join token for it.
+    async fn rescue(&self, _token: &str) -> Result<Timestamp, ControlError> {
+        Err(ControlError::new(
+            Kind::Unimplemented,
+            "this node's certificate cannot be replaced",
+        ))
+    }
+
     /// The replicated state. Linearizable unless `stale`.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ pub(crate) async fn info(call: Call) -> Outcome {
     let about = &call.state.about;
     let (swarm, mut warnings) = swarm(&call).await;
     warnings.splice(0..0, engine.warnings.iter().cloned());
+    warnings.splice(0..0, about.warnings.iter().cloned());
     if !host.forwards_ipv4 {
         warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
     }

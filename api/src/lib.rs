@@ -14,6 +14,7 @@ mod exec;
 mod frames;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod handshake;
 mod hijack;
 mod host;
 mod image_transfer;
@@ -43,6 +44,7 @@ mod status;
 mod swarm;
 mod system;
 mod tasks;
+mod tokens;
 mod version;
 mod volumes;
 mod websocket;

@@ -7,6 +7,7 @@ use skep_engine::Filters;
 use skep_model::{ControlRequest, Node, NodeRole, NodeSpec};
 use skep_store::Snapshot;
 
+use crate::redact;
 use crate::reply;
 use crate::state::{Call, from_json};
 use crate::status::{ApiError, Outcome};
@@ -20,6 +21,7 @@ pub(crate) async fn list(call: Call) -> Outcome {
         .nodes()
         .filter(|node| matches(node, &filters))
         .collect();
+    let nodes: Vec<Node> = nodes.into_iter().map(|node| redact::node(node)).collect();
     reply::json(&nodes)
 }
 
@@ -86,7 +88,7 @@ pub(crate) fn find(call: &Call, snapshot: &Snapshot, given: &str) -> Outcome<Arc
 /// `GET /nodes/{id}`
 pub(crate) async fn inspect(call: Call, given: String) -> Outcome {
     let snapshot = call.snapshot().await?;
-    reply::json(&find(&call, &snapshot, &given)?)
+    reply::json(&redact::node(&*find(&call, &snapshot, &given)?))
 }
 
 /// `POST /nodes/{id}/update`

@@ -3,7 +3,7 @@
 
 use skep_model::revision::{PastRevision, Revision, ServiceHistory};
 use skep_model::{
-    Cluster, ClusterSpec, Secret, Service, ServiceSpec, Stack, StackSpec, Task, TaskState,
+    Cluster, ClusterSpec, Node, Secret, Service, ServiceSpec, Stack, StackSpec, Task, TaskState,
     Timestamp, Version,
 };
 
@@ -68,6 +68,14 @@ pub fn desired_state(task: &Task) -> TaskState {
         (Some(_), TaskState::Running) => TaskState::Complete,
         (Some(_), TaskState::Shutdown) if completed => TaskState::Complete,
         (_, desired) => desired,
+    }
+}
+
+/// A node without what the managers noted for themselves.
+pub fn node(node: &Node) -> Node {
+    Node {
+        renewal: None,
+        ..node.clone()
     }
 }
 

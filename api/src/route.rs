@@ -9,7 +9,8 @@ use crate::state::Call;
 use crate::status::{ApiError, Outcome};
 use crate::{
     build, cluster_logs, container_io, containers, exec, image_transfer, images, info,
-    network_check, networks, nodes, secrets, services, stacks, swarm, system, tasks, volumes, why,
+    network_check, networks, nodes, secrets, services, stacks, swarm, system, tasks, tokens,
+    volumes, why,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -174,6 +175,12 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         }
         ("POST", ["skep", "v1", "services", id, "preview"]) => {
             Box::pin(services::preview(call, own(id)))
+        }
+        ("POST", ["skep", "v1", "swarm", "rescue"]) => Box::pin(swarm::rescue(call)),
+        ("GET", ["skep", "v1", "swarm", "tokens"]) => Box::pin(tokens::list(call)),
+        ("POST", ["skep", "v1", "swarm", "tokens"]) => Box::pin(tokens::create(call)),
+        ("DELETE", ["skep", "v1", "swarm", "tokens", id]) => {
+            Box::pin(tokens::remove(call, own(id)))
         }
         ("GET", ["skep", "v1", "stacks"]) => Box::pin(stacks::list(call)),
         ("GET", ["skep", "v1", "stacks", name]) => Box::pin(stacks::inspect(call, own(name))),

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
+use crate::handshake::{Accepted, opened, quick};
 use crate::query::{Query, unescape};
 use crate::reply::Reply;
 use crate::request_body::RequestBody;
@@ -45,6 +47,8 @@ pub enum Listener {
     Unix(UnixListener),
     /// Without encryption and without checks: only for networks that nobody else is on.
     Tcp(TcpListener),
+    /// As the configuration wants it, with certificates of clients or without.
+    Tls(TcpListener, Arc<ServerConfig>),
 }
 
 /// Serves until `stop` is cancelled, and returns once every connection has ended. Requests under
@@ -109,21 +113,26 @@ async fn accept(listener: Listener, state: Arc<ApiState>, tasks: Tasks, permits:
             return;
         };
         let accepted = match &listener {
-            Listener::Unix(listener) => listener
+            Listener::Unix(listener) => {
+                let accepted = listener.accept().await;
+                accepted.map(|(stream, _)| Accepted::Ready(Box::new(stream)))
+            }
+            Listener::Tcp(listener) => {
+                let accepted = listener.accept().await;
+                accepted.map(|(stream, _)| Accepted::Ready(Box::new(quick(stream))))
+            }
+            Listener::Tls(listener, config) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                // Interactive sessions send single keys.
-                let _ = stream.set_nodelay(true);
-                Box::new(stream) as Box<dyn Stream>
-            }),
+                .map(|(stream, from)| Accepted::Encrypted(quick(stream), from, config.clone())),
         };
         match accepted {
-            Ok(stream) => {
+            Ok(accepted) => {
                 let (state, work) = (state.clone(), tasks.clone());
                 tasks.tracker.spawn(async move {
-                    connection(stream, state, work).await;
+                    if let Some(stream) = opened(accepted, &work.stop).await {
+                        connection(stream, state, work).await;
+                    }
                     drop(permit);
                 });
             }
@@ -135,7 +144,7 @@ async fn accept(listener: Listener, state: Arc<ApiState>, tasks: Tasks, permits:
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 async fn connection(stream: Box<dyn Stream>, state: Arc<ApiState>, tasks: Tasks) {

@@ -41,6 +41,8 @@ pub struct About {
     pub node_name: String,
     /// Whether the daemon logs debug events.
     pub debug: bool,
+    /// What everybody who asks for `info` is to know of how the API is served.
+    pub warnings: Vec<String>,
     pub http_proxy: String,
     pub https_proxy: String,
     pub no_proxy: String,

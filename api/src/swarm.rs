@@ -213,6 +213,21 @@ pub(crate) async fn unlock(mut call: Call) -> Outcome {
     reply::ok()
 }
 
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RescueBody {
+    #[serde(default)]
+    token: String,
+}
+
+/// `POST /skep/v1/swarm/rescue`: replaces a certificate that has run out. An addition to the API.
+pub(crate) async fn rescue(mut call: Call) -> Outcome {
+    let body: RescueBody = call.json().await?;
+    let until = call.cluster().rescue(&body.token).await;
+    let until = until.map_err(ApiError::local)?;
+    reply::json(&serde_json::json!({ "Until": until }))
+}
+
 /// `GET /swarm/unlockkey`
 pub(crate) async fn unlock_key(call: Call) -> Outcome {
     let key = call.cluster().unlock_key().await?;

@@ -17,8 +17,7 @@ pub const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it 
 /// A join that takes long.
 pub const JOIN_TIMEOUT: &str = "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node.";
 /// The node's certificate ran out.
-pub const CERTIFICATES_EXPIRED: &str =
-    "Swarm certificates have expired. To replace them, leave the swarm and join again.";
+pub const CERTIFICATES_EXPIRED: &str = "Swarm certificates have expired. To replace them, leave the swarm and join again. Or have this node keep its place: `skep swarm rescue`.";
 /// No quorum.
 pub const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.";
 

@@ -23,6 +23,17 @@ pub struct ConfigFile {
     json: Json,
 }
 
+/// Where a daemon is and how it is spoken to, as `docker context create` keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Its address.
+    pub host: String,
+    /// Directory with `ca.pem`, `cert.pem` and `key.pem`, if it has any of them.
+    pub tls: Option<PathBuf>,
+    /// Whether the daemon's certificate is not checked.
+    pub skips_verification: bool,
+}
+
 /// Who to be at a registry.
 #[derive(Clone, Default)]
 pub struct Credentials {
@@ -74,9 +85,14 @@ impl ConfigFile {
         self.json.text_map("HttpHeaders")
     }
 
-    /// The address of a context.
-    pub fn context_host(&self, name: &str) -> Result<String, String> {
+    /// A context by name.
+    pub fn context(&self, name: &str) -> Result<Context, String> {
         let digest = hex::encode(Sha256::digest(name.as_bytes()));
+        let tls = self
+            .directory
+            .join("contexts/tls")
+            .join(&digest)
+            .join("docker");
         let path = self
             .directory
             .join("contexts/meta")
@@ -90,7 +106,11 @@ impl ConfigFile {
                 "context {} has no docker endpoint",
                 crate::human::quote(name)
             )),
-            host => Ok(host.to_owned()),
+            host => Ok(Context {
+                host: host.to_owned(),
+                skips_verification: meta.bool("Endpoints.docker.SkipTLSVerify"),
+                tls: tls.is_dir().then_some(tls),
+            }),
         }
     }
 

@@ -7,12 +7,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, Context};
+use crate::tls::{self, Tls};
 
 /// The daemon's own socket, tried first.
 pub const SKEP_SOCKET: &str = "/run/skep/skep.sock";
@@ -51,16 +51,6 @@ pub struct Host {
     tls: Option<Tls>,
 }
 
-/// Files of mutual TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    pub ca: PathBuf,
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    /// Whether the server's certificate is checked.
-    pub verify: bool,
-}
-
 /// What the global flags say about the daemon.
 #[derive(Debug, Clone, Default)]
 pub struct HostFlags {
@@ -85,7 +75,7 @@ impl Host {
         let name = if let Some(host) = &flags.host {
             host.clone()
         } else if let Some(context) = flags.context.as_ref().filter(|name| *name != "default") {
-            config.context_host(context)?
+            return Self::of_context(config.context(context)?);
         } else if let Some(host) = set("SKEP_HOST").or_else(|| set("DOCKER_HOST")) {
             host
         } else {
@@ -95,11 +85,11 @@ impl Host {
                     format!("unix://{SKEP_SOCKET}")
                 }
                 "" | "default" => format!("unix://{DOCKER_SOCKET}"),
-                current => config.context_host(current)?,
+                current => return Self::of_context(config.context(current)?),
             }
         };
         let verify = flags.tls_verify || set("DOCKER_TLS_VERIFY").is_some();
-        let tls = (flags.tls || verify).then(|| {
+        let tls = (flags.tls || verify || set("DOCKER_TLS").is_some()).then(|| {
             let directory =
                 set("DOCKER_CERT_PATH").map_or_else(|| config.directory.clone(), PathBuf::from);
             let file = |given: &Option<String>, name: &str| {
@@ -115,6 +105,17 @@ impl Host {
             }
         });
         Self::parse(&name, tls)
+    }
+
+    /// A context brings its own certificates; flags and environment say nothing about them.
+    fn of_context(context: Context) -> Result<Self, String> {
+        let tls = context.tls.map(|directory| Tls {
+            ca: directory.join("ca.pem"),
+            cert: directory.join("cert.pem"),
+            key: directory.join("key.pem"),
+            verify: !context.skips_verification,
+        });
+        Self::parse(&context.host, tls)
     }
 
     fn parse(name: &str, tls: Option<Tls>) -> Result<Self, String> {
@@ -179,7 +180,7 @@ impl Host {
             Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
             Address::Tcp(address) => Box::new(tcp(address).await?),
             Address::Tls { address, server } => {
-                let config = tls_config(self.tls.as_ref())?;
+                let config = tls::client_config(self.tls.as_ref())?;
                 let server = ServerName::try_from(server.clone()).map_err(io::Error::other)?;
                 let stream = tcp(address).await?;
                 Box::new(
@@ -214,44 +215,6 @@ async fn tcp(address: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-fn tls_config(tls: Option<&Tls>) -> io::Result<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    let named = |path: &Path| {
-        let path = path.display().to_string();
-        move |error: rustls::pki_types::pem::Error| io::Error::other(format!("{path}: {error}"))
-    };
-    let Some(tls) = tls else {
-        return Err(io::Error::other(
-            "https needs --tlsverify and a certificate",
-        ));
-    };
-    if !tls.verify {
-        return Err(io::Error::other(
-            "--tls without --tlsverify is not supported: the daemon would not be authenticated",
-        ));
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&tls.ca).map_err(named(&tls.ca))? {
-        roots
-            .add(certificate.map_err(named(&tls.ca))?)
-            .map_err(io::Error::other)?;
-    }
-    let builder = builder.with_root_certificates(roots);
-    if !tls.cert.exists() {
-        return Ok(builder.with_no_client_auth());
-    }
-    let chain = CertificateDer::pem_file_iter(&tls.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(named(&tls.cert))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(named(&tls.key))?;
-    builder
-        .with_client_auth_cert(chain, key)
-        .map_err(io::Error::other)
 }
 
 #[cfg(test)]

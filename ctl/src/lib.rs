@@ -20,6 +20,7 @@ mod session;
 mod stdcopy;
 mod table;
 mod template;
+mod tls;
 mod tty;
 
 #[cfg(test)]
@@ -205,7 +206,15 @@ fn plan(args: Vec<OsString>, width: usize) -> Outcome<Plan> {
                         usage: group_usage(&first),
                     });
                 }
-                Some(second) => (format!("{first} {second}"), 2),
+                Some(second) => {
+                    let two = format!("{first} {second}");
+                    // A few commands have commands of their own.
+                    let three = rest.get(2).map(|third| format!("{two} {third}"));
+                    match three.filter(|three| cmd::find(commands, three).is_some()) {
+                        Some(three) => (three, 3),
+                        None => (two, 2),
+                    }
+                }
             }
         }
         _ => (first.clone(), 1),

@@ -8,7 +8,7 @@ use skep_model::service::ResolutionMode;
 use skep_model::stack::STACK_LABEL;
 use skep_model::{
     Attachment, Network, NetworkId, Node, NodeId, NodeRole, PublishMode, Service, ServiceId, Task,
-    TaskId, TaskSpec, TaskState,
+    TaskId, TaskSpec, TaskState, Timestamp,
 };
 use skep_proto::assignment::{Encryption, Endpoint, Item, LocalNode, Peer, ServiceOnNetwork};
 use skep_proto::encode;
@@ -103,6 +103,18 @@ impl Shared {
     pub fn role_wanted(&self, node: &NodeId, holds: NodeRole) -> Option<NodeRole> {
         let node = self.snapshot.node(node)?;
         Some(crate::roles::next(node, holds))
+    }
+
+    /// What nodes are to trust, PEM; empty while the cluster is not known here.
+    pub fn trusted_roots(&self) -> String {
+        let cluster = self.snapshot.cluster();
+        cluster.map_or_else(String::new, |cluster| cluster.root_ca.trusted())
+    }
+
+    /// When the node was told to get a certificate of another issuer, while it has none.
+    pub fn renewal_due(&self, node: &NodeId) -> Option<Timestamp> {
+        let cluster = self.snapshot.cluster()?;
+        skep_reconcile::renewal_due(cluster, self.snapshot.node(node)?)
     }
 
     /// Everything that `node` is assigned.

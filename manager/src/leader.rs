@@ -79,6 +79,7 @@ async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
             _ = tick.tick() => {
                 watch_nodes(core).await;
                 follow_networks(core).await;
+                follow_root(core).await;
                 roles::reconcile(core).await;
             }
         }
@@ -186,6 +187,30 @@ async fn follow_networks(core: &Arc<Core>) {
             Err(CommitError::Propose(error)) => {
                 debug!(%error, "what waited for the nodes could not be committed");
             }
+        }
+    }
+}
+
+/// Has nodes get certificates of the issuer that is wanted, a batch at a time, and ends the rotation
+/// of the root when all have one.
+async fn follow_root(core: &Arc<Core>) {
+    let snapshot = core.machine.store().snapshot();
+    let commit = skep_reconcile::advance_root(&snapshot, clock::now(), &mut clock::random());
+    let Some(commit) = commit else { return };
+    match submit::propose(core, &commit).await {
+        Ok(()) => {
+            let in_progress = |snapshot: &Snapshot| {
+                let cluster = snapshot.cluster();
+                cluster.is_some_and(|cluster| cluster.root_rotation_in_progress)
+            };
+            if in_progress(&snapshot) && !in_progress(&core.machine.store().snapshot()) {
+                info!("the root is rotated: all nodes have certificates of the new one");
+            }
+        }
+        // A node or the wanted root has changed meanwhile: looked at again with the next tick.
+        Err(CommitError::Conflict { .. }) => (),
+        Err(CommitError::Propose(error)) => {
+            debug!(%error, "the rotation of the root could not be taken further");
         }
     }
 }

@@ -10,6 +10,7 @@ mod manager;
 mod quorum;
 mod relay;
 mod roles;
+pub mod root;
 pub mod rpc;
 mod sessions;
 mod submit;

@@ -200,10 +200,13 @@ async fn submit_here(
     let mut last = None;
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = core.machine.store().snapshot();
-        let (commit, response) = skep_reconcile::control::execute(
+        let now = clock::now();
+        let next_root = crate::root::for_request(request, &snapshot, now)?;
+        let (commit, response) = skep_reconcile::control::execute_with_root(
             request,
+            next_root,
             &snapshot,
-            clock::now(),
+            now,
             &mut clock::random(),
         )?;
         if commit.is_empty() {

@@ -22,7 +22,8 @@ use skep_proto::v1::ca_client::CaClient;
 use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::membership_client::MembershipClient;
 use skep_proto::v1::{
-    AgentMessage, Empty, Hello, IssueRequest, JoinRequest, agent_message, manager_message,
+    AgentMessage, Empty, Hello, IssueRequest, JoinRequest, LeaveRequest, agent_message,
+    manager_message,
 };
 use skep_reconcile::{InitialCluster, NewNode};
 use tokio_stream::wrappers::ReceiverStream;
@@ -132,6 +133,7 @@ async fn bootstrap(root: &Root, first: &Member) {
         root_ca: skep_model::cluster::RootCa {
             cert: root.cert_pem.clone(),
             key: root.key_pem.clone(),
+            ..Default::default()
         },
         join_tokens: JoinTokens {
             worker: "w".into(),
@@ -341,6 +343,48 @@ async fn an_agent_is_assigned_its_tasks_and_only_members_are_heard() {
     let mut client = MembershipClient::new(worker.channel(&first.address.to_string()));
     let refused = client.join(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    first.manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_nodes_certificate_is_refused_though_it_has_not_run_out() {
+    let (root, directory) = (Root::new(), tempfile::tempdir().unwrap());
+    let first = start(&root, "m1", 1, directory.path().join("m1")).await;
+    bootstrap(&root, &first).await;
+    let snapshot = first.manager.snapshot(false).await.unwrap();
+    let node = NodeId::new("w");
+    let new = NewNode {
+        id: node.clone(),
+        ..Default::default()
+    };
+    let commit = skep_reconcile::add_node(&snapshot, new, clock::now()).unwrap();
+    first.manager.commit(&commit).await.unwrap();
+    let connector = root.connector(&node, NodeRole::Worker);
+    let channel = connector.channel(&first.address.to_string());
+    let renewal = || IssueRequest {
+        csr_pem: request_certificate().unwrap().csr_pem,
+        ..Default::default()
+    };
+    let mut ca = CaClient::new(channel.clone());
+    ca.issue(renewal()).await.unwrap();
+    let request = ControlRequest::RemoveNode {
+        id: node,
+        force: true,
+    };
+    first.manager.submit(request).await.unwrap();
+    // On the connection that it has as on new ones, whatever it asks for.
+    let refused = ca.issue(renewal()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound);
+    assert!(
+        refused.message().contains("no longer accepted"),
+        "{refused}"
+    );
+    let mut membership = MembershipClient::new(channel);
+    let refused = membership
+        .leave(LeaveRequest { node: true })
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound);
     first.manager.shutdown().await;
 }
 

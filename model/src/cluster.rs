@@ -9,7 +9,7 @@ use crate::encryption::KeyRing;
 use crate::mount::Driver;
 use crate::node::TlsInfo;
 use crate::serde_help::{is_zero, null_default};
-use crate::{ClusterId, Nanos, NodeId, Timestamp, Version};
+use crate::{ClusterId, IssuedToken, Nanos, NodeId, Timestamp, Version};
 
 /// The cluster's settings (`SwarmSpec` of the API).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +157,42 @@ pub struct RootCa {
     pub cert: String,
     /// PEM; empty when an external authority signs.
     pub key: String,
+    /// The next root, while nodes change over to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RootRotation>,
+    /// The `ForceRotate` that was answered with a new root last.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub last_forced_rotation: u64,
+}
+
+impl RootCa {
+    /// What nodes trust, PEM: the root, and after it the next one if there is one.
+    pub fn trusted(&self) -> String {
+        let next = self.rotation.as_ref().map(|rotation| &*rotation.cert);
+        [&self.cert, next.unwrap_or_default()].concat()
+    }
+}
+
+/// A root that nodes change over to. Its key is only ever stored sealed.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RootRotation {
+    /// PEM.
+    pub cert: String,
+    /// PEM.
+    pub key: String,
+    /// Its certificate by the present root, PEM: who trusts that one believes certificates of this.
+    pub cross_signed: String,
+    /// How join tokens pin it.
+    pub pinned: String,
+}
+
+impl fmt::Debug for RootRotation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootRotation")
+            .field("cert", &self.cert)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for RootCa {
@@ -185,6 +221,7 @@ pub struct Cluster {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub spec: ClusterSpec,
+    /// The present root, and who signs certificates: during a rotation the next root.
     #[serde(rename = "TLSInfo")]
     pub tls_info: TlsInfo,
     pub root_rotation_in_progress: bool,
@@ -193,6 +230,12 @@ pub struct Cluster {
     pub subnet_size: u8,
     pub data_path_port: u16,
     pub join_tokens: JoinTokens,
+    /// Tokens that end by themselves. They pin the present root, and go with it.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub issued_tokens: Vec<IssuedToken>,
     /// Hidden from the API.
     pub root_ca: RootCa,
     /// Key that unlocks managers, when autolock is on. Hidden from the API.
@@ -201,6 +244,9 @@ pub struct Cluster {
         deserialize_with = "null_default"
     )]
     pub unlock_key: String,
+    /// The longest life that certificates were given so far; zero: that of the settings.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub longest_cert_expiry: Nanos,
     /// Certificates of removed nodes, and until when they matter.
     #[serde(
         skip_serializing_if = "BTreeMap::is_empty",

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::token::Revealed;
 use crate::{
-    ClusterSpec, ConfigId, ConfigSpec, GuestContainer, Kind, NetworkId, NetworkSpec, NodeId,
-    NodeSpec, SecretId, SecretSpec, ServiceId, ServiceSpec, StackSpec, Version,
+    ClusterSpec, ConfigId, ConfigSpec, GuestContainer, Kind, Nanos, NetworkId, NetworkSpec, NodeId,
+    NodeRole, NodeSpec, SecretId, SecretSpec, ServiceId, ServiceSpec, StackSpec, Version,
 };
 
 /// Where an update takes its registry credentials from when none came with it.
@@ -103,6 +104,19 @@ pub enum ControlRequest {
         /// Addresses it must have, at most one of each family.
         addresses: Vec<IpAddr>,
     },
+    /// Makes a join token that ends by itself.
+    CreateJoinToken {
+        role: NodeRole,
+        /// How long it is good for; zero: for ever.
+        expires_after: Nanos,
+        /// How many nodes it admits; 0: any number.
+        uses_max: u64,
+    },
+    /// Ends one before its time.
+    RemoveJoinToken {
+        /// Its id, or the beginning of it.
+        id: String,
+    },
     /// Takes the place back.
     Detach {
         node: NodeId,
@@ -121,6 +135,9 @@ pub struct ControlResponse {
     pub warnings: Vec<String>,
     /// What a stack deploy or removal did, one line each (`Creating service app_web`).
     pub actions: Vec<String>,
+    /// The join token that was made; it is told here and never again.
+    #[serde(default)]
+    pub token: Revealed,
 }
 
 /// Why a request was refused.

@@ -31,6 +31,7 @@ pub mod state;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod token;
 pub mod validate;
 pub mod why;
 
@@ -54,6 +55,7 @@ pub use stack::{Stack, StackSpec};
 pub use state::{Actor, TaskState};
 pub use task::{Task, TaskSpec, TaskStatus};
 pub use time::{Nanos, Timestamp};
+pub use token::IssuedToken;
 
 use serde::{Deserialize, Serialize};
 

@@ -150,6 +150,26 @@ pub struct TlsInfo {
     pub cert_issuer_public_key: String,
 }
 
+impl TlsInfo {
+    /// Whether both certificates were signed by the same authority. False while either is not
+    /// known.
+    pub fn has_issuer_of(&self, other: &Self) -> bool {
+        !self.cert_issuer_public_key.is_empty()
+            && self.cert_issuer_public_key == other.cert_issuer_public_key
+            && self.cert_issuer_subject == other.cert_issuer_subject
+    }
+}
+
+/// A node is to get a certificate of another issuer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RenewalOrder {
+    /// Public key of that issuer, as in [`TlsInfo`].
+    pub issuer: String,
+    /// When the node was told.
+    pub at: Timestamp,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NodeStatus {
@@ -218,6 +238,10 @@ pub struct Node {
         deserialize_with = "null_default"
     )]
     pub ingress_addresses: Vec<String>,
+    /// The last time it was told to renew its certificate because of its issuer. Hidden from the
+    /// API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<RenewalOrder>,
 }
 
 impl Node {

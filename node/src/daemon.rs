@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
-use skep_api::{About, ApiState, Cluster, Listener};
+use skep_api::{About, ApiState, Cluster};
 use skep_engine::Engine;
 use skep_net::{Host, HostConfig};
-use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
+use crate::listen::{self, ApiTls, ListenError};
 use crate::membership::{Membership, Surroundings, skep_error_chain};
 use crate::options::{DaemonArgs, OptionError, file_flags};
 
@@ -38,14 +38,8 @@ enum DaemonError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot serve on `{address}`")]
-    Listen {
-        address: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot serve on `{address}`: want unix:///path or tcp://address:port")]
-    Address { address: String },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("the engine cannot be opened")]
     Engine(#[source] skep_engine::EngineError),
     #[error("the host's network cannot be opened")]
@@ -137,6 +131,7 @@ impl DaemonArgs {
 async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
     args.check()?;
     start_log(&args);
+    let tls = ApiTls::of(&args, |name| std::env::var_os(name))?;
     if !nix::unistd::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
@@ -175,7 +170,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         generic_resources: args.generic_resources()?,
     })
     .await;
-    let listeners = listeners(&args).await?;
+    let listeners = listen::listeners(&args, &tls).await?;
     if let Some(pidfile) = &args.pidfile {
         std::fs::write(pidfile, std::process::id().to_string()).map_err(|source| {
             DaemonError::Path {
@@ -193,6 +188,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
             daemon_id: daemon_id(&args.data_root),
             node_name: args.node_name.clone().unwrap_or_default(),
             debug: args.debug,
+            warnings: tls.warnings(&args.hosts),
             ..Default::default()
         },
     };
@@ -287,58 +283,6 @@ fn daemon_id(data_root: &Path) -> String {
         warn!(%error, "the daemon's id could not be kept");
     }
     id
-}
-
-async fn listeners(args: &DaemonArgs) -> Result<Vec<Listener>, DaemonError> {
-    let mut addresses = args.hosts.clone();
-    if addresses.is_empty() {
-        addresses.push(format!(
-            "unix://{}",
-            args.exec_root.join("skep.sock").display()
-        ));
-    }
-    let mut listeners = Vec::new();
-    for address in addresses {
-        listeners.push(listen(&address, &args.group).await?);
-    }
-    Ok(listeners)
-}
-
-async fn listen(address: &str, group: &str) -> Result<Listener, DaemonError> {
-    let fail = |source| DaemonError::Listen {
-        address: address.to_owned(),
-        source,
-    };
-    if let Some(path) = address.strip_prefix("unix://") {
-        let path = Path::new(path);
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(fail)?;
-        }
-        // A socket that a killed daemon left; one that is served holds the data root's lock.
-        match std::fs::remove_file(path) {
-            Ok(()) => (),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
-            Err(error) => return Err(fail(error)),
-        }
-        let listener = UnixListener::bind(path).map_err(fail)?;
-        let mode = std::fs::Permissions::from_mode(0o660);
-        std::fs::set_permissions(path, mode).map_err(fail)?;
-        if let Ok(Some(group)) = nix::unistd::Group::from_name(group) {
-            let _ = nix::unistd::chown(path, None, Some(group.gid));
-        }
-        return Ok(Listener::Unix(listener));
-    }
-    let Some(tcp) = address.strip_prefix("tcp://") else {
-        return Err(DaemonError::Address {
-            address: address.to_owned(),
-        });
-    };
-    let listener = TcpListener::bind(tcp).await.map_err(fail)?;
-    warn!(
-        address,
-        "the API is served without TLS: whoever reaches this address is root on this host"
-    );
-    Ok(Listener::Tcp(listener))
 }
 
 async fn wait_for_signal() -> io::Result<()> {

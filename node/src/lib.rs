@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod dev;
+mod listen;
 pub mod membership;
 pub mod options;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use skep_engine::types::{LogConfig, Ulimit};
@@ -22,11 +23,6 @@ pub enum OptionError {
         flag: &'static str,
         value: String,
         reason: String,
-    },
-    #[error("--{flag} is not supported: {reason}")]
-    Unsupported {
-        flag: &'static str,
-        reason: &'static str,
     },
 }
 
@@ -150,16 +146,21 @@ pub struct DaemonArgs {
     /// Accepted and without effect yet
     #[arg(long, hide = true)]
     pub metrics_addr: Option<String>,
-    #[arg(long, hide = true)]
-    pub tls: bool,
-    #[arg(long, hide = true)]
-    pub tlsverify: bool,
-    #[arg(long, hide = true)]
-    pub tlscacert: Option<String>,
-    #[arg(long, hide = true)]
-    pub tlscert: Option<String>,
-    #[arg(long, hide = true)]
-    pub tlskey: Option<String>,
+    /// Serve TCP with TLS, and to clients with a certificate only (--tlsverify=false: to all); implied by --tlsverify. --tls=false says that TCP without TLS is meant
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = BoolishValueParser::new())]
+    pub tls: Option<bool>,
+    /// Serve TCP with TLS, and to clients with a certificate of --tlscacert only
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = BoolishValueParser::new())]
+    pub tlsverify: Option<bool>,
+    /// Certificate of the authority that clients' certificates must be of (default ca.pem in $DOCKER_CERT_PATH or ~/.docker)
+    #[arg(long)]
+    pub tlscacert: Option<PathBuf>,
+    /// The server's certificate (default cert.pem there)
+    #[arg(long)]
+    pub tlscert: Option<PathBuf>,
+    /// The server's key (default key.pem there)
+    #[arg(long)]
+    pub tlskey: Option<PathBuf>,
 }
 
 /// Keys of daemon.json and the flags they stand for.
@@ -197,6 +198,11 @@ const FILE_KEYS: &[(&str, &str)] = &[
     ("iptables", "iptables"),
     ("ip-forward", "ip-forward"),
     ("metrics-addr", "metrics-addr"),
+    ("tls", "tls"),
+    ("tlsverify", "tlsverify"),
+    ("tlscacert", "tlscacert"),
+    ("tlscert", "tlscert"),
+    ("tlskey", "tlskey"),
 ];
 
 /// Turns a configuration file into the flags it stands for.
@@ -290,13 +296,6 @@ impl DaemonArgs {
 
     /// Refuses, by name, what cannot be honoured and would be missed.
     pub fn check(&self) -> Result<(), OptionError> {
-        let tls = [&self.tlscacert, &self.tlscert, &self.tlskey];
-        if self.tls || self.tlsverify || tls.iter().any(|given| given.is_some()) {
-            return Err(OptionError::Unsupported {
-                flag: "tls",
-                reason: "the API is not served over TLS yet; use the unix socket, or ssh",
-            });
-        }
         if let Some(driver) = &self.storage_driver
             && driver != "overlay2"
         {
@@ -507,13 +506,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused_by_name() {
-        assert!(
-            parse(&["--tlsverify"])
-                .check()
-                .unwrap_err()
-                .to_string()
-                .contains("--tls")
-        );
         assert!(parse(&["-s", "zfs"]).check().is_err());
         let refused = parse(&["--node-generic-resource", "GPU"]).check();
         assert!(refused.unwrap_err().to_string().contains("KIND=COUNT"));

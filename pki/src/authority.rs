@@ -6,6 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
 };
+use skep_model::cluster::RootCa;
 use skep_model::{ClusterId, NodeId, NodeRole, Timestamp};
 use time::OffsetDateTime;
 
@@ -14,7 +15,7 @@ const ROOT_NAME: &str = "swarm-ca";
 /// Life of the root: 20 years.
 const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Certificates count as valid from an hour before their issue: clocks differ.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
 /// Name that every manager's certificate carries, and that whoever dials a manager demands.
 pub const MANAGER_NAME: &str = "swarm-manager";
 /// Name that every worker's certificate carries.
@@ -32,6 +33,7 @@ pub enum AuthorityError {
 }
 
 /// A root certificate with its key, both PEM.
+#[derive(Clone)]
 pub struct NewRoot {
     pub cert_pem: String,
     pub key_pem: String,
@@ -60,6 +62,8 @@ pub fn generate_root(now: Timestamp) -> Result<NewRoot, AuthorityError> {
 /// Signs nodes' certificate requests with the cluster's root.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// PEM of what goes along with every certificate; empty outside of a root rotation.
+    chain: String,
 }
 
 impl Authority {
@@ -67,11 +71,26 @@ impl Authority {
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
         let key = KeyPair::from_pem(key_pem).map_err(AuthorityError::Root)?;
         let issuer = Issuer::from_ca_cert_pem(cert_pem, key).map_err(AuthorityError::Root)?;
-        Ok(Self { issuer })
+        Ok(Self {
+            issuer,
+            chain: String::new(),
+        })
+    }
+
+    /// The authority of a cluster: during a root rotation the next root signs, and its certificate
+    /// by the present one goes along.
+    pub fn of(root: &RootCa) -> Result<Self, AuthorityError> {
+        match &root.rotation {
+            None => Self::from_pem(&root.cert, &root.key),
+            Some(rotation) => Ok(Self {
+                chain: rotation.cross_signed.clone(),
+                ..Self::from_pem(&rotation.cert, &rotation.key)?
+            }),
+        }
     }
 
     /// Signs `csr_pem`. Subject and names are the manager's choice, never the requester's:
-    /// CN = node, OU = role, O = cluster.
+    /// CN = node, OU = role, O = cluster. What must go along with the certificate follows it.
     pub fn sign(
         &self,
         csr_pem: &str,
@@ -107,10 +126,10 @@ impl Authority {
         params.not_before = moment(now) - BACKDATE;
         params.not_after = moment(now) + life;
         request.params = params;
-        Ok(request
+        let signed = request
             .signed_by(&self.issuer)
-            .map_err(AuthorityError::Sign)?
-            .pem())
+            .map_err(AuthorityError::Sign)?;
+        Ok(signed.pem() + &self.chain)
     }
 }
 
@@ -122,13 +141,13 @@ pub const fn role_name(role: NodeRole) -> &'static str {
     }
 }
 
-fn serial() -> SerialNumber {
+pub(crate) fn serial() -> SerialNumber {
     let mut bytes: [u8; 16] = crate::random_bytes();
     bytes[0] &= 0x7f;
     SerialNumber::from_slice(&bytes)
 }
 
-fn moment(at: Timestamp) -> OffsetDateTime {
+pub(crate) fn moment(at: Timestamp) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.0))
         .expect("64 bits of nanoseconds are within the calendar")
 }

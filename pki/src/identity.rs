@@ -11,7 +11,7 @@ use skep_model::node::TlsInfo;
 use skep_model::{ClusterId, NodeId, NodeRole, Timestamp};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::authority::{MANAGER_NAME, WORKER_NAME};
+use crate::authority::{BACKDATE, MANAGER_NAME, WORKER_NAME};
 
 /// Why a certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +80,14 @@ impl Peer {
     }
 }
 
-/// A node's certificate and key with the root it trusts.
+/// A node's certificate and key with the roots it trusts.
 pub struct Identity {
     pub peer: Peer,
     pub not_before: Timestamp,
     pub not_after: Timestamp,
+    /// The certificate, and what must go along with it.
     pub cert_pem: String,
+    /// The cluster's root; during a root rotation the next one as well, after it.
     pub root_pem: String,
     key_pem: String,
 }
@@ -130,24 +132,44 @@ impl Identity {
         PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|_| IdentityError::Pem)
     }
 
-    /// When to renew: at a random point between half and four fifths of the certificate's life.
-    /// `chance` is a random number that the caller keeps for this certificate.
+    /// When to renew: at a random point between half and four fifths of the certificate's life,
+    /// from its issue on. `chance` is a random number that the caller keeps for this certificate.
     pub fn renew_at(&self, chance: u64) -> Timestamp {
-        let life = self.not_after.since(self.not_before);
+        // Certificates of an hour would else be renewed as soon as they are issued.
+        let issued = self.not_before.plus(BACKDATE);
+        let life = self.not_after.since(issued);
         let share = 0.5 + 0.3 * (chance as f64 / u64::MAX as f64);
-        self.not_before
-            .plus(Duration::from_secs_f64(life.as_secs_f64() * share))
+        issued.plus(Duration::from_secs_f64(life.as_secs_f64() * share))
     }
 
-    /// What `node inspect` and `swarm inspect` show.
+    /// The same certificate and key, with other roots to trust.
+    pub fn trusting(&self, root_pem: &str) -> Result<Self, IdentityError> {
+        Self::from_pem(&self.cert_pem, &self.key_pem, root_pem)
+    }
+
+    /// What `node inspect` shows: the cluster's root, and who signed the certificate.
     pub fn tls_info(&self) -> TlsInfo {
-        tls_info(&self.root_pem)
+        let root = first(&self.root_pem);
+        // What goes along with a certificate is one of its issuer.
+        let issuer = self.cert_pem.get(first(&self.cert_pem).len()..);
+        match issuer.map(str::trim) {
+            None | Some("") => tls_info(root, root),
+            Some(issuer) => tls_info(root, issuer),
+        }
     }
 }
 
-/// The API's TLS block for a root.
-pub fn tls_info(root_pem: &str) -> TlsInfo {
-    let parsed = CertificateDer::from_pem_slice(root_pem.as_bytes()).ok();
+/// The first certificate of several in PEM.
+fn first(pem: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let end = pem.find(END).map(|at| at + END.len());
+    end.and_then(|end| pem.get(..end)).unwrap_or(pem)
+}
+
+/// The API's TLS block for a root and the issuer of certificates, which is another one while the
+/// root is being rotated.
+pub fn tls_info(root_pem: &str, issuer_pem: &str) -> TlsInfo {
+    let parsed = CertificateDer::from_pem_slice(issuer_pem.as_bytes()).ok();
     let cert = parsed
         .as_ref()
         .and_then(|der| X509Certificate::from_der(der).ok());

@@ -24,7 +24,7 @@ pub enum TlsError {
     Config(#[source] Error),
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 

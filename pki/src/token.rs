@@ -97,7 +97,8 @@ pub fn same_secret(one: &str, other: &str) -> bool {
         == 0
 }
 
-fn root_digest(root_pem: &str) -> String {
+/// How tokens pin `root_pem`: its SHA-256 digest in base 36.
+pub fn root_digest(root_pem: &str) -> String {
     base36_padded(&Sha256::digest(root_pem.as_bytes()), DIGEST_LEN)
 }
 

@@ -110,6 +110,7 @@ impl FakeCluster {
         };
         self.commit(vec![Change::Put(object)]).map_err(refusal)?;
         Ok(ControlResponse {
+            token: Default::default(),
             id,
             ..ControlResponse::default()
         })

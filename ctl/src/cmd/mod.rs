@@ -169,7 +169,10 @@ commands! {
     "swarm_init" => swarm::init;
     "swarm_join" => swarm::join;
     "swarm_join-token" => swarm::token::join_token;
+    "swarm_join-token_ls" => swarm::issued::list;
+    "swarm_join-token_rm" => swarm::issued::remove;
     "swarm_leave" => swarm::leave;
+    "swarm_rescue" => swarm::rescue;
     "swarm_unlock" => swarm::token::unlock;
     "swarm_unlock-key" => swarm::token::unlock_key;
     "swarm_update" => swarm::update;

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod allocate;
 pub mod audit;
 pub mod control;
@@ -11,9 +12,11 @@ mod nodes;
 mod place;
 mod preview;
 mod reports;
+mod rotation;
 mod step;
 pub mod why;
 
+pub use admission::{admit, token_digest};
 pub use data_keys::{DATA_KEY_LIFE, advance_keys, awaited as awaited_by_keys};
 pub use drain::confirm_drained;
 pub use initial::{InitialCluster, initial_cluster};
@@ -21,4 +24,5 @@ pub use memory::Memory;
 pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states, sole_manager};
 pub use preview::preview;
 pub use reports::record_statuses;
+pub use rotation::{RENEWAL_PATIENCE, RENEWALS_MAX, advance_root, follows_root, renewal_due};
 pub use step::{Step, reconcile};

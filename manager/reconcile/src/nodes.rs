@@ -40,6 +40,11 @@ pub struct NodeReport {
 /// The commit that takes a node into the cluster, or gives a known one its present role.
 pub fn add_node(snapshot: &Snapshot, new: NewNode, now: Timestamp) -> Option<Commit> {
     let mut tx = Transaction::new(snapshot, now);
+    put_new(&mut tx, snapshot, new, now);
+    tx.commit()
+}
+
+pub(crate) fn put_new(tx: &mut Transaction, snapshot: &Snapshot, new: NewNode, now: Timestamp) {
     let mut node = match snapshot.node(&new.id) {
         Some(known) => Node::clone(known),
         None => Node {
@@ -66,8 +71,7 @@ pub fn add_node(snapshot: &Snapshot, new: NewNode, now: Timestamp) -> Option<Com
     if new.manager_status.is_some() || new.role == NodeRole::Worker {
         node.manager_status = new.manager_status;
     }
-    put(&mut tx, node);
-    tx.commit()
+    put(tx, node);
 }
 
 /// The commit that takes in what a node says of itself.

@@ -337,34 +337,6 @@ fn tokens_and_keys_are_rotated_on_request_only() {
     assert_eq!(refusal, "minimum certificate expiry time is: 1h0m0s");
 }
 
-#[test]
-fn another_authority_is_refused_rather_than_promised() {
-    let mut cluster = cluster(1);
-    let present = skep_model::Cluster::clone(cluster.view().cluster().unwrap());
-    let mut check = |edit: &dyn Fn(&mut skep_model::cluster::CaConfig), text: &str| {
-        let mut spec = present.spec.clone();
-        edit(&mut spec.ca_config);
-        let refusal = cluster.refusal(ControlRequest::UpdateCluster {
-            version: present.version,
-            spec: Box::new(spec),
-            rotate_worker_token: false,
-            rotate_manager_token: false,
-            rotate_unlock_key: false,
-            rotate_data_keys: false,
-        });
-        assert!(refusal.contains(text), "{refusal}");
-    };
-    check(&|ca| ca.force_rotate += 1, "swarm ca --rotate");
-    check(&|ca| ca.signing_ca_cert = "pem".into(), "--ca-cert");
-    check(
-        &|ca| {
-            ca.external_cas
-                .push(serde_json::json!({"URL": "https://ca"}))
-        },
-        "--external-ca",
-    );
-}
-
 fn stack() -> StackSpec {
     StackSpec {
         name: "app".into(),

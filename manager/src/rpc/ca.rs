@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skep_model::node::NodeDescription;
 use skep_model::{Availability, Cluster, NodeId, NodeRole};
+use skep_pki::rescue::former_holder;
 use skep_pki::{Authority, Peer, same_secret};
 use skep_proto::decode;
 use skep_proto::v1::ca_client::CaClient;
@@ -36,7 +37,7 @@ impl Ca for CaService {
     }
 
     async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueReply>, Status> {
-        let peer = verify(&request, &self.0.cluster)?.map(|verified| verified.peer);
+        let peer = verify(&request, &self.0)?.map(|verified| verified.peer);
         let forwarded = is_forwarded(&request);
         let leader = submit::leader_elsewhere(&self.0)
             .await
@@ -75,6 +76,7 @@ async fn issue(
     let cluster = Arc::clone(cluster(&snapshot)?);
     let (node, role) = match peer {
         Some(peer) => renewed(&snapshot, &peer)?,
+        None if !request.expired_cert_pem.is_empty() => rescued(core, &snapshot, request)?,
         None => admitted(core, &cluster, request).await?,
     };
     // The observed role follows the certificate; a demotion has set it before.
@@ -89,15 +91,14 @@ async fn issue(
         )),
     };
     let internal = |error: skep_pki::authority::AuthorityError| Status::internal(error.to_string());
-    let authority =
-        Authority::from_pem(&cluster.root_ca.cert, &cluster.root_ca.key).map_err(internal)?;
+    let authority = Authority::of(&cluster.root_ca).map_err(internal)?;
     let cert_pem = authority
         .sign(&request.csr_pem, &node, role, &core.cluster, life, now)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     info!(%node, ?role, "certificate issued");
     Ok(IssueReply {
         cert_pem,
-        root_pem: cluster.root_ca.cert.clone(),
+        root_pem: cluster.root_ca.trusted(),
         node_id: node.to_string(),
     })
 }
@@ -110,23 +111,54 @@ fn renewed(snapshot: &Snapshot, peer: &Peer) -> Result<(NodeId, NodeRole), Statu
     Ok((peer.node.clone(), crate::roles::next(node, peer.role)))
 }
 
+/// A member whose certificate has run out shows it, and a token that would admit it anew: the same
+/// node, in the role it should have now.
+fn rescued(
+    core: &Core,
+    snapshot: &Snapshot,
+    request: &IssueRequest,
+) -> Result<(NodeId, NodeRole), Status> {
+    let cluster = cluster(snapshot)?;
+    let roots = cluster.root_ca.trusted();
+    let peer = former_holder(&request.expired_cert_pem, &roots, &request.csr_pem)
+        .map_err(|error| Status::permission_denied(error.to_string()))?;
+    if peer.cluster != core.cluster {
+        return Err(Status::permission_denied(
+            "the certificate belongs to another cluster",
+        ));
+    }
+    if cluster.removed_nodes.contains_key(&peer.node) {
+        return Err(Status::not_found("the node was removed from the cluster"));
+    }
+    let (node, role) = renewed(snapshot, &peer)?;
+    let tokens = &cluster.join_tokens;
+    let admits_managers = same_secret(&request.token, &tokens.manager);
+    let admits_workers = same_secret(&request.token, &tokens.worker);
+    match (role, admits_managers, admits_workers) {
+        (_, true, _) | (NodeRole::Worker, _, true) => {
+            info!(%node, "a member whose certificate has run out is back");
+            Ok((node, role))
+        }
+        (NodeRole::Manager, false, true) => Err(Status::invalid_argument(
+            "this node is a manager: the join token of managers is necessary",
+        )),
+        (_, false, false) => Err(Status::invalid_argument(
+            "A valid join token is necessary to join this cluster",
+        )),
+    }
+}
+
 /// A stranger with a token becomes a node.
 async fn admitted(
     core: &Arc<Core>,
     cluster: &Cluster,
     request: &IssueRequest,
 ) -> Result<(NodeId, NodeRole), Status> {
-    let role = if same_secret(&request.token, &cluster.join_tokens.manager) {
-        NodeRole::Manager
-    } else if same_secret(&request.token, &cluster.join_tokens.worker) {
-        NodeRole::Worker
-    } else {
-        return Err(Status::invalid_argument(
-            "A valid join token is necessary to join this cluster",
-        ));
-    };
-    let description: NodeDescription = decode("node description", &request.description)
+    let mut description: NodeDescription = decode("node description", &request.description)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    // Until it says so itself: a rotation of the root need not wait for a node that never had a
+    // certificate of the old one.
+    description.tls_info = cluster.tls_info.clone();
     let availability = match request.availability.as_str() {
         "" | "active" => Availability::Active,
         "pause" => Availability::Pause,
@@ -142,12 +174,13 @@ async fn admitted(
         let snapshot = core.machine.store().snapshot();
         let new = NewNode {
             id: id.clone(),
-            role,
             availability,
             description: description.clone(),
             ..NewNode::default()
         };
-        let Some(commit) = skep_reconcile::add_node(&snapshot, new, clock::now()) else {
+        let (commit, role) = skep_reconcile::admit(&snapshot, &request.token, new, clock::now())
+            .map_err(|error| skep_proto::status::from_control(&error))?;
+        let Some(commit) = commit else {
             return Ok((id, role));
         };
         match submit::propose(core, &commit).await {

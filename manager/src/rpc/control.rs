@@ -10,7 +10,7 @@ use skep_proto::v1::{
 use skep_proto::{decode, encode};
 use tonic::{Request, Response, Status};
 
-use crate::caller::require_manager;
+use crate::caller::{require_manager, require_manager_connection};
 use crate::manager::Core;
 use crate::submit;
 
@@ -41,7 +41,7 @@ impl Control for ControlService {
         &self,
         request: Request<Empty>,
     ) -> Result<Response<ReadIndexReply>, Status> {
-        require_manager(&request, &self.0.cluster)?;
+        require_manager(&request, &self.0)?;
         let index = self
             .0
             .consensus
@@ -58,23 +58,5 @@ impl Control for ControlService {
         }
         let removed = crate::relay::take_in(&self.0, request.into_inner()).await?;
         Ok(Response::new(RelayReply { removed }))
-    }
-}
-
-/// The connection itself must be a manager's; whom it speaks for does not matter here.
-fn require_manager_connection<T>(request: &Request<T>, core: &Core) -> Result<(), Status> {
-    let caller = request.extensions().get::<skep_proto::listen::Caller>();
-    let peer = caller
-        .and_then(|caller| caller.certificate.as_deref())
-        .and_then(|der| skep_pki::Peer::from_der(der).ok());
-    match peer {
-        Some(peer)
-            if peer.cluster == core.cluster && peer.role == skep_model::NodeRole::Manager =>
-        {
-            Ok(())
-        }
-        Some(_) | None => Err(Status::permission_denied(
-            "only managers may call this method",
-        )),
     }
 }

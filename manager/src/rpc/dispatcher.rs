@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{NodeId, NodeRole};
+use skep_model::{NodeId, NodeRole, Timestamp};
 use skep_pki::Peer;
 use skep_proto::v1::dispatcher_server::Dispatcher;
 use skep_proto::v1::{
     AgentMessage, ControlPayload, ControlReply, Empty, Heard, ManagerMessage, ManagerPeer,
-    Managers, Welcome, agent_message, manager_message,
+    Managers, Roots, Welcome, agent_message, manager_message,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -42,7 +42,7 @@ impl Dispatcher for DispatcherService {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let verified = require(&request, &self.0.cluster)?;
+        let verified = require(&request, &self.0)?;
         let address = verified
             .address
             .map(|address| address.ip().to_string())
@@ -56,6 +56,8 @@ impl Dispatcher for DispatcherService {
             sent: None,
             managers: Vec::new(),
             told_role: None,
+            told_renewal: None,
+            told_roots: String::new(),
             network: Network::default(),
         };
         tokio::spawn(session.run(request.into_inner()));
@@ -66,7 +68,7 @@ impl Dispatcher for DispatcherService {
         &self,
         request: Request<ControlPayload>,
     ) -> Result<Response<ControlReply>, Status> {
-        let node = require(&request, &self.0.cluster)?.peer.node;
+        let node = require(&request, &self.0)?.peer.node;
         let payload = request.into_inner().payload;
         Ok(Response::new(
             attach::answer(&self.0, &node, &payload).await,
@@ -84,6 +86,10 @@ struct Session {
     managers: Vec<ManagerPeer>,
     /// The role for which a new certificate was asked last.
     told_role: Option<NodeRole>,
+    /// The order for a certificate of another issuer that was passed on last.
+    told_renewal: Option<Timestamp>,
+    /// The roots that the agent was told to trust last.
+    told_roots: String,
     network: Network,
 }
 
@@ -323,9 +329,14 @@ impl Session {
             return Err(Status::not_found("the node was removed from the cluster"));
         }
         self.tell_managers().await?;
+        self.tell_roots(common.trusted_roots()).await?;
         let wanted = common.role_wanted(&node, self.peer.role);
-        if wanted.is_some_and(|role| role != self.peer.role) && self.told_role != wanted {
-            self.told_role = wanted;
+        let renewal = common.renewal_due(&node);
+        let role_changes =
+            wanted.is_some_and(|role| role != self.peer.role) && self.told_role != wanted;
+        let issuer_changes = renewal.is_some() && self.told_renewal != renewal;
+        if role_changes || issuer_changes {
+            (self.told_role, self.told_renewal) = (wanted, renewal);
             self.tell(manager_message::Content::Renew(Empty {})).await?;
         }
         let items = common.for_node(&node);
@@ -347,6 +358,16 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// Tells the agent which roots to trust, with each session and each change.
+    async fn tell_roots(&mut self, roots: String) -> Result<(), Status> {
+        if roots.is_empty() || roots == self.told_roots {
+            return Ok(());
+        }
+        self.told_roots.clone_from(&roots);
+        self.tell(manager_message::Content::Roots(Roots { pem: roots }))
+            .await
     }
 
     async fn tell_managers(&mut self) -> Result<(), Status> {

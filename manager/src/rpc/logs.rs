@@ -51,7 +51,7 @@ impl Logs for LogsService {
         &self,
         request: Request<LogRequest>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        require_manager(&request, &self.0.cluster)?;
+        require_manager(&request, &self.0)?;
         let request = request.into_inner();
         let (out, chunks) = mpsc::channel(PIECES);
         let core = Arc::clone(&self.0);

@@ -23,7 +23,7 @@ pub struct MembershipService(pub Arc<Core>);
 #[tonic::async_trait]
 impl Membership for MembershipService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
-        let verified = require(&request, &self.0.cluster)?;
+        let verified = require(&request, &self.0)?;
         if verified.peer.role != NodeRole::Manager {
             return Err(Status::permission_denied(
                 "only managers may join the replicated log",
@@ -48,7 +48,7 @@ impl Membership for MembershipService {
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<Empty>, Status> {
-        let verified = require(&request, &self.0.cluster)?;
+        let verified = require(&request, &self.0)?;
         let leader = submit::leader_elsewhere(&self.0).await.map_err(status)?;
         match leader {
             None => {

@@ -19,7 +19,7 @@ impl Raft for RaftService {
         &self,
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
-        require_manager(&request, &self.0.cluster)?;
+        require_manager(&request, &self.0)?;
         let message = Bytes::from(request.into_inner().payload);
         let payload = self.0.consensus.handle(message).await.into();
         Ok(Response::new(RaftMessage { payload }))
@@ -29,7 +29,7 @@ impl Raft for RaftService {
         &self,
         request: Request<Streaming<SnapshotPart>>,
     ) -> Result<Response<RaftMessage>, Status> {
-        require_manager(&request, &self.0.cluster)?;
+        require_manager(&request, &self.0)?;
         let mut parts = request.into_inner();
         let first = parts
             .next()

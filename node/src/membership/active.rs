@@ -2,6 +2,7 @@
 //! cluster tells it.
 
 mod addresses;
+mod rescue;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -70,6 +71,8 @@ pub struct Active {
     files: Files,
     saved: Mutex<Saved>,
     identity: ArcSwap<Identity>,
+    /// Held while the identity is replaced.
+    renewing: tokio::sync::Mutex<()>,
     client_tls: Arc<ArcSwap<ClientConfig>>,
     server_tls: Arc<ArcSwap<ServerConfig>>,
     connector: Arc<Connector>,
@@ -129,6 +132,7 @@ impl Active {
             managers: watch::Sender::new(saved.managers.clone()),
             saved: Mutex::new(saved),
             identity: ArcSwap::from_pointee(identity),
+            renewing: tokio::sync::Mutex::default(),
             connector: Arc::new(Connector::new(Arc::clone(&client_tls))),
             client_tls,
             server_tls,
@@ -360,6 +364,11 @@ impl Active {
             match event {
                 AgentEvent::Removed => return true,
                 AgentEvent::Managers(managers) => self.take_managers(&managers),
+                AgentEvent::Roots(roots) => {
+                    if let Err(error) = self.trust(&roots).await {
+                        warn!(%error, "the cluster's new root could not be taken");
+                    }
+                }
                 AgentEvent::Renew => {
                     if let Err(error) = self.renew().await {
                         warn!(%error, "the certificate could not be renewed yet");
@@ -513,17 +522,12 @@ impl Active {
     /// Gets the next certificate and puts it to use; starts or stops the manager if the role in
     /// it is another one.
     async fn renew(self: &Arc<Self>) -> Result<(), ControlError> {
+        let _renewing = self.renewing.lock().await;
         let before = self.identity.load().peer.role;
         let managers = self.managers.borrow().clone();
         let identity = issue::next_certificate(&self.connector, &managers).await?;
         let role = identity.peer.role;
-        self.files.save_identity(&identity)?;
-        self.client_tls
-            .store(client_config(&identity).map_err(internal)?);
-        self.server_tls
-            .store(server_config(&identity).map_err(internal)?);
-        self.identity.store(Arc::new(identity));
-        self.connector.forget_all();
+        self.put_to_use(identity)?;
         info!(?role, "certificate renewed");
         match (before, role) {
             (NodeRole::Worker, NodeRole::Manager) => {
@@ -543,6 +547,38 @@ impl Active {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Trusts other roots from now on.
+    async fn trust(&self, roots: &str) -> Result<(), ControlError> {
+        // A certificate that is just being issued comes with roots that may be older.
+        let _renewing = self.renewing.lock().await;
+        let identity = self.identity.load_full();
+        if identity.root_pem == roots {
+            return Ok(());
+        }
+        self.put_to_use(identity.trusting(roots).map_err(internal)?)?;
+        info!("trusting the cluster's new root");
+        Ok(())
+    }
+
+    /// Has an identity take the place of the one before: on disk, for connections from now on, and in
+    /// what the node says of itself. Connections that there are go on.
+    fn put_to_use(&self, identity: Identity) -> Result<(), ControlError> {
+        let client = client_config(&identity).map_err(internal)?;
+        let server = server_config(&identity).map_err(internal)?;
+        self.files.save_identity(&identity)?;
+        self.client_tls.store(client);
+        self.server_tls.store(server);
+        let told = identity.tls_info();
+        self.identity.store(Arc::new(identity));
+        self.connector.forget_all();
+        self.description.send_if_modified(|description| {
+            let changed = description.tls_info != told;
+            description.tls_info = told;
+            changed
+        });
         Ok(())
     }
 

@@ -76,8 +76,18 @@ pub struct Files {
 /// Secrets that autolock seals, in `certificates`.
 const NODE_KEY: &str = "swarm-node.key";
 const DATA_KEY: &str = "raft.key";
+/// The identity that is taking the place of the one before; sealed like the key that is in it.
+const NEXT: &str = "swarm-node.next";
 /// Holds the key that they are sealed under; itself under the unlock key.
 const LOCK: &str = "lock.key";
+
+/// An identity as one file.
+#[derive(Serialize, Deserialize)]
+struct Next {
+    cert: String,
+    key: String,
+    root: String,
+}
 
 /// Why the membership cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +171,19 @@ impl Files {
     }
 
     pub fn load_identity(&self) -> Result<Identity, FileError> {
+        let broken = |name: &str| FileError {
+            path: self.certificate(name).display().to_string(),
+            what: "is not a certificate with its key",
+            source: None,
+        };
+        if self.certificate(NEXT).exists() {
+            let next = self.read_secret(NEXT)?;
+            let next: Next = serde_json::from_slice(&next).map_err(|_| broken(NEXT))?;
+            let identity = Identity::from_pem(&next.cert, &next.key, &next.root);
+            let identity = identity.map_err(|_| broken(NEXT))?;
+            self.put_identity(&identity)?;
+            return Ok(identity);
+        }
         let read = |name: &str| {
             let path = self.certificate(name);
             std::fs::read_to_string(&path).map_err(FileError::io(&path, "cannot be read"))
@@ -171,14 +194,23 @@ impl Files {
             String::from_utf8_lossy(&key).into_owned(),
             read("swarm-root-ca.crt")?,
         );
-        Identity::from_pem(&cert, &key, &root).map_err(|_| FileError {
-            path: self.certificate("swarm-node.crt").display().to_string(),
-            what: "is not a certificate with its key",
-            source: None,
-        })
+        Identity::from_pem(&cert, &key, &root).map_err(|_| broken("swarm-node.crt"))
     }
 
+    /// Replaces the identity. Whoever is killed on the way finds the whole of the new one.
     pub fn save_identity(&self, identity: &Identity) -> Result<(), FileError> {
+        let next = Next {
+            cert: identity.cert_pem.clone(),
+            key: identity.key_pem().to_owned(),
+            root: identity.root_pem.clone(),
+        };
+        let next = serde_json::to_vec(&next).expect("plain fields serialise");
+        self.write_secret(NEXT, &next)?;
+        self.put_identity(identity)
+    }
+
+    /// Puts an identity that is on disk as a whole into its three files.
+    fn put_identity(&self, identity: &Identity) -> Result<(), FileError> {
         write_private(
             &self.certificate("swarm-root-ca.crt"),
             identity.root_pem.as_bytes(),
@@ -187,7 +219,9 @@ impl Files {
         write_private(
             &self.certificate("swarm-node.crt"),
             identity.cert_pem.as_bytes(),
-        )
+        )?;
+        let path = self.certificate(NEXT);
+        std::fs::remove_file(&path).map_err(FileError::io(&path, "cannot be removed"))
     }
 
     /// The key that seals the replicated log; made when there is none.
@@ -349,6 +383,56 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         files.remove().unwrap();
         assert_eq!(files.load().unwrap(), None);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    fn identity(node: &str) -> Identity {
+        use skep_model::{NodeRole, Timestamp};
+        use skep_pki::{Authority, generate_root, request_certificate};
+
+        let now = Timestamp::from_secs(1_900_000_000);
+        let (root, key) = (generate_root(now).unwrap(), request_certificate().unwrap());
+        let life = std::time::Duration::from_secs(3600);
+        let (node, cluster) = (node.into(), "c".into());
+        let cert = Authority::from_pem(&root.cert_pem, &root.key_pem)
+            .unwrap()
+            .sign(&key.csr_pem, &node, NodeRole::Worker, &cluster, life, now)
+            .unwrap();
+        Identity::from_pem(&cert, &key.key_pem, &root.cert_pem).unwrap()
+    }
+
+    #[test]
+    fn an_identity_is_replaced_as_a_whole_wherever_it_was_interrupted() {
+        let root = std::env::temp_dir().join(format!("skep-identity-{}", std::process::id()));
+        let files = Files::new(&root);
+        files.create().unwrap();
+        let (first, second) = (identity("first"), identity("second"));
+        let names = ["swarm-root-ca.crt", NODE_KEY, "swarm-node.crt"];
+        let next = |identity: &Identity| {
+            serde_json::to_vec(&Next {
+                cert: identity.cert_pem.clone(),
+                key: identity.key_pem().to_owned(),
+                root: identity.root_pem.clone(),
+            })
+            .unwrap()
+        };
+        for done in 0..=names.len() {
+            files.save_identity(&first).unwrap();
+            assert_eq!(files.load_identity().unwrap().peer, first.peer);
+            // As if the machine had stopped after so many of the three files.
+            files.write_secret(NEXT, &next(&second)).unwrap();
+            let texts = [&*second.root_pem, second.key_pem(), &*second.cert_pem];
+            for (name, text) in names.iter().zip(texts).take(done) {
+                write_private(&files.certificate(name), text.as_bytes()).unwrap();
+            }
+            for _ in 0..2 {
+                let found = files.load_identity().unwrap();
+                assert_eq!(found.peer, second.peer, "after {done}");
+                assert_eq!(found.key_pem(), second.key_pem());
+                assert_eq!(found.root_pem, second.root_pem);
+            }
+            assert!(!files.certificate(NEXT).exists());
+        }
         std::fs::remove_dir_all(root).unwrap();
     }
 

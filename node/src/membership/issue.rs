@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skep_model::node::NodeDescription;
 use skep_model::{Availability, ControlError, Kind};
+use skep_pki::rescue::request_with_same_key;
 use skep_pki::tls::{anonymous_client_config, unverified_client_config};
 use skep_pki::{Identity, JoinToken, request_certificate};
 use skep_proto::connect::{Connector, open_once};
@@ -61,6 +62,7 @@ async fn ask(remote: &str, wish: &Wish) -> Result<Identity, ControlError> {
         csr_pem: key.csr_pem,
         token: wish.token.reveal(),
         description: encode(&wish.description),
+        expired_cert_pem: String::new(),
         availability: match wish.availability {
             Availability::Active => "active",
             Availability::Pause => "pause",
@@ -69,7 +71,8 @@ async fn ask(remote: &str, wish: &Wish) -> Result<Identity, ControlError> {
         .to_owned(),
     };
     let reply = within(remote, manager.issue(request)).await?;
-    Identity::from_pem(&reply.cert_pem, &key.key_pem, &root).map_err(internal)
+    // The pinned root vouches for the answer, and so for the next root during a rotation.
+    Identity::from_pem(&reply.cert_pem, &key.key_pem, &reply.root_pem).map_err(internal)
 }
 
 /// Asks for the next certificate of a member.
@@ -91,6 +94,35 @@ pub async fn next_certificate(
                 return Identity::from_pem(&reply.cert_pem, &key.key_pem, &reply.root_pem)
                     .map_err(internal);
             }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Asks for the next certificate of a member whose last one, which `identity` holds, has run out.
+pub async fn certificate_after_the_end(
+    managers: &[String],
+    identity: &Identity,
+    token: &JoinToken,
+) -> Result<Identity, ControlError> {
+    let key = request_with_same_key(identity).map_err(internal)?;
+    let mut last = ControlError::new(Kind::Unavailable, "no manager is known");
+    for address in managers {
+        let config = anonymous_client_config(&identity.root_pem).map_err(internal)?;
+        let mut manager = CaClient::new(open_once(address, config));
+        let request = IssueRequest {
+            csr_pem: key.csr_pem.clone(),
+            token: token.reveal(),
+            expired_cert_pem: identity.cert_pem.clone(),
+            ..Default::default()
+        };
+        match within(address, manager.issue(request)).await {
+            Ok(reply) => {
+                return Identity::from_pem(&reply.cert_pem, &key.key_pem, &reply.root_pem)
+                    .map_err(internal);
+            }
+            Err(error) if error.kind != Kind::Unavailable => return Err(error),
             Err(error) => last = error,
         }
     }

@@ -25,7 +25,6 @@ use skep_api::cluster::{
 use skep_api::texts;
 use skep_engine::Engine;
 use skep_model::audit::NetworkAudit;
-use skep_model::cluster::CaConfig;
 use skep_model::preview::ServicePreview;
 use skep_model::resources::GenericResource;
 use skep_model::why::Why;
@@ -35,7 +34,7 @@ use skep_model::{
 };
 use skep_net::Host;
 use skep_pki::unlock::UnlockKey;
-use skep_pki::{Authority, Identity, JoinToken, generate_root};
+use skep_pki::{Authority, Identity, JoinToken};
 use skep_reconcile::{InitialCluster, NewNode};
 use skep_store::Snapshot;
 use tokio::sync::{Mutex, watch};
@@ -302,14 +301,17 @@ impl Membership {
         let now = clock::now();
         let mut random = clock_random();
         let (cluster, node) = (ClusterId::random(&mut random), NodeId::random(&mut random));
-        let root = generate_root(now).map_err(internal)?;
-        let authority = Authority::from_pem(&root.cert_pem, &root.key_pem).map_err(internal)?;
+        let ca_config = &mut request.spec.ca_config;
+        let root_ca = skep_manager::root::first(ca_config, now)?;
+        ca_config.signing_ca_cert.clear();
+        ca_config.signing_ca_key.clear();
+        let authority = Authority::of(&root_ca).map_err(internal)?;
         let key = skep_pki::request_certificate().map_err(internal)?;
         let life = request.spec.ca_config.node_cert_expiry.duration();
         let cert = authority
             .sign(&key.csr_pem, &node, NodeRole::Manager, &cluster, life, now)
             .map_err(internal)?;
-        let identity = Identity::from_pem(&cert, &key.key_pem, &root.cert_pem).map_err(internal)?;
+        let identity = Identity::from_pem(&cert, &key.key_pem, &root_ca.cert).map_err(internal)?;
         let files = &self.inner.files;
         files.create()?;
         files.save_identity(&identity)?;
@@ -330,14 +332,11 @@ impl Membership {
             id: cluster,
             spec: request.spec,
             tls_info: identity.tls_info(),
-            root_ca: skep_model::cluster::RootCa {
-                cert: root.cert_pem.clone(),
-                key: root.key_pem,
-            },
             join_tokens: skep_model::JoinTokens {
-                worker: JoinToken::generate(&root.cert_pem).reveal(),
-                manager: JoinToken::generate(&root.cert_pem).reveal(),
+                worker: JoinToken::generate(&root_ca.cert).reveal(),
+                manager: JoinToken::generate(&root_ca.cert).reveal(),
             },
+            root_ca,
             unlock_key: unlock_key
                 .as_ref()
                 .map(UnlockKey::reveal)
@@ -508,8 +507,6 @@ impl Cluster for Membership {
             return self.renew_cluster(&active, &request).await;
         }
         self.refuse_member()?;
-        let authority = &request.spec.ca_config;
-        skep_reconcile::control::check_authority(&CaConfig::default(), authority)?;
         self.inner.state.send_replace(State::Pending);
         let outcome = self.make(request).await;
         self.settle(outcome).await
@@ -575,6 +572,10 @@ impl Cluster for Membership {
         }
     }
 
+    async fn rescue(&self, token: &str) -> Result<Timestamp, ControlError> {
+        self.active()?.rescue(token).await
+    }
+
     async fn unlock_key(&self) -> Result<String, ControlError> {
         let snapshot = self.snapshot(false).await?;
         Ok(snapshot
@@ -584,8 +585,9 @@ impl Cluster for Membership {
     }
 
     async fn snapshot(&self, stale: bool) -> Result<Snapshot, ControlError> {
-        let manager = self.active()?.manager()?;
-        manager.snapshot(stale).await
+        let active = self.active()?;
+        let snapshot = active.manager()?.snapshot(stale).await;
+        snapshot.map_err(|error| active.explain(error))
     }
 
     async fn audit(&self) -> Result<NetworkAudit, ControlError> {
@@ -611,8 +613,9 @@ impl Cluster for Membership {
     }
 
     async fn submit(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
-        let manager = self.active()?.manager()?;
-        manager.submit(request).await
+        let active = self.active()?;
+        let response = active.manager()?.submit(request).await;
+        response.map_err(|error| active.explain(error))
     }
 
     async fn preview(&self, request: ControlRequest) -> Result<ServicePreview, ControlError> {

@@ -94,6 +94,7 @@ impl Agent {
             token: token.to_owned(),
             description: encode(&self.description()),
             availability: "active".to_owned(),
+            ..Default::default()
         };
         let reply = ca.issue(request).await?.into_inner();
         Ok(Identity::from_pem(&reply.cert_pem, &key.key_pem, &root)?)

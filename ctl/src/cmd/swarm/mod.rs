@@ -1,6 +1,7 @@
 //! `skep swarm`: the cluster as a whole.
 
 pub mod ca;
+pub mod issued;
 pub mod token;
 
 use serde_json::{Value, json};
@@ -130,6 +131,16 @@ pub async fn leave(session: &Session, args: &Args) -> Outcome {
         .done(Call::post("/swarm/leave").query_if("force", args.flag("force")))
         .await?;
     session.say("Node left the swarm.")
+}
+
+/// Replaces this node's certificate, which has run out.
+pub async fn rescue(session: &Session, args: &Args) -> Outcome {
+    let call = Call::post("/skep/v1/swarm/rescue").json(&json!({"Token": args.text("token")}));
+    let answer = session.client.json(call).await?;
+    session.say(format!(
+        "This node has a certificate again, which is good until {}.",
+        answer.str("Until")
+    ))
 }
 
 pub async fn update(session: &Session, args: &Args) -> Outcome {

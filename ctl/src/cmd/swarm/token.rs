@@ -16,6 +16,9 @@ pub async fn join_token(session: &Session, args: &Args) -> Outcome {
         return Err(Failure::message(format!("unknown role {role}")));
     }
     let quiet = args.flag("quiet");
+    if args.given("expires") || args.given("uses") {
+        return super::issued::create(session, args, role).await;
+    }
     if args.flag("rotate") {
         let swarm = fetch(session).await?;
         let rotate = Rotate {
@@ -47,26 +50,34 @@ pub async fn print_join_command(
     worker: bool,
     manager: bool,
 ) -> Outcome {
-    let node = session
-        .client
-        .json(Call::get(format!("/nodes/{}", segment(node))))
-        .await?;
-    let swarm = session.client.json(Call::get("/swarm")).await?;
-    let address = node.str("ManagerStatus.Addr");
-    if node.get("ManagerStatus").is_none() {
+    let Some(address) = manager_address(session, node).await? else {
         return Ok(());
-    }
+    };
+    let swarm = session.client.json(Call::get("/swarm")).await?;
     for (wanted, role, token) in [
         (worker, "worker", swarm.str("JoinTokens.Worker")),
         (manager, "manager", swarm.str("JoinTokens.Manager")),
     ] {
         if wanted {
-            session.say(format!(
-                "To add a {role} to this swarm, run the following command:\n\n    skep swarm join --token {token} {address}\n"
-            ))?;
+            say_join_command(session, role, token, &address)?;
         }
     }
     Ok(())
+}
+
+/// Where a node is joined through; `None` when it is no manager.
+pub async fn manager_address(session: &Session, node: &str) -> Outcome<Option<String>> {
+    let call = Call::get(format!("/nodes/{}", segment(node)));
+    let node = session.client.json(call).await?;
+    let manages = node.get("ManagerStatus").is_some();
+    Ok(manages.then(|| node.str("ManagerStatus.Addr").to_owned()))
+}
+
+/// What to run on a node that is to join as `role`.
+pub fn say_join_command(session: &Session, role: &str, token: &str, address: &str) -> Outcome {
+    session.say(format!(
+        "To add a {role} to this swarm, run the following command:\n\n    skep swarm join --token {token} {address}\n"
+    ))
 }
 
 pub async fn unlock_key(session: &Session, args: &Args) -> Outcome {

@@ -1,12 +1,15 @@
 //! The cluster's settings, and the rotation of its tokens and keys.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-use skep_model::cluster::CaConfig;
 use skep_model::id::{ID_LEN, base36};
 use skep_model::limits::CERT_EXPIRY_SECS_MIN;
 use skep_model::{Cluster, ClusterSpec, ControlError, Kind, Nanos, Random, Version};
 
+use super::authority::{RootWish, root_wish};
 use super::{Done, Door, check_version};
+
+/// First characters of a join token.
+pub(super) const TOKEN: &str = "SWMTKN-1-";
 
 /// Which secrets are to be made anew.
 pub(super) struct Rotate {
@@ -29,8 +32,13 @@ impl Door<'_> {
         let mut cluster = Cluster::clone(cluster);
         check_version(version, cluster.version)?;
         check_cluster(spec)?;
-        check_authority(&cluster.spec.ca_config, &spec.ca_config)?;
+        self.update_root(&mut cluster, spec)?;
+        let before = cluster.spec.ca_config.node_cert_expiry;
+        cluster.longest_cert_expiry = cluster.longest_cert_expiry.max(before);
         cluster.spec = spec.clone();
+        // Secrets are no settings, and a certificate without its key would be a wish of its own.
+        cluster.spec.ca_config.signing_ca_cert.clear();
+        cluster.spec.ca_config.signing_ca_key.clear();
         if rotate.worker_token {
             let token = rotated(&cluster.join_tokens.worker, self.random)?;
             cluster.join_tokens.worker = token;
@@ -50,25 +58,26 @@ impl Door<'_> {
         }
         self.put(cluster)
     }
-}
 
-/// Refuses what would change the certificate authority: saying yes and doing nothing would leave
-/// the cluster with the authority that somebody wants to be rid of.
-pub fn check_authority(now: &CaConfig, wanted: &CaConfig) -> Done {
-    let refuse = |what: &str| {
-        let message = format!("{what} is not offered yet: nothing was changed");
-        Err(ControlError::new(Kind::Unimplemented, message))
-    };
-    if wanted.force_rotate != now.force_rotate {
-        return refuse("rotating the cluster's root certificate (`swarm ca --rotate`)");
+    /// Begins, replaces or ends the rotation of the root as the settings want it.
+    fn update_root(&mut self, cluster: &mut Cluster, spec: &ClusterSpec) -> Done {
+        match (
+            root_wish(&cluster.root_ca, &spec.ca_config)?,
+            self.next_root.take(),
+        ) {
+            (RootWish::Keep, _) => Ok(()),
+            (RootWish::Generate | RootWish::Take { .. }, Some(next)) => {
+                cluster.root_rotation_in_progress = next.root_ca.rotation.is_some();
+                cluster.root_ca = next.root_ca;
+                cluster.tls_info = next.tls_info;
+                Ok(())
+            }
+            (RootWish::Generate | RootWish::Take { .. }, None) => Err(ControlError::new(
+                Kind::Internal,
+                "no root certificate was made for this update",
+            )),
+        }
     }
-    if !wanted.signing_ca_cert.is_empty() || !wanted.signing_ca_key.is_empty() {
-        return refuse("a root certificate of one's own (`swarm ca --ca-cert`)");
-    }
-    if !wanted.external_cas.is_empty() {
-        return refuse("an external certificate authority (`--external-ca`)");
-    }
-    Ok(())
 }
 
 fn check_cluster(spec: &ClusterSpec) -> Done {
@@ -87,15 +96,23 @@ fn check_cluster(spec: &ClusterSpec) -> Done {
 
 /// The same token with a new secret: the part that pins the root certificate stays.
 fn rotated(token: &str, random: &mut dyn Random) -> Result<String, ControlError> {
-    let Some((pinned, _)) = token.rsplit_once('-') else {
+    let pinned = token
+        .strip_prefix(TOKEN)
+        .and_then(|rest| rest.rsplit_once('-'));
+    let Some((pinned, _)) = pinned else {
         return Err(ControlError::new(
             Kind::Internal,
             "the cluster has no join token that could be rotated",
         ));
     };
+    Ok(join_token(pinned, random))
+}
+
+/// A fresh join token for the root that `pinned` stands for.
+pub(crate) fn join_token(pinned: &str, random: &mut dyn Random) -> String {
     let mut bytes = [0u8; 16];
     fill(&mut bytes, random);
-    Ok(format!("{pinned}-{:0>ID_LEN$}", base36(&bytes)))
+    format!("{TOKEN}{pinned}-{:0>ID_LEN$}", base36(&bytes))
 }
 
 /// A key that unlocks managers: 32 random bytes.

@@ -8,14 +8,17 @@ use skep_store::{Commit, FindError, Snapshot, Transaction};
 
 mod attachment;
 pub use attachment::check_attachable;
+mod authority;
+pub use authority::{NextRoot, RootWish, root_wish};
 mod cluster;
+pub(crate) use cluster::join_token;
 mod encryption;
-pub use cluster::check_authority;
 mod network;
 mod node;
 mod payload;
 mod service;
 mod stack;
+mod token;
 
 /// Checks a request and decides what it changes. The commit is empty when nothing has to change.
 ///
@@ -26,7 +29,20 @@ pub fn execute(
     now: Timestamp,
     random: &mut dyn Random,
 ) -> Result<(Commit, ControlResponse), ControlError> {
+    execute_with_root(request, None, snapshot, now, random)
+}
+
+/// The same for an update of the cluster that asks for another root certificate: `next_root` is what
+/// was made for it.
+pub fn execute_with_root(
+    request: &ControlRequest,
+    next_root: Option<NextRoot>,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    random: &mut dyn Random,
+) -> Result<(Commit, ControlResponse), ControlError> {
     let mut door = Door::new(snapshot, now, random);
+    door.next_root = next_root;
     door.execute(request)?;
     Ok((door.tx.commit().unwrap_or_default(), door.response))
 }
@@ -49,6 +65,7 @@ struct Door<'a> {
     now: Timestamp,
     random: &'a mut dyn Random,
     response: ControlResponse,
+    next_root: Option<NextRoot>,
 }
 
 type Done = Result<(), ControlError>;
@@ -60,6 +77,7 @@ impl<'a> Door<'a> {
             now,
             random,
             response: ControlResponse::default(),
+            next_root: None,
         }
     }
 }
@@ -147,6 +165,12 @@ impl Door<'_> {
                 self.response.id = id.to_string();
                 Ok(())
             }
+            ControlRequest::CreateJoinToken {
+                role,
+                expires_after,
+                uses_max,
+            } => self.create_join_token(*role, *expires_after, *uses_max),
+            ControlRequest::RemoveJoinToken { id } => self.remove_join_token(id),
             ControlRequest::Detach {
                 node,
                 network,

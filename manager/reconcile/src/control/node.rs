@@ -39,7 +39,9 @@ impl Door<'_> {
             let mut cluster = Cluster::clone(cluster);
             let now = self.now;
             cluster.removed_nodes.retain(|_, until| *until > now);
-            let life = cluster.spec.ca_config.node_cert_expiry.duration();
+            // Its certificate may be of a time when they lived longer.
+            let life = cluster.spec.ca_config.node_cert_expiry;
+            let life = life.max(cluster.longest_cert_expiry).duration();
             let until = now.plus(life).plus(CERT_MEMORY);
             cluster.removed_nodes.insert(node.id.clone(), until);
             self.put(cluster)?;
