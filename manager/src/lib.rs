@@ -9,6 +9,7 @@ mod machine;
 mod manager;
 mod relay;
 mod roles;
+mod rounds;
 pub mod rpc;
 mod sessions;
 mod submit;

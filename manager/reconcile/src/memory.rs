@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::limits::CHANGES_PER_COMMIT_MAX;
 use skep_model::node::NodeDescription;
-use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskState, Timestamp};
+use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, TaskState, Timestamp};
 use skep_plan::NodeTable;
 use skep_store::Snapshot;
 
@@ -27,6 +27,9 @@ pub struct Memory {
     /// Nodes whose tasks have to be checked against what the node is now.
     pub(crate) changed_nodes: BTreeSet<NodeId>,
     pub(crate) removed_nodes: BTreeSet<NodeId>,
+    /// Nodes that may lack a number or addresses, or have addresses of a network that is gone.
+    pub(crate) unsettled_nodes: BTreeSet<NodeId>,
+    pub(crate) down_nodes: BTreeSet<NodeId>,
     /// Room came free somewhere: tasks that wait for a node or an address may try again.
     pub(crate) retry: bool,
     /// How often the room of a step was halved since a commit was taken.
@@ -64,6 +67,14 @@ impl Memory {
                 _ => true,
             };
             nodes_changed |= matters;
+            if let Some(id) = new.or(old).map(|node| &node.id) {
+                let is_down = |node: &std::sync::Arc<Node>| node.status.state == NodeState::Down;
+                match new.is_some_and(is_down) {
+                    true => self.down_nodes.insert(id.clone()),
+                    false => self.down_nodes.remove(id),
+                };
+                self.unsettled_nodes.insert(id.clone());
+            }
             if let Some(node) = new.filter(|_| matters) {
                 self.changed_nodes.insert(node.id.clone());
                 let on_it = now.tasks_on_node(&node.id);
@@ -92,6 +103,11 @@ impl Memory {
         }
         let networks = now.changes_since::<skep_model::Network>(&last);
         self.retry |= networks.count() > 0;
+        // The nodes have addresses on it.
+        if now.ingress_network() != last.ingress_network() {
+            let all = now.nodes();
+            self.unsettled_nodes.extend(all.map(|node| node.id.clone()));
+        }
         let places = now.changes_since::<skep_model::Attachment>(&last);
         self.retry |= places.filter(|(_, new)| new.is_none()).count() > 0;
         let limit = |snapshot: &Snapshot| snapshot.cluster().map(|c| c.task_history_limit());
