@@ -20,8 +20,8 @@ use crate::submit::{self, CommitError};
 
 /// Reports are collected this long.
 const BATCH_TIME: Duration = Duration::from_millis(5);
-/// Signs of life are collected this long: nothing is in a hurry but what somebody waits for.
-const SIGNS_TIME: Duration = Duration::from_millis(5);
+/// Signs of life that nobody waits for are collected this long.
+const SIGNS_TIME: Duration = Duration::from_millis(100);
 /// Pause after the leader could not be reached.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long the leader may take to answer.
@@ -32,8 +32,10 @@ const ATTEMPTS_MAX: usize = 8;
 /// Brings signs of life to the leader, for as long as the manager runs.
 pub async fn run_signs(core: Arc<Core>) {
     loop {
-        core.sessions.signs_came.notified().await;
-        tokio::time::sleep(SIGNS_TIME).await;
+        tokio::select! {
+            () = core.sessions.signs_came.notified() => tokio::time::sleep(BATCH_TIME).await,
+            () = tokio::time::sleep(SIGNS_TIME) => (),
+        }
         let heard = core.sessions.take_signs();
         if heard.is_empty() {
             continue;

@@ -41,7 +41,7 @@ pub struct Words {
 pub struct Sessions {
     open: Mutex<HashMap<NodeId, Handle>>,
     outbox: Mutex<Outbox>,
-    /// There are signs of life to be handed on.
+    /// There are signs of life that somebody waits for.
     pub signs_came: Notify,
     /// There is something to be written down.
     pub words_came: Notify,
@@ -108,6 +108,7 @@ impl Sessions {
         let description = std::mem::take(&mut heard.description);
         let mut outbox = lock(&self.outbox);
         let is_word = !description.is_empty();
+        let is_awaited = heard.gone || heard.network_version > 0;
         if is_word {
             let word = Heard {
                 node_id: heard.node_id.clone(),
@@ -124,7 +125,10 @@ impl Sessions {
             ..heard
         };
         drop(outbox);
-        self.signs_came.notify_one();
+        // That a node goes on living is told soon enough anyway.
+        if is_word || is_awaited {
+            self.signs_came.notify_one();
+        }
         if is_word {
             self.words_came.notify_one();
         }
