@@ -8,6 +8,10 @@ use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, TaskState, T
 use skep_plan::NodeTable;
 use skep_store::Snapshot;
 
+/// A step has room for so many changes. Its commit is written, sent and applied as a whole before an
+/// agent hears of the first of them, so what is no more work in two steps is sooner there in two.
+const CHANGES_PER_STEP_MAX: usize = 400;
+const _: () = assert!(CHANGES_PER_STEP_MAX <= CHANGES_PER_COMMIT_MAX);
 /// A step has room for so many changes at least, however large they are: a service and some tasks.
 const CHANGES_PER_COMMIT_LEAST: usize = 8;
 
@@ -53,7 +57,7 @@ impl Memory {
 
     /// Most changes of a step.
     pub(crate) fn room(&self) -> usize {
-        let room = CHANGES_PER_COMMIT_MAX.checked_shr(self.halvings);
+        let room = CHANGES_PER_STEP_MAX.checked_shr(self.halvings);
         room.unwrap_or(0).max(CHANGES_PER_COMMIT_LEAST)
     }
 
