@@ -108,17 +108,16 @@ fn nodes_that_are_not_told_of_each_other_lead_to_the_task() {
                     --constraint node.role==worker skep/hello:latest";
         c.skep("n1", line).ok();
         let tasks = c.wait_running("n1", "both", 3, secs(30));
-        let mut inside = tasks.iter().map(|task| {
+        let inside = tasks.iter().map(|task| {
             let pid = c.container_pid(&task.node, &task.container);
-            (task, Station::of(pid.expect("it runs")))
+            Station::of(pid.expect("it runs"))
         });
-        let stations: Vec<_> = inside.by_ref().collect();
-        for (task, station) in &stations {
-            let own = format!("both.{}", task.node);
-            talk::serve(station, &own, TARGET);
-        }
-        for (_, from) in &stations {
-            for (_, to) in &stations {
+        let stations: Vec<Station> = inside.collect();
+        stations
+            .iter()
+            .for_each(|one| talk::serve(one, "both", TARGET));
+        for from in &stations {
+            for to in &stations {
                 let address = to.ip("-4 -o addr show dev eth0");
                 let address = address.split_whitespace().nth(3).expect("an address");
                 let address = address.split('/').next().unwrap().parse().unwrap();
