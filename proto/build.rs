@@ -3,6 +3,9 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["proto/skep.proto"], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(files)?;
+    tonic_prost_build::configure()
+        // Many nodes are told the same: the bytes are shared, not copied for each.
+        .bytes(".skep.v1.AssignmentItem.value")
+        .compile_fds(files)?;
     Ok(())
 }

@@ -126,7 +126,7 @@ mod tests {
     fn put(item: &Item) -> AssignmentItem {
         AssignmentItem {
             key: item.key(),
-            value: encode(item),
+            value: encode(item).into(),
         }
     }
 

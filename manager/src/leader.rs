@@ -4,7 +4,7 @@
 //! look at the present state, decide, commit.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skep_consensus::{Leadership, ProposeError};
 use skep_model::node::Reachability;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::clock;
+use crate::machine::encode_command;
 use crate::manager::Core;
 use crate::roles;
 use crate::submit::{self, CommitError};
@@ -23,6 +24,9 @@ use crate::submit::{self, CommitError};
 const IDLE: Duration = Duration::from_secs(10);
 /// Nodes and roles are looked at this often.
 const TICK: Duration = Duration::from_millis(250);
+/// A step that was much work is followed by as long a pause, up to this: agents and their reports
+/// need a turn as well, and one step does as much as two.
+const BREATH: Duration = Duration::from_millis(100);
 /// Pause after a step that could not be committed.
 const RETRY: Duration = Duration::from_millis(100);
 /// Heartbeat period of agents when the cluster says none, and its bounds.
@@ -66,11 +70,19 @@ async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while leadership.borrow().is_me {
         applied.mark_unchanged();
-        let wake_at = step(core, &mut memory).await;
-        let pause = wake_at.map_or(IDLE, |at| at.since(clock::now()).min(IDLE));
+        let stepped = step(core, memory).await;
+        memory = stepped.memory;
+        let breath = stepped.took.min(BREATH);
+        let pause = stepped
+            .wake_at
+            .map_or(IDLE, |at| at.since(clock::now()).min(IDLE))
+            .max(breath);
         tokio::select! {
             changed = leadership.changed() => if changed.is_err() { return },
-            changed = applied.changed() => if changed.is_err() { return },
+            changed = applied.changed() => {
+                if changed.is_err() { return }
+                tokio::time::sleep(breath).await;
+            }
             () = tokio::time::sleep(pause) => (),
             () = core.leader_wake.notified() => {
                 watch_nodes(core).await;
@@ -90,18 +102,54 @@ fn lock(core: &Core) -> std::sync::MutexGuard<'_, crate::liveness::Liveness> {
     core.liveness.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One look at the present state. Returns when to look again.
-async fn step(core: &Arc<Core>, memory: &mut Memory) -> Option<Timestamp> {
+/// What came of one look.
+struct Stepped {
+    memory: Memory,
+    /// When to look again.
+    wake_at: Option<Timestamp>,
+    /// How long it took to decide.
+    took: Duration,
+}
+
+/// One look at the present state. Deciding can be much work, and is done aside of the threads that
+/// hear heartbeats.
+async fn step(core: &Arc<Core>, mut memory: Memory) -> Stepped {
     let snapshot = core.machine.store().snapshot();
-    let step = skep_reconcile::reconcile(&snapshot, memory, clock::now(), &mut clock::random());
-    let Some(commit) = &step.commit else {
-        return step.wake_at;
+    let deciding = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let (now, mut random) = (clock::now(), clock::random());
+        let step = skep_reconcile::reconcile(&snapshot, &mut memory, now, &mut random);
+        let command = step.commit.as_ref().map(encode_command);
+        let changes = step.commit.map_or(0, |commit| commit.changes.len());
+        (memory, step.wake_at, command, changes, began.elapsed())
+    });
+    let (mut memory, wake_at, command, changes, took) = match deciding.await {
+        Ok(decided) => decided,
+        // Nobody may lead who cannot decide.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The daemon stops.
+            Err(_) => {
+                return Stepped {
+                    memory: Memory::new(),
+                    wake_at: None,
+                    took: Duration::ZERO,
+                };
+            }
+        },
     };
-    debug!(changes = commit.changes.len(), "step");
-    match submit::propose(core, commit).await {
+    let Some(command) = command else {
+        return Stepped {
+            memory,
+            wake_at,
+            took,
+        };
+    };
+    debug!(changes, ?took, "step");
+    let wake_at = match submit::propose_command(core, command).await {
         Ok(()) => {
             memory.taken();
-            step.wake_at
+            wake_at
         }
         Err(CommitError::Conflict { message, .. }) => {
             // The next step compares what was expected with what is, and decides anew.
@@ -116,6 +164,11 @@ async fn step(core: &Arc<Core>, memory: &mut Memory) -> Option<Timestamp> {
             tokio::time::sleep(RETRY).await;
             Some(clock::now())
         }
+    };
+    Stepped {
+        memory,
+        wake_at,
+        took,
     }
 }
 

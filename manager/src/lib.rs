@@ -11,6 +11,7 @@ mod quorum;
 mod relay;
 mod roles;
 pub mod root;
+mod rounds;
 pub mod rpc;
 mod sessions;
 mod submit;

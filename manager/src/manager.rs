@@ -155,7 +155,9 @@ impl Manager {
             stop.clone(),
         ));
         running.spawn(crate::leader::run(Arc::clone(&core)));
-        running.spawn(crate::relay::run(Arc::clone(&core)));
+        running.spawn(crate::relay::run_signs(Arc::clone(&core)));
+        running.spawn(crate::relay::run_words(Arc::clone(&core)));
+        running.spawn(crate::rounds::run(Arc::clone(&core)));
         running.spawn(follow_members(Arc::clone(&core)));
         running.spawn(crate::quorum::follow(Arc::clone(&core)));
         running.spawn(watch_disk(Arc::clone(&core), stop.clone()));

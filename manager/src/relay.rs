@@ -1,24 +1,27 @@
-//! Brings what the sessions heard to the leader, in batches: one log entry carries many
-//! statuses.
+//! Brings what the sessions heard to the leader, in batches: one log entry carries many statuses.
+//!
+//! Signs of life go a way of their own. They are not written down, and must not wait for anything
+//! that is.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use skep_model::node::NodeDescription;
-use skep_model::{NodeId, TaskId, TaskStatus};
+use skep_model::{NodeId, NodeState, TaskId, TaskStatus};
 use skep_proto::decode;
-use skep_proto::v1::{RelayRequest, TaskStatusReport};
-use skep_reconcile::NodeReport;
+use skep_proto::v1::{Heard, RelayRequest, TaskStatusReport};
+use skep_reconcile::NodeWord;
 use tonic::{Request, Status};
 use tracing::{debug, warn};
 
 use crate::clock;
 use crate::manager::Core;
-use crate::sessions::Outbox;
 use crate::submit::{self, CommitError};
 
 /// Reports are collected this long.
 const BATCH_TIME: Duration = Duration::from_millis(5);
+/// Signs of life that nobody waits for are collected this long.
+const SIGNS_TIME: Duration = Duration::from_millis(100);
 /// Pause after the leader could not be reached.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long the leader may take to answer.
@@ -26,32 +29,45 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A commit of reports that lost a race is made anew this often.
 const ATTEMPTS_MAX: usize = 8;
 
-/// Runs for as long as the manager does.
-pub async fn run(core: Arc<Core>) {
+/// Brings signs of life to the leader, for as long as the manager runs.
+pub async fn run_signs(core: Arc<Core>) {
     loop {
-        core.sessions.outbox_filled.notified().await;
-        tokio::time::sleep(BATCH_TIME).await;
-        let outbox = core.sessions.take_outbox();
+        tokio::select! {
+            () = core.sessions.signs_came.notified() => tokio::time::sleep(BATCH_TIME).await,
+            () = tokio::time::sleep(SIGNS_TIME) => (),
+        }
+        let heard = core.sessions.take_signs();
+        if heard.is_empty() {
+            continue;
+        }
         let request = RelayRequest {
-            heard: outbox.heard.values().cloned().collect(),
-            statuses: outbox.statuses.values().cloned().collect(),
+            heard: heard.clone(),
+            statuses: Vec::new(),
         };
         if let Err(status) = hand_on(&core, request).await {
-            debug!(%status, "reports wait for a leader");
-            core.sessions.return_outbox(fresh(outbox));
-            core.sessions.outbox_filled.notify_one();
+            debug!(%status, "signs of life wait for a leader");
+            core.sessions.return_signs(heard);
             tokio::time::sleep(RETRY).await;
         }
     }
 }
 
-/// What may be handed on later: signs of life are worth something only when they are fresh,
-/// descriptions, farewells and what a node follows stay true.
-fn fresh(mut outbox: Outbox) -> Outbox {
-    outbox.heard.retain(|_, heard| {
-        !heard.description.is_empty() || heard.gone || heard.network_version > 0
-    });
-    outbox
+/// Brings to the leader what it has to write down, for as long as the manager runs.
+pub async fn run_words(core: Arc<Core>) {
+    loop {
+        core.sessions.words_came.notified().await;
+        tokio::time::sleep(BATCH_TIME).await;
+        let words = core.sessions.take_words();
+        let request = RelayRequest {
+            heard: words.descriptions.clone(),
+            statuses: words.statuses.clone(),
+        };
+        if let Err(status) = hand_on(&core, request).await {
+            debug!(%status, "reports wait for a leader");
+            core.sessions.return_words(words);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
 }
 
 async fn hand_on(core: &Arc<Core>, request: RelayRequest) -> Result<(), Status> {
@@ -73,36 +89,10 @@ async fn hand_on(core: &Arc<Core>, request: RelayRequest) -> Result<(), Status> 
 /// On the leader: notes the signs of life, and commits statuses and descriptions. Returns the
 /// nodes among those heard that are no longer members.
 pub async fn take_in(core: &Arc<Core>, request: RelayRequest) -> Result<Vec<String>, Status> {
-    let now = clock::now();
-    {
-        let mut liveness = core.liveness.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut networks = core.networks.lock().unwrap_or_else(PoisonError::into_inner);
-        for heard in &request.heard {
-            let node = NodeId::new(&heard.node_id);
-            if heard.network_version > 0 {
-                networks.insert(node.clone(), heard.network_version);
-            }
-            if heard.gone {
-                liveness.gone(&node)
-            } else {
-                liveness.heard(&node, now)
-            }
-        }
+    if note_signs(core, &request.heard) {
+        core.leader_wake.notify_one();
     }
-    core.leader_wake.notify_one();
-    for heard in &request.heard {
-        let description = match heard.description.as_slice() {
-            [] => None,
-            bytes => Some(read::<NodeDescription>("node description", bytes)?),
-        };
-        describe(
-            core,
-            &NodeId::new(&heard.node_id),
-            description,
-            &heard.address,
-        )
-        .await?;
-    }
+    describe(core, &request.heard).await?;
     if !request.statuses.is_empty() {
         record(core, &request.statuses).await?;
     }
@@ -116,45 +106,60 @@ pub async fn take_in(core: &Arc<Core>, request: RelayRequest) -> Result<Vec<Stri
         .collect())
 }
 
-fn read<T: serde::de::DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Status> {
-    decode(what, bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+/// Notes the signs of life. Says whether something is to be done about one of them.
+fn note_signs(core: &Core, all: &[Heard]) -> bool {
+    let snapshot = core.machine.store().snapshot();
+    let now = clock::now();
+    let mut liveness = core.liveness.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut networks = core.networks.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut is_news = false;
+    // What a node says of itself may have waited for a while.
+    for heard in all.iter().filter(|heard| heard.description.is_empty()) {
+        let node = NodeId::new(&heard.node_id);
+        let is_up = |known: &Arc<skep_model::Node>| known.status.state == NodeState::Ready;
+        is_news |=
+            heard.gone || heard.network_version > 0 || !snapshot.node(&node).is_some_and(is_up);
+        if heard.network_version > 0 {
+            networks.insert(node.clone(), heard.network_version);
+        }
+        match heard.gone {
+            true => liveness.gone(&node),
+            false => liveness.heard(&node, now),
+        }
+    }
+    is_news
 }
 
-/// Commits what a node says of itself and where it is heard from.
-async fn describe(
-    core: &Arc<Core>,
-    node: &NodeId,
-    description: Option<NodeDescription>,
-    address: &str,
-) -> Result<(), Status> {
+/// Commits what nodes say of themselves and where they are heard from, all at once.
+async fn describe(core: &Arc<Core>, all: &[Heard]) -> Result<(), Status> {
+    let mut words = Vec::with_capacity(all.len());
+    for heard in all {
+        let description = match heard.description.as_slice() {
+            [] => Ok(None),
+            bytes => decode::<NodeDescription>("node description", bytes).map(Some),
+        };
+        // One bad description must not hold up the others.
+        let description = description.unwrap_or_else(|error| {
+            warn!(node = heard.node_id, %error, "a node's description was dropped");
+            None
+        });
+        words.push(NodeWord {
+            id: NodeId::new(&heard.node_id),
+            description,
+            addr: heard.address.clone(),
+        });
+    }
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = core.machine.store().snapshot();
-        let Some(known) = snapshot.node(node) else {
-            return Ok(());
-        };
-        let now = clock::now();
-        let commit = match &description {
-            Some(description) if *description != known.description => {
-                skep_reconcile::describe_node(&snapshot, node, description.clone(), now)
-            }
-            Some(_) | None if !address.is_empty() && known.status.addr != address => {
-                let report = NodeReport {
-                    state: known.status.state,
-                    message: known.status.message.clone(),
-                    addr: address.to_owned(),
-                };
-                skep_reconcile::record_node_states(&snapshot, &[(node.clone(), report)], now)
-            }
-            Some(_) | None => None,
-        };
+        let commit = skep_reconcile::describe_nodes(&snapshot, &words, clock::now());
         let Some(commit) = commit else { return Ok(()) };
         match submit::propose(core, &commit).await {
-            // Once more: the address may be news as well, or the race was lost.
-            Ok(()) | Err(CommitError::Conflict { .. }) => (),
+            Ok(()) => return Ok(()),
+            Err(CommitError::Conflict { .. }) => (),
             Err(error) => return Err(skep_proto::status::from_control(&submit::describe(&error))),
         }
     }
-    Ok(())
+    Err(Status::unavailable("too many changes of nodes at once"))
 }
 
 async fn record(core: &Arc<Core>, reports: &[TaskStatusReport]) -> Result<(), Status> {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use skep_model::NodeId;
 use skep_proto::v1::{Heard, LogCancel, LogLines, LogSubscribe, TaskStatusReport, manager_message};
 use tokio::sync::{Notify, mpsc};
 
-use crate::assignments::Shared;
+use crate::assignments::{Affected, Shared};
 use crate::manager::Core;
 
 /// Messages that may wait for one agent, beside its assignments.
@@ -16,11 +17,23 @@ const OUTGOING: usize = 64;
 /// Log batches that may wait for one reader.
 const LOG_BATCHES: usize = 1024;
 
-/// What was heard and not yet handed to the leader: the latest of each node and task.
+/// Statuses that are handed on at a time: one commit has to carry them.
+const STATUSES_MAX: usize = 2000;
+
+/// What was heard and not yet handed to the leader: the latest of each node and task. What has to
+/// be written down is kept apart from signs of life, which must not wait for that.
 #[derive(Default)]
-pub struct Outbox {
-    pub heard: BTreeMap<String, Heard>,
-    pub statuses: BTreeMap<String, TaskStatusReport>,
+struct Outbox {
+    signs: BTreeMap<String, Heard>,
+    descriptions: BTreeMap<String, Heard>,
+    statuses: BTreeMap<String, TaskStatusReport>,
+}
+
+/// What the leader writes down.
+#[derive(Default)]
+pub struct Words {
+    pub descriptions: Vec<Heard>,
+    pub statuses: Vec<TaskStatusReport>,
 }
 
 /// The sessions of this manager.
@@ -28,16 +41,32 @@ pub struct Outbox {
 pub struct Sessions {
     open: Mutex<HashMap<NodeId, Handle>>,
     outbox: Mutex<Outbox>,
-    /// Something is in the outbox.
-    pub outbox_filled: Notify,
+    /// There are signs of life that somebody waits for.
+    pub signs_came: Notify,
+    /// There is something to be written down.
+    pub words_came: Notify,
     logs: Mutex<HashMap<u64, mpsc::Sender<LogLines>>>,
     next: AtomicU64,
-    common: Mutex<Option<Arc<Shared>>>,
+    /// What the sessions have in common.
+    common: ArcSwapOption<Shared>,
+    /// Held while that is made.
+    making: Mutex<()>,
 }
 
 struct Handle {
     session: u64,
     out: mpsc::Sender<manager_message::Content>,
+    /// Its assignments may be others now.
+    look: Arc<Notify>,
+}
+
+/// One session's end of what is said to all.
+pub struct Calls {
+    pub session: u64,
+    /// What else the agent must be told. Ends when a newer session of the same node takes over.
+    pub others: mpsc::Receiver<manager_message::Content>,
+    /// The node's assignments may be others now.
+    pub look: Arc<Notify>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,13 +74,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sessions {
-    /// Registers a session. The receiver yields what else the agent must be told; it ends when
-    /// a newer session of the same node takes over.
-    pub fn open(&self, node: &NodeId) -> (u64, mpsc::Receiver<manager_message::Content>) {
-        let (out, receiver) = mpsc::channel(OUTGOING);
+    /// Registers a session.
+    pub fn open(&self, node: &NodeId) -> Calls {
+        let (out, others) = mpsc::channel(OUTGOING);
         let session = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        lock(&self.open).insert(node.clone(), Handle { session, out });
-        (session, receiver)
+        let look = Arc::new(Notify::new());
+        let handle = Handle {
+            session,
+            out,
+            look: Arc::clone(&look),
+        };
+        lock(&self.open).insert(node.clone(), handle);
+        Calls {
+            session,
+            others,
+            look,
+        }
     }
 
     /// Forgets a session, unless a newer one has taken its place.
@@ -65,23 +103,35 @@ impl Sessions {
         }
     }
 
-    /// Notes a sign of life.
-    pub fn heard(&self, heard: Heard) {
+    /// Notes a sign of life, and what the node says of itself.
+    pub fn heard(&self, mut heard: Heard) {
+        let description = std::mem::take(&mut heard.description);
         let mut outbox = lock(&self.outbox);
-        let entry = outbox.heard.entry(heard.node_id.clone()).or_default();
-        let description = if heard.description.is_empty() {
-            std::mem::take(&mut entry.description)
-        } else {
-            heard.description
-        };
-        *entry = Heard {
-            description,
-            gone: heard.gone || entry.gone,
-            network_version: heard.network_version.max(entry.network_version),
+        let is_word = !description.is_empty();
+        let is_awaited = heard.gone || heard.network_version > 0;
+        if is_word {
+            let word = Heard {
+                node_id: heard.node_id.clone(),
+                address: heard.address.clone(),
+                description,
+                ..Heard::default()
+            };
+            outbox.descriptions.insert(heard.node_id.clone(), word);
+        }
+        let known = outbox.signs.entry(heard.node_id.clone()).or_default();
+        *known = Heard {
+            gone: heard.gone || known.gone,
+            network_version: heard.network_version.max(known.network_version),
             ..heard
         };
         drop(outbox);
-        self.outbox_filled.notify_one();
+        // That a node goes on living is told soon enough anyway.
+        if is_word || is_awaited {
+            self.signs_came.notify_one();
+        }
+        if is_word {
+            self.words_came.notify_one();
+        }
     }
 
     /// Notes what a node said of its tasks.
@@ -91,40 +141,99 @@ impl Sessions {
             outbox.statuses.insert(status.task_id.clone(), status);
         }
         drop(outbox);
-        self.outbox_filled.notify_one();
+        self.words_came.notify_one();
     }
 
-    /// Takes the outbox to hand it on.
-    pub fn take_outbox(&self) -> Outbox {
-        std::mem::take(&mut *lock(&self.outbox))
+    /// Takes the signs of life to hand them on.
+    pub fn take_signs(&self) -> Vec<Heard> {
+        let signs = std::mem::take(&mut lock(&self.outbox).signs);
+        signs.into_values().collect()
     }
 
-    /// Puts back what could not be handed on, under anything newer.
-    pub fn return_outbox(&self, old: Outbox) {
+    /// Puts back signs that could not be handed on, under anything newer. Signs of life are worth
+    /// something only when they are fresh; farewells and what a node follows stay true.
+    pub fn return_signs(&self, old: Vec<Heard>) {
         let mut outbox = lock(&self.outbox);
-        for (key, heard) in old.heard {
-            let entry = outbox.heard.entry(key).or_insert_with(|| heard.clone());
-            if entry.description.is_empty() {
-                entry.description = heard.description;
+        for heard in old {
+            if heard.gone || heard.network_version > 0 {
+                let known = outbox.signs.entry(heard.node_id.clone());
+                let known = known.or_insert_with(|| heard.clone());
+                known.network_version = known.network_version.max(heard.network_version);
             }
-            entry.network_version = entry.network_version.max(heard.network_version);
         }
-        for (key, status) in old.statuses {
-            outbox.statuses.entry(key).or_insert(status);
+        drop(outbox);
+        self.signs_came.notify_one();
+    }
+
+    /// Takes what is to be written down, as much as one commit carries.
+    pub fn take_words(&self) -> Words {
+        let mut outbox = lock(&self.outbox);
+        let descriptions = std::mem::take(&mut outbox.descriptions);
+        let mut statuses = std::mem::take(&mut outbox.statuses);
+        if let Some(first) = statuses.keys().nth(STATUSES_MAX).cloned() {
+            outbox.statuses = statuses.split_off(&first);
+            self.words_came.notify_one();
+        }
+        Words {
+            descriptions: descriptions.into_values().collect(),
+            statuses: statuses.into_values().collect(),
         }
     }
 
-    /// The common parts of assignments as of now, made once per version.
+    /// Puts back what could not be written down, under anything newer.
+    pub fn return_words(&self, old: Words) {
+        let mut outbox = lock(&self.outbox);
+        for heard in old.descriptions {
+            let place = outbox.descriptions.entry(heard.node_id.clone());
+            place.or_insert(heard);
+        }
+        for status in old.statuses {
+            let place = outbox.statuses.entry(status.task_id.clone());
+            place.or_insert(status);
+        }
+        drop(outbox);
+        self.words_came.notify_one();
+    }
+
+    /// The common parts of assignments as of the last round.
     pub fn common(&self, core: &Core) -> Arc<Shared> {
+        match self.common.load_full() {
+            Some(made) => made,
+            None => self.follow(core).0,
+        }
+    }
+
+    /// The common parts of assignments as of now, and how many sessions were called because theirs
+    /// may be others than before.
+    pub fn follow(&self, core: &Core) -> (Arc<Shared>, usize) {
+        let _turn = lock(&self.making);
+        let made = self.common.load_full();
         let snapshot = core.machine.store().snapshot();
-        let mut common = lock(&self.common);
-        match &*common {
-            Some(made) if made.version() == snapshot.version().index => Arc::clone(made),
-            Some(_) | None => {
-                let made = Arc::new(Shared::new(snapshot));
-                *common = Some(Arc::clone(&made));
-                made
+        let (next, affected) = match made {
+            Some(made) if made.version() == snapshot.version().index => return (made, 0),
+            Some(made) => made.follow(snapshot),
+            None => Shared::default().follow(snapshot),
+        };
+        let next = Arc::new(next);
+        self.common.store(Some(Arc::clone(&next)));
+        (next, self.call(&affected))
+    }
+
+    fn call(&self, affected: &Affected) -> usize {
+        let open = lock(&self.open);
+        let concerned = |(node, handle): (&NodeId, &Handle)| {
+            let is_concerned = affected.contains(node);
+            if is_concerned {
+                handle.look.notify_one();
             }
+            is_concerned
+        };
+        match affected.nodes() {
+            Some(nodes) if nodes.len() < open.len() => {
+                let found = nodes.iter().filter_map(|node| open.get_key_value(node));
+                found.filter(|found| concerned(*found)).count()
+            }
+            Some(_) | None => open.iter().filter(|found| concerned(*found)).count(),
         }
     }
 

@@ -63,9 +63,14 @@ pub fn describe(error: &CommitError) -> ControlError {
 
 /// Puts a commit into the log and waits until it is applied here.
 pub async fn propose(core: &Core, commit: &Commit) -> Result<(), CommitError> {
+    propose_command(core, encode_command(commit)).await
+}
+
+/// [`propose`] for a commit that is encoded already.
+pub async fn propose_command(core: &Core, command: Vec<u8>) -> Result<(), CommitError> {
     let bytes = core
         .consensus
-        .propose(encode_command(commit))
+        .propose(command)
         .await
         .map_err(CommitError::Propose)?;
     match decode_outcome(&bytes) {

@@ -44,11 +44,12 @@ impl Worker {
         self: &Arc<Self>,
         task: &Arc<Task>,
     ) -> Result<(), SandboxError> {
+        let assigned = self.assigned();
         // An encrypted network's tunnel is there before the network is.
-        let is_encrypted = network::named_networks(task, &self.assigned())
+        let is_encrypted = network::named_networks(task, &assigned)
             .iter()
             .any(|network| network.spec.is_encrypted());
-        if is_encrypted {
+        if is_encrypted || self.is_first_published(task, &assigned) {
             self.apply_network().await;
         }
         let task = Arc::clone(task);
@@ -56,6 +57,21 @@ impl Worker {
         let made = made.await;
         self.network_changed.notify_one();
         made
+    }
+
+    /// Whether a task is the first one here that answers on published ports: the other nodes, which
+    /// may all be asked for it, are known to this one only now.
+    fn is_first_published(&self, task: &Task, assigned: &Assigned) -> bool {
+        let Some(ingress) = assigned.ingress() else {
+            return false;
+        };
+        let is_published = |task: &Task| {
+            let mut attached = task.attachments.iter();
+            attached.any(|attachment| attachment.network_id == ingress.id)
+        };
+        let there = lock(&self.sandboxes);
+        let mut others = there.keys().filter_map(|id| assigned.tasks.get(id));
+        is_published(task) && !others.any(|other| is_published(other))
     }
 
     fn make_sandbox(&self, task: &Task) -> Result<(), SandboxError> {

@@ -21,7 +21,9 @@ pub use data_keys::{DATA_KEY_LIFE, advance_keys, awaited as awaited_by_keys};
 pub use drain::confirm_drained;
 pub use initial::{InitialCluster, initial_cluster};
 pub use memory::Memory;
-pub use nodes::{NewNode, NodeReport, add_node, describe_node, record_node_states, sole_manager};
+pub use nodes::{
+    NewNode, NodeReport, NodeWord, add_node, describe_nodes, record_node_states, sole_manager,
+};
 pub use preview::preview;
 pub use reports::record_statuses;
 pub use rotation::{RENEWAL_PATIENCE, RENEWALS_MAX, advance_root, follows_root, renewal_due};

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::limits::CHANGES_PER_COMMIT_MAX;
 use skep_model::node::NodeDescription;
-use skep_model::{Node, NodeId, Service, ServiceId, Task, TaskState, Timestamp};
+use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, TaskState, Timestamp};
 use skep_plan::NodeTable;
 use skep_store::Snapshot;
 
+/// A step has room for so many changes. Its commit is written, sent and applied as a whole before an
+/// agent hears of the first of them, so what is no more work in two steps is sooner there in two.
+const CHANGES_PER_STEP_MAX: usize = 400;
+const _: () = assert!(CHANGES_PER_STEP_MAX <= CHANGES_PER_COMMIT_MAX);
 /// A step has room for so many changes at least, however large they are: a service and some tasks.
 const CHANGES_PER_COMMIT_LEAST: usize = 8;
 
@@ -27,6 +31,9 @@ pub struct Memory {
     /// Nodes whose tasks have to be checked against what the node is now.
     pub(crate) changed_nodes: BTreeSet<NodeId>,
     pub(crate) removed_nodes: BTreeSet<NodeId>,
+    /// Nodes that may lack a number or addresses, or have addresses of a network that is gone.
+    pub(crate) unsettled_nodes: BTreeSet<NodeId>,
+    pub(crate) down_nodes: BTreeSet<NodeId>,
     /// Room came free somewhere: tasks that wait for a node or an address may try again.
     pub(crate) retry: bool,
     /// How often the room of a step was halved since a commit was taken.
@@ -50,7 +57,7 @@ impl Memory {
 
     /// Most changes of a step.
     pub(crate) fn room(&self) -> usize {
-        let room = CHANGES_PER_COMMIT_MAX.checked_shr(self.halvings);
+        let room = CHANGES_PER_STEP_MAX.checked_shr(self.halvings);
         room.unwrap_or(0).max(CHANGES_PER_COMMIT_LEAST)
     }
 
@@ -64,6 +71,14 @@ impl Memory {
                 _ => true,
             };
             nodes_changed |= matters;
+            if let Some(id) = new.or(old).map(|node| &node.id) {
+                let is_down = |node: &std::sync::Arc<Node>| node.status.state == NodeState::Down;
+                match new.is_some_and(is_down) {
+                    true => self.down_nodes.insert(id.clone()),
+                    false => self.down_nodes.remove(id),
+                };
+                self.unsettled_nodes.insert(id.clone());
+            }
             if let Some(node) = new.filter(|_| matters) {
                 self.changed_nodes.insert(node.id.clone());
                 let on_it = now.tasks_on_node(&node.id);
@@ -92,6 +107,11 @@ impl Memory {
         }
         let networks = now.changes_since::<skep_model::Network>(&last);
         self.retry |= networks.count() > 0;
+        // The nodes have addresses on it.
+        if now.ingress_network() != last.ingress_network() {
+            let all = now.nodes();
+            self.unsettled_nodes.extend(all.map(|node| node.id.clone()));
+        }
         let places = now.changes_since::<skep_model::Attachment>(&last);
         self.retry |= places.filter(|(_, new)| new.is_none()).count() > 0;
         let limit = |snapshot: &Snapshot| snapshot.cluster().map(|c| c.task_history_limit());

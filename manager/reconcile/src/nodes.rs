@@ -60,7 +60,7 @@ pub(crate) fn put_new(tx: &mut Transaction, snapshot: &Snapshot, new: NewNode, n
                 since: now,
                 ..NodeStatus::default()
             },
-            index: free_index(snapshot),
+            // Its number comes with the next step: those who join at once must not get the same.
             ..Node::default()
         },
     };
@@ -74,17 +74,38 @@ pub(crate) fn put_new(tx: &mut Transaction, snapshot: &Snapshot, new: NewNode, n
     put(tx, node);
 }
 
-/// The commit that takes in what a node says of itself.
-pub fn describe_node(
-    snapshot: &Snapshot,
-    id: &NodeId,
-    description: NodeDescription,
-    now: Timestamp,
-) -> Option<Commit> {
+/// What is heard of a node beside its being alive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeWord {
+    pub id: NodeId,
+    /// What it says of itself; absent when nothing.
+    pub description: Option<NodeDescription>,
+    /// Where it was heard from; empty keeps what is known.
+    pub addr: String,
+}
+
+/// The commit that takes in what nodes say of themselves. Unknown nodes are left out.
+pub fn describe_nodes(snapshot: &Snapshot, words: &[NodeWord], now: Timestamp) -> Option<Commit> {
     let mut tx = Transaction::new(snapshot, now);
-    let mut node = Node::clone(snapshot.node(id)?);
-    node.description = description;
-    put(&mut tx, node);
+    for word in words {
+        let Some(known) = tx.node(&word.id) else {
+            continue;
+        };
+        let description = word.description.as_ref();
+        let describes_anew = description.is_some_and(|said| *said != known.description);
+        let is_elsewhere = !word.addr.is_empty() && known.status.addr != word.addr;
+        if !describes_anew && !is_elsewhere {
+            continue;
+        }
+        let mut node = Node::clone(known);
+        if let Some(description) = description {
+            node.description = description.clone();
+        }
+        if is_elsewhere {
+            node.status.addr.clone_from(&word.addr);
+        }
+        put(&mut tx, node);
+    }
     tx.commit()
 }
 
@@ -141,33 +162,55 @@ pub(crate) fn advance(stage: &mut Stage<'_>, allocator: &mut Allocator) {
     for id in std::mem::take(&mut stage.memory.removed_nodes) {
         orphan(stage, &id, "node was removed");
     }
-    let nodes: Vec<_> = stage.tx.nodes().cloned().collect();
-    for node in nodes {
-        if node.index == 0 {
-            let mut numbered = Node::clone(&node);
-            numbered.index = free_index(stage.tx.view());
-            put(&mut stage.tx, numbered);
+    settle(stage, allocator);
+    let down = stage.memory.down_nodes.clone();
+    for id in down {
+        let Some(since) = stage.tx.node(&id).map(|node| node.status.since) else {
+            continue;
+        };
+        let until = since.plus(ORPHANED_AFTER);
+        if until <= stage.now {
+            orphan(stage, &id, "node has been down for a day");
+        } else {
+            stage.wake(until);
         }
+    }
+}
+
+/// Gives nodes their numbers and addresses. Those that cannot have any yet are looked at again.
+fn settle(stage: &mut Stage<'_>, allocator: &mut Allocator) {
+    let unsettled = std::mem::take(&mut stage.memory.unsettled_nodes);
+    let mut numbers: Option<BTreeSet<u16>> = None;
+    for id in unsettled {
+        let Some(node) = stage.tx.node(&id).cloned() else {
+            continue;
+        };
         if stage.room() == 0 {
+            stage.memory.unsettled_nodes.insert(id);
             let now = stage.now;
             stage.wake(now);
-            return;
+            continue;
+        }
+        let mut changed = Node::clone(&node);
+        if node.index == 0 {
+            let used = numbers.get_or_insert_with(|| {
+                let nodes = stage.tx.nodes();
+                nodes.map(|node| node.index).collect()
+            });
+            // None is free only beyond 60 000 nodes; 0 says "not yet" and is tried again.
+            changed.index = choose_index(used).unwrap_or(0);
+            used.insert(changed.index);
         }
         if !lies_in(&node, stage.tx.ingress_network().map(|found| &**found)) {
-            let mut moved = Node::clone(stage.tx.node(&node.id).unwrap_or(&node));
-            moved.ingress_addresses.clear();
-            put(&mut stage.tx, moved);
+            changed.ingress_addresses.clear();
         }
-        if !stage.tx.node(&node.id).is_some_and(has_ingress_address) {
-            allocator.node(stage, &node.id);
+        put(&mut stage.tx, changed);
+        if !stage.tx.node(&id).is_some_and(has_ingress_address) {
+            allocator.node(stage, &id);
         }
-        if node.status.state == NodeState::Down {
-            let until = node.status.since.plus(ORPHANED_AFTER);
-            if until <= stage.now {
-                orphan(stage, &node.id, "node has been down for a day");
-            } else {
-                stage.wake(until);
-            }
+        let is_settled = |node: &std::sync::Arc<Node>| node.index != 0 && has_ingress_address(node);
+        if !stage.tx.node(&id).is_some_and(is_settled) {
+            stage.memory.unsettled_nodes.insert(id);
         }
     }
 }
@@ -194,12 +237,6 @@ fn lies_in(node: &Node, ingress: Option<&Network>) -> bool {
     let families = |v6: bool| subnets().any(|subnet| subnet.addr().is_ipv6() == v6);
     let wanted = usize::from(families(false)) + usize::from(families(true));
     node.ingress_addresses.len() == wanted && node.ingress_addresses.iter().all(of_node)
-}
-
-fn free_index(view: &Snapshot) -> u16 {
-    let used: BTreeSet<u16> = view.nodes().map(|node| node.index).collect();
-    // None is free only beyond 60 000 nodes; 0 says "not yet" and is tried again.
-    choose_index(&used).unwrap_or(0)
 }
 
 fn put(tx: &mut Transaction, node: Node) {

@@ -9,7 +9,8 @@ use skep_model::encryption::{DataKey, EncryptionMethod, KeyRing};
 use skep_model::node::NodeDescription;
 use skep_model::{ControlRequest, GuestContainer, Kind, NetworkSpec, NodeId, NodeState, Timestamp};
 use skep_reconcile::audit::audit;
-use skep_reconcile::{DATA_KEY_LIFE, advance_keys, awaited_by_keys, describe_node};
+use skep_reconcile::{DATA_KEY_LIFE, NodeWord, advance_keys, awaited_by_keys, describe_nodes};
+use skep_store::{Commit, Snapshot};
 use support::{Cluster, cluster};
 
 fn network(name: &str, option: Option<&str>) -> ControlRequest {
@@ -23,6 +24,20 @@ fn network(name: &str, option: Option<&str>) -> ControlRequest {
     ControlRequest::CreateNetwork {
         spec: Box::new(spec),
     }
+}
+
+fn describe(
+    view: &Snapshot,
+    id: &NodeId,
+    description: NodeDescription,
+    now: Timestamp,
+) -> Option<Commit> {
+    let word = NodeWord {
+        id: id.clone(),
+        description: Some(description),
+        ..NodeWord::default()
+    };
+    describe_nodes(view, &[word], now)
 }
 
 /// A node says whether it can, and which keys it has.
@@ -45,7 +60,7 @@ fn says(cluster: &mut Cluster, node: &str, able: bool, generations: &[u64]) {
             port: 4790,
         })
         .collect();
-    if let Some(commit) = describe_node(&view, &node.into(), description, cluster.now) {
+    if let Some(commit) = describe(&view, &node.into(), description, cluster.now) {
         cluster.apply(&commit);
     }
 }
@@ -202,16 +217,16 @@ fn only_keys_are_waited_for_and_a_key_that_is_made_anew_is() {
     }
     assert_eq!(advance(&mut cluster, [0, 0]), (0, 0, 1));
     let told = awaited_by_keys(&cluster.view());
-    let describe = |cluster: &mut Cluster, change: fn(&mut NodeDescription)| {
+    let describe_anew = |cluster: &mut Cluster, change: fn(&mut NodeDescription)| {
         let (view, id) = (cluster.view(), NodeId::new("n1"));
         let mut description = view.node(&id).unwrap().description.clone();
         change(&mut description);
-        let commit = describe_node(&view, &id, description, cluster.now);
+        let commit = describe(&view, &id, description, cluster.now);
         cluster.apply(&commit.expect("it is another one"));
     };
-    describe(&mut cluster, |says| says.hostname.push_str("-renamed"));
+    describe_anew(&mut cluster, |says| says.hostname.push_str("-renamed"));
     assert_eq!(awaited_by_keys(&cluster.view()), told);
-    describe(&mut cluster, |says| {
+    describe_anew(&mut cluster, |says| {
         says.encryption.keys[1].public_key = "another".into();
     });
     assert_eq!(advance(&mut cluster, [told, told]), (0, 0, 1));

@@ -126,7 +126,12 @@ fn report(cluster: &mut Cluster, node: &str, issuer: &str) {
     let view = cluster.view();
     let mut description = view.node(&node.into()).unwrap().description.clone();
     description.tls_info = info("A", issuer);
-    let commit = skep_reconcile::describe_node(&view, &node.into(), description, cluster.now);
+    let word = skep_reconcile::NodeWord {
+        id: node.into(),
+        description: Some(description),
+        ..Default::default()
+    };
+    let commit = skep_reconcile::describe_nodes(&view, &[word], cluster.now);
     cluster.apply(&commit.unwrap());
 }
 

@@ -16,15 +16,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
-use crate::assignments::{Items, complete, difference};
+use crate::assignments::Told;
 use crate::caller::require;
 use crate::manager::Core;
 use crate::rpc::attach;
+use crate::sessions::Calls;
 
-/// Changes are collected this long before an agent is told.
-const SETTLE: Duration = Duration::from_millis(5);
 /// The first message must come within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node may be unknown before it is sent elsewhere.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
 /// A manager without a leader for this long sends its agents elsewhere.
 const LEADERLESS_MAX: Duration = Duration::from_secs(6);
 /// An agent that says nothing for so many heartbeat periods is gone.
@@ -53,7 +54,7 @@ impl Dispatcher for DispatcherService {
             peer: verified.peer,
             address,
             out,
-            sent: None,
+            told: Told::default(),
             managers: Vec::new(),
             told_role: None,
             told_renewal: None,
@@ -81,8 +82,7 @@ struct Session {
     peer: Peer,
     address: String,
     out: mpsc::Sender<Result<ManagerMessage, Status>>,
-    /// What the agent was told last; `None` before the complete set.
-    sent: Option<Items>,
+    told: Told,
     managers: Vec<ManagerPeer>,
     /// The role for which a new certificate was asked last.
     told_role: Option<NodeRole>,
@@ -102,14 +102,14 @@ struct Network {
     sent: u64,
     /// The version that it has put into effect.
     applied: u64,
-    /// The newest version at which some task began to wait for all nodes; 0 when none does.
-    awaited: u64,
+    /// The versions that somebody waits for all nodes to follow, in order.
+    awaited: Arc<[u64]>,
     /// What the leader was told last.
     reported: u64,
 }
 
 impl Network {
-    /// What the leader must be told now: only what a task waits for.
+    /// What the leader must be told now: only what somebody waits for.
     fn news(&mut self) -> Option<u64> {
         // An agent with nothing left to do follows everything that was no news to it.
         let followed = if self.applied >= self.sent {
@@ -117,11 +117,10 @@ impl Network {
         } else {
             self.applied
         };
-        let is_news = self.awaited > 0 && followed >= self.awaited && self.reported < followed;
-        is_news.then(|| {
-            self.reported = followed;
-            followed
-        })
+        let reached = self.awaited.iter().rfind(|at| **at <= followed);
+        reached.filter(|at| self.reported < **at)?;
+        self.reported = followed;
+        Some(followed)
     }
 }
 
@@ -141,36 +140,35 @@ impl Session {
         else {
             return Err(Status::invalid_argument("a session begins with a hello"));
         };
-        self.check_membership()?;
+        self.await_membership().await?;
         let node = self.peer.node.clone();
-        let (id, mut others) = self.core.sessions.open(&node);
+        let mut calls = self.core.sessions.open(&node);
         info!(%node, address = self.address, "session opened");
         self.hear(hello.description, false);
-        let held = self.serve(&mut incoming, &mut others, id).await;
-        self.core.sessions.close(&node, id);
+        let held = self.serve(&mut incoming, &mut calls).await;
+        self.core.sessions.close(&node, calls.session);
         held
     }
 
     async fn serve(
         &mut self,
         incoming: &mut Streaming<AgentMessage>,
-        others: &mut mpsc::Receiver<manager_message::Content>,
-        id: u64,
+        calls: &mut Calls,
     ) -> Result<(), Status> {
         let period = self.heartbeat();
         let heartbeat_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
         self.tell(manager_message::Content::Welcome(Welcome {
-            session_id: id.to_string(),
+            session_id: calls.session.to_string(),
             heartbeat_ms,
         }))
         .await?;
-        let mut applied = self.core.machine.applied();
         let mut leadership = self.core.consensus.leadership();
         let mut leaderless_since: Option<Instant> = None;
         let mut heard_at = Instant::now();
         self.check_duty()?;
+        // Not older than what another manager may have told the agent just now.
+        self.core.sessions.follow(&self.core);
         self.tell_changes().await?;
-        let mut tell_at: Option<Instant> = None;
         // One for all rounds: an agent's signs of life come as often.
         let mut members_at = interval_at(Instant::now() + period, period);
         members_at.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,17 +194,11 @@ impl Session {
                     }
                     None => return Ok(()),
                 },
-                changed = applied.changed(), if tell_at.is_none() => {
-                    changed.map_err(|_| Status::unavailable("this manager stops"))?;
-                    tell_at = Some(Instant::now() + SETTLE);
-                }
-                () = tokio::time::sleep_until(tell_at.unwrap_or(now)), if tell_at.is_some() => {
-                    tell_at = None;
-                    applied.mark_unchanged();
+                () = calls.look.notified() => {
                     self.check_duty()?;
                     self.tell_changes().await?;
                 }
-                other = others.recv() => match other {
+                other = calls.others.recv() => match other {
                     Some(content) => self.tell(content).await?,
                     None => return Err(Status::aborted("a newer session of this node took over")),
                 },
@@ -233,6 +225,24 @@ impl Session {
         Ok(())
     }
 
+    /// Waits for a while to know the node: it may have been taken in a moment ago.
+    async fn await_membership(&self) -> Result<(), Status> {
+        let mut applied = self.core.machine.applied();
+        let deadline = Instant::now() + KNOWN_WITHIN;
+        loop {
+            applied.mark_unchanged();
+            match self.check_membership() {
+                Err(status) if status.code() == tonic::Code::Unavailable => {
+                    let changed = tokio::time::timeout_at(deadline, applied.changed()).await;
+                    if !matches!(changed, Ok(Ok(()))) {
+                        return Err(status);
+                    }
+                }
+                known => return known,
+            }
+        }
+    }
+
     /// Refuses a node only on evidence: a replica that lags may not know a new node yet.
     fn check_membership(&self) -> Result<(), Status> {
         let snapshot = self.core.machine.store().snapshot();
@@ -242,7 +252,9 @@ impl Session {
         if removed {
             return Err(Status::not_found("the node was removed from the cluster"));
         }
-        if snapshot.node(&self.peer.node).is_none() {
+        // One without a number cannot be told who it is.
+        let is_known = |node: &Arc<skep_model::Node>| node.index != 0;
+        if !snapshot.node(&self.peer.node).is_some_and(is_known) {
             return Err(Status::unavailable(
                 "this manager does not know the node yet",
             ));
@@ -339,14 +351,9 @@ impl Session {
             (self.told_role, self.told_renewal) = (wanted, renewal);
             self.tell(manager_message::Content::Renew(Empty {})).await?;
         }
-        let items = common.for_node(&node);
-        let change = match &self.sent {
-            None => Some(complete(&items, common.version())),
-            Some(sent) => difference(sent, &items, common.version()),
-        };
-        self.sent = Some(items);
+        let change = self.told.next(&common, &node);
         self.network.told = common.version();
-        self.network.awaited = common.newest_awaited();
+        self.network.awaited = Arc::clone(common.awaited());
         match change {
             Some(change) => {
                 self.network.sent = change.version;

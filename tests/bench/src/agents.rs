@@ -1,8 +1,8 @@
 //! Many agents that run nothing: they join real managers over the real wire, say that whatever
 //! they are given runs, and measure when it came.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +39,11 @@ const SERVICE: u64 = 300;
 const JOINING: usize = 32;
 /// How often an agent opens a session.
 const SESSIONS: usize = 50;
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(180);
+/// How often the API is asked how far things are: each answer counts all tasks.
+const ASKED_EVERY: Duration = Duration::from_millis(250);
+/// How often it is asked how the nodes are.
+const NODES_EVERY: Duration = Duration::from_secs(1);
 /// Agents whose tables follow a change, and rounds of it.
 const FOLLOWING: usize = 100;
 const ROUNDS: usize = 10;
@@ -49,7 +53,10 @@ const ROUNDS: usize = 10;
 struct Seen {
     /// From a task's making to its arrival.
     delays: Mutex<Vec<Duration>>,
-    ready: AtomicUsize,
+    /// Agents that have had a complete set of assignments.
+    ready: Mutex<BTreeSet<usize>>,
+    /// Sessions that ended before the benchmark did.
+    ended: AtomicUsize,
     /// When each agent last heard of endpoints of a service that serve, and how many they were.
     endpoints: Mutex<BTreeMap<usize, (usize, Instant)>>,
 }
@@ -105,6 +112,7 @@ impl Agent {
         let mut last = Ok(());
         for _ in 0..SESSIONS {
             last = self.session(identity).await;
+            self.seen.ended.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         last
@@ -126,6 +134,7 @@ impl Agent {
             .await?
             .into_inner();
         let mut beat = tokio::time::interval(Duration::from_secs(1));
+        let mut arrived = HashSet::new();
         loop {
             let content = tokio::select! {
                 received = incoming.message() => received?.context("the session ended")?.content,
@@ -141,9 +150,9 @@ impl Agent {
                 }
                 Some(manager_message::Content::Assignments(change)) => {
                     if change.complete {
-                        self.seen.ready.fetch_add(1, Ordering::Relaxed);
+                        lock(&self.seen.ready).insert(self.number);
                     }
-                    let statuses = self.take(&node, &change)?;
+                    let statuses = self.take(&node, &change, &mut arrived)?;
                     if !statuses.is_empty() {
                         let batch = StatusBatch { statuses };
                         out.send(message(agent_message::Content::Statuses(batch)))
@@ -161,12 +170,20 @@ impl Agent {
     }
 
     /// What is to be said about new assignments.
-    fn take(&self, node: &str, change: &Assignments) -> Result<Vec<TaskStatusReport>> {
+    fn take(
+        &self,
+        node: &str,
+        change: &Assignments,
+        arrived: &mut HashSet<String>,
+    ) -> Result<Vec<TaskStatusReport>> {
         let mut statuses = Vec::new();
-        for item in &change.put {
+        // What else there is nobody here has any use for.
+        let is_of_interest = |key: &str| key.starts_with("task/") || key.starts_with("service/");
+        for item in change.put.iter().filter(|item| is_of_interest(&item.key)) {
             match decode::<Item>("assignment", &item.value)? {
                 Item::Task(task) => {
-                    let Some(state) = self.next_state(&task) else {
+                    let is_new = arrived.insert(item.key.clone());
+                    let Some(state) = self.next_state(&task, is_new) else {
                         continue;
                     };
                     statuses.push(TaskStatusReport {
@@ -189,12 +206,12 @@ impl Agent {
         Ok(statuses)
     }
 
-    fn next_state(&self, task: &Task) -> Option<TaskState> {
+    fn next_state(&self, task: &Task, is_new: bool) -> Option<TaskState> {
         let state = task.status.state;
         if task.desired_state > TaskState::Running {
             return (state <= TaskState::Running).then_some(TaskState::Shutdown);
         }
-        if state == TaskState::Assigned {
+        if state == TaskState::Assigned && is_new {
             let took = now().0.saturating_sub(task.created_at.0);
             lock(&self.seen.delays).push(Duration::from_nanos(took.try_into().unwrap_or(0)));
         }
@@ -216,6 +233,43 @@ fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(began.elapsed())
+}
+
+/// Watches from aside whether nodes that were up are taken for lost.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<usize>,
+}
+
+impl Watch {
+    fn begin(api: Api) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stops = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut up, mut lost) = (HashSet::new(), HashSet::new());
+            while !stops.load(Ordering::Relaxed) {
+                // While there is no leader nobody is taken for anything.
+                let nodes = api.ask("GET", "/nodes", b"").unwrap_or_default();
+                for node in nodes.as_array().into_iter().flatten() {
+                    let id = node["ID"].as_str().unwrap_or_default().to_owned();
+                    match node["Status"]["State"].as_str() {
+                        Some("ready") => drop(up.insert(id)),
+                        _ if up.contains(&id) => drop(lost.insert(id)),
+                        _ => (),
+                    }
+                }
+                std::thread::sleep(NODES_EVERY);
+            }
+            lost.len()
+        });
+        Self { stop, thread }
+    }
+
+    /// How many nodes were taken for lost although they lived.
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or(usize::MAX)
+    }
 }
 
 fn at(sorted: &[Duration], part: f64) -> f64 {
@@ -268,7 +322,7 @@ fn grow(
         });
     }
     until("all agents have a session", || {
-        Ok(seen.ready.load(Ordering::Relaxed) >= count)
+        Ok(lock(&seen.ready).len() >= count)
     })?;
     Ok(began.elapsed())
 }
@@ -336,6 +390,7 @@ pub fn run(table: &mut Table) -> Result<()> {
         .build()?;
     let seen = Arc::new(Seen::default());
 
+    let watch = Watch::begin(cluster.api());
     grow(&runtime, &seen, &managers, token, 0, FOLLOWING)?;
     follow(&api, &seen, table)?;
 
@@ -349,7 +404,16 @@ pub fn run(table: &mut Table) -> Result<()> {
         create(&api, &format!("many{number}"), SERVICE, "")?;
     }
     table.add(&group, "services created", ms(began.elapsed()), "ms");
-    until("all tasks run", || Ok(running(&api)? >= before + TASKS))?;
+    let mut told = 0;
+    until("all tasks run", || {
+        std::thread::sleep(ASKED_EVERY);
+        let run = running(&api)? - before;
+        if run / 3000 > told {
+            told = run / 3000;
+            eprintln!("{run} tasks run after {:?}", began.elapsed());
+        }
+        Ok(run >= TASKS)
+    })?;
     table.add(
         &group,
         format!("{TASKS} tasks run"),
@@ -360,6 +424,11 @@ pub fn run(table: &mut Table) -> Result<()> {
     delays.sort();
     table.add(&group, "made to assigned, median", at(&delays, 0.5), "ms");
     table.add(&group, "made to assigned, p99", at(&delays, 0.99), "ms");
+    table.add(&group, "made to assigned, worst", at(&delays, 1.0), "ms");
+    table.add(&group, "tasks that arrived", delays.len() as f64, "");
+    table.add(&group, "nodes taken for lost", watch.end() as f64, "");
+    let ended = seen.ended.load(Ordering::Relaxed);
+    table.add(&group, "sessions that ended", ended as f64, "");
     for (node, bytes) in cluster.memory()? {
         table.add(
             &group,
