@@ -26,6 +26,7 @@ mod nodes;
 mod platform;
 mod query;
 mod questions;
+mod rebalance;
 mod redact;
 mod reply;
 mod request_body;

@@ -9,8 +9,8 @@ use crate::state::Call;
 use crate::status::{ApiError, Outcome};
 use crate::{
     build, cluster_logs, container_io, containers, exec, image_transfer, images, info,
-    network_check, networks, nodes, secrets, services, stacks, swarm, system, tasks, tokens,
-    volumes, why,
+    network_check, networks, nodes, rebalance, secrets, services, stacks, swarm, system, tasks,
+    tokens, volumes, why,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -172,6 +172,12 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
         ("GET", ["skep", "v1", "why"]) => Box::pin(why::why(call)),
         ("GET", ["skep", "v1", "services", id, "history"]) => {
             Box::pin(services::history(call, own(id)))
+        }
+        ("POST", ["skep", "v1", "services", id, "rebalance"]) => {
+            Box::pin(rebalance::rebalance(call, own(id)))
+        }
+        ("POST", ["skep", "v1", "services", id, "rebalance", "preview"]) => {
+            Box::pin(rebalance::preview(call, own(id)))
         }
         ("POST", ["skep", "v1", "services", id, "preview"]) => {
             Box::pin(services::preview(call, own(id)))

@@ -37,6 +37,12 @@ pub enum ControlRequest {
         #[serde(default)]
         revision: Option<u64>,
     },
+    /// Replaces running tasks of a replicated service so that it is spread evenly again.
+    RebalanceService {
+        id: ServiceId,
+        /// Tasks that are moved at most; absent is as many as it takes.
+        most: Option<u64>,
+    },
     RemoveService {
         id: ServiceId,
     },

@@ -1,6 +1,6 @@
 //! Services: what a user wants to run, and how it is to be changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::port::PortConfig;
 use crate::revision::{PastRevision, Revision};
 use crate::serde_help::{go_float, is_zero, null_default};
 use crate::task::{NetworkAttachmentConfig, TaskSpec};
-use crate::{Nanos, NetworkId, ServiceId, Timestamp, Version};
+use crate::{Nanos, NetworkId, ServiceId, TaskId, Timestamp, Version};
 
 /// What a user asks for (`ServiceSpec` of the API).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -364,4 +364,11 @@ pub struct Service {
         deserialize_with = "null_default"
     )]
     pub waits_for: String,
+    /// Tasks that are replaced although they are what is asked for, so that others may run on
+    /// other nodes.
+    #[serde(
+        skip_serializing_if = "BTreeSet::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub moving: BTreeSet<TaskId>,
 }

@@ -155,6 +155,7 @@ commands! {
     "service_logs" => service::logs::run;
     "service_ls" => service::ls::run;
     "service_ps" => service::ps::run;
+    "service_rebalance" => service::rebalance::run;
     "service_rm" => service::remove;
     "service_rollback" => service::rollback::run;
     "service_scale" => service::scale::run;

@@ -11,6 +11,7 @@ mod memory;
 mod nodes;
 mod place;
 mod preview;
+mod rebalance;
 mod reports;
 mod rotation;
 mod step;
@@ -25,6 +26,7 @@ pub use nodes::{
     NewNode, NodeReport, NodeWord, add_node, describe_nodes, record_node_states, sole_manager,
 };
 pub use preview::preview;
+pub use rebalance::{REBALANCE_LABEL, is_automatic};
 pub use reports::record_statuses;
 pub use rotation::{RENEWAL_PATIENCE, RENEWALS_MAX, advance_root, follows_root, renewal_due};
 pub use step::{Step, reconcile};

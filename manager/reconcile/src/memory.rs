@@ -8,6 +8,8 @@ use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, TaskState, T
 use skep_plan::NodeTable;
 use skep_store::Snapshot;
 
+use crate::rebalance::is_automatic;
+
 /// A step has room for so many changes. Its commit is written, sent and applied as a whole before an
 /// agent hears of the first of them, so what is no more work in two steps is sooner there in two.
 const CHANGES_PER_STEP_MAX: usize = 400;
@@ -123,7 +125,7 @@ impl Memory {
             self.retry = true;
             let global = now
                 .services()
-                .filter(|service| service.spec.mode.is_global());
+                .filter(|service| service.spec.mode.is_global() || is_automatic(service));
             self.dirty.extend(global.map(|service| service.id.clone()));
         }
         self.account(&last, now);

@@ -25,7 +25,9 @@ pub fn preview(
     now: Timestamp,
     random: &mut dyn Random,
 ) -> Result<ServicePreview, ControlError> {
-    let ControlRequest::UpdateService { id, .. } = request else {
+    let (ControlRequest::UpdateService { id, .. } | ControlRequest::RebalanceService { id, .. }) =
+        request
+    else {
         return Err(ControlError::invalid(
             "only updates of services can be tried",
         ));

@@ -1,14 +1,16 @@
 //! One step of the control loop: everything that is to be done now, in one commit.
 
+use std::sync::Arc;
+
 use skep_model::{
-    Random, Service, ServiceId, TaskId, TaskState, TaskStatus, Timestamp, state::Actor,
+    Random, Service, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp, state::Actor,
 };
 use skep_plan::{Action, ServiceView, enforce, new_task, plan_service, reap};
 use skep_store::{Commit, Key, Snapshot, Transaction};
 
 use crate::allocate::Allocator;
 use crate::memory::{Memory, may_run};
-use crate::{nodes, place};
+use crate::{nodes, place, rebalance};
 
 /// What one step decided.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -157,6 +159,9 @@ impl Stage<'_> {
             }
             seen.push(id);
         }
+        // One that was looked at twice has its tasks but once.
+        seen.sort();
+        seen.dedup();
         seen
     }
 
@@ -201,6 +206,25 @@ impl Stage<'_> {
         }
         if let Some(at) = plan.wake_at {
             self.memory.timers.insert(id.clone(), at);
+        }
+        self.rebalance(&service, &tasks);
+    }
+
+    /// Spreads a service anew that is to be without being asked, once nodes are settled.
+    fn rebalance(&mut self, service: &Service, tasks: &[Arc<Task>]) {
+        if !rebalance::is_automatic(service) || !rebalance::is_idle(service) {
+            return;
+        }
+        let at = rebalance::settled_at(service, self.tx.view());
+        if at > self.now {
+            let timer = self.memory.timers.entry(service.id.clone()).or_insert(at);
+            *timer = at.min(*timer);
+            return;
+        }
+        let table = &self.memory.table;
+        if let Some((begun, _)) = rebalance::begin(service, tasks, table, usize::MAX, self.now) {
+            self.memory.dirty.insert(service.id.clone());
+            self.put_service(begun);
         }
     }
 

@@ -107,6 +107,10 @@ fn services_and_nodes_keep_their_promises() {
         places::drain,
     );
     check(
+        "a service is spread anew when it is asked for, by as few moves as it takes",
+        places::rebalance,
+    );
+    check(
         "a node that is removed by force ends its tasks",
         places::removed,
     );

@@ -10,6 +10,7 @@ pub mod ls;
 mod pretty;
 pub mod preview;
 pub mod ps;
+pub mod rebalance;
 pub mod references;
 pub mod rollback;
 pub mod scale;

@@ -29,6 +29,11 @@ pub async fn show(
         }
         answer => answer?,
     };
+    print(session, &service.spec.name, &preview).await
+}
+
+/// Prints what an update would do.
+pub async fn print(session: &Session, service: &str, preview: &ServicePreview) -> Outcome {
     let mut names = Names::new(false);
     let mut nodes = Vec::new();
     for task in &preview.tasks {
@@ -37,7 +42,7 @@ pub async fn show(
     for warning in &preview.warnings {
         session.warn(warning);
     }
-    session.print(&text(&service.spec.name, &preview, &nodes))
+    session.print(&text(service, preview, &nodes))
 }
 
 /// `nodes` are the names of the tasks' nodes.

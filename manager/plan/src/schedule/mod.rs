@@ -11,6 +11,7 @@ use skep_model::{NodeId, Task, TaskId, Timestamp};
 mod examine;
 mod filter;
 pub mod generic;
+pub mod rebalance;
 mod spread;
 mod table;
 

@@ -124,6 +124,28 @@ impl Tree {
     }
 }
 
+/// How many tasks of the service are where a node is: for each preference, outermost first, those
+/// on nodes with the same values so far; then those on the node itself. With each number the value,
+/// or the node's id.
+pub(super) fn standing(table: &NodeTable, request: &Request, node: &NodeId) -> Vec<(String, u64)> {
+    let Some(own) = table.entry(node) else {
+        return Vec::new();
+    };
+    let tasks = |entry: &Entry| u64::from(entry.active_of(&request.service));
+    let labels = request.spread.iter();
+    let labels = labels.filter_map(|descriptor| Label::parse(descriptor));
+    let mut beside: Vec<&Entry> = table.entries().collect();
+    let mut levels = Vec::new();
+    for label in labels {
+        let value = label.value(&own.node);
+        beside.retain(|entry| label.value(&entry.node) == value);
+        let sum = beside.iter().map(|entry| tasks(entry)).sum();
+        levels.push((value.to_owned(), sum));
+    }
+    levels.push((node.to_string(), tasks(own)));
+    levels
+}
+
 /// What a spread preference looks at.
 #[derive(Debug, Clone, Copy)]
 enum Label<'a> {

@@ -15,6 +15,9 @@ use skep_model::{
 /// Whether `task` has to be replaced to match its service. `node` is where it runs; a task that
 /// still waits for one waits for the wrong thing when the placement has changed.
 pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
+    if service.moving.contains(&task.id) {
+        return true;
+    }
     if task.spec_version == service.spec_version {
         return false;
     }
@@ -33,6 +36,9 @@ pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
 pub fn reasons(task: &Task, service: &Service, node: Option<&Node>) -> Vec<String> {
     if !is_dirty(task, service, node) {
         return Vec::new();
+    }
+    if service.moving.contains(&task.id) {
+        return vec!["another node has fewer of the service's tasks".to_owned()];
     }
     let wanted = &service.spec.task_template;
     // As the comparison sees them: what makes no task outdated is left out.

@@ -44,6 +44,7 @@ pub fn turn(service: &mut Service, spec: ServiceSpec, because: &str, now: Timest
         // The status goes with the spec of before.
         service.revision.doubtful |= !service.revision.proven && !is_settled(service);
     }
+    service.moving.clear();
     let had = std::mem::replace(&mut service.spec, spec);
     if !alike {
         let mut revision = std::mem::take(&mut service.revision);

@@ -222,11 +222,13 @@ fn too_many_failures<'a>(
 fn react(view: &ServiceView<'_>, config: &UpdateConfig, failed: &Task, plan: &mut Plan) -> bool {
     let service = view.service;
     let rolls_back = rolls_back(service);
-    let refuge = match rolls_back {
+    // What is only moved has no earlier spec to go back to.
+    let refuge = match rolls_back || !service.moving.is_empty() {
         true => None,
         false => revision::refuge(service),
     };
     let mut changed = service.clone();
+    changed.moving.clear();
     let message = |what: &str| {
         format!(
             "{what} due to failure or early termination of task {}",
@@ -314,6 +316,7 @@ fn finish(
         _ => (UpdateState::Completed, "update completed"),
     };
     let mut changed = service.clone();
+    changed.moving.clear();
     revision::prove(&mut changed.revision);
     changed.update_status = Some(UpdateStatus {
         state: done,

@@ -107,6 +107,7 @@ impl Door<'_> {
                 true => self.roll_back_service(id, *version, *revision),
                 false => self.update_service(id, *version, spec, *registry_auth_from),
             },
+            ControlRequest::RebalanceService { id, most } => self.rebalance_service(id, *most),
             ControlRequest::RemoveService { id } => self.remove_service(id),
             ControlRequest::CreateNetwork { spec } => {
                 let id = self.create_network(spec)?;

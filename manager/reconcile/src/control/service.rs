@@ -5,8 +5,8 @@ use skep_model::service::{JobStatus, UpdateState, UpdateStatus};
 use skep_model::stack::STACK_LABEL;
 use skep_model::validate::check_service;
 use skep_model::{
-    Config, ControlError, Kind, Network, NetworkId, PublishMode, Secret, Service, ServiceId,
-    ServiceMode, ServiceSpec, TaskSpec, Version,
+    Config, ControlError, Kind, Network, NetworkId, NodeId, PublishMode, Secret, Service,
+    ServiceId, ServiceMode, ServiceSpec, TaskSpec, Version,
 };
 use skep_plan::allocate::ports::PortsInUse;
 use skep_plan::service::dirty::runs_the_same;
@@ -15,6 +15,7 @@ use skep_store::Key;
 
 use super::{Done, Door, check_version, not_found};
 use crate::allocate::NODE_LOCAL;
+use crate::rebalance;
 
 impl Door<'_> {
     pub(super) fn create_service(&mut self, spec: &ServiceSpec) -> Result<ServiceId, ControlError> {
@@ -136,6 +137,47 @@ impl Door<'_> {
             message: "manually requested rollback".to_owned(),
         });
         self.put(service)
+    }
+
+    /// Has tasks replaced that would be better on other nodes.
+    pub(super) fn rebalance_service(&mut self, id: &ServiceId, most: Option<u64>) -> Done {
+        let service = self.service(id)?;
+        let name = &service.spec.name;
+        if !matches!(service.spec.mode, ServiceMode::Replicated(_)) {
+            return Err(ControlError::invalid(format!(
+                "service {name} is not replicated: its tasks are where they are meant to be"
+            )));
+        }
+        if !rebalance::is_idle(&service) {
+            return Err(ControlError::new(
+                Kind::FailedPrecondition,
+                format!("service {name} is being updated, or its update has failed"),
+            ));
+        }
+        let view = self.tx.view().clone();
+        let table = crate::preview::table(&view);
+        let tasks: Vec<_> = view.tasks_of_service(&service.id).cloned().collect();
+        let most = most.map_or(usize::MAX, |most| {
+            usize::try_from(most).unwrap_or(usize::MAX)
+        });
+        let Some((begun, moves)) = rebalance::begin(&service, &tasks, &table, most, self.now)
+        else {
+            return Ok(());
+        };
+        let host = |id: &NodeId| {
+            let node = view.node(id);
+            node.map_or_else(|| id.to_string(), |node| node.description.hostname.clone())
+        };
+        for one in &moves {
+            let task = view
+                .task(&one.task)
+                .map_or_else(String::new, |task| task.name());
+            let (from, to) = (host(&one.from), host(&one.to));
+            self.response
+                .actions
+                .push(format!("{task}: {from} -> {to}"));
+        }
+        self.put(begun)
     }
 
     pub(super) fn remove_service(&mut self, id: &ServiceId) -> Done {

@@ -6,7 +6,7 @@ use skep_e2e::tasks::shown;
 use skep_e2e::wait::holds;
 use skep_e2e::{Cluster, eventually, secs};
 
-use super::{CREATE, NODES, ids, wait_looked_at};
+use super::{CREATE, NODES, QUICKLY, ids, wait_looked_at};
 
 pub fn pending(c: &Cluster) {
     let ask = |flags: &str, why: &str| {
@@ -274,4 +274,35 @@ pub fn removed(c: &Cluster) {
     let nodes = c.skep("n1", "node ls --format {{.Hostname}}").ok();
     assert!(!nodes.contains("n3"), "{nodes}");
     c.remove_service("n1", "z");
+}
+
+pub fn rebalance(c: &Cluster) {
+    c.skep("n1", "node update --availability drain n3").ok();
+    c.skep(
+        "n1",
+        &format!("{CREATE} {QUICKLY} --name r --replicas 6 busy:1 sleep 1000"),
+    )
+    .ok();
+    let before = c.wait_running("n1", "r", 6, secs(30));
+    c.skep("n1", "node update --availability active n3").ok();
+    let told = c.skep("n1", "service rebalance --dry-run r").ok();
+    assert!(
+        told.contains("The spec of r would stay as it is."),
+        "{told}"
+    );
+    assert!(told.contains("2 would be replaced"), "{told}");
+    assert_eq!(ids(&c.running("n1", "r")), ids(&before), "none was moved");
+    let ran = c.skep("n1", "service rebalance --max 1 r").ok();
+    assert_eq!(ran.matches(" -> n3").count(), 1, "{ran}");
+    let ran = c.skep("n1", "service rebalance r").ok();
+    assert_eq!(ran.matches(" -> n3").count(), 1, "{ran}");
+    let after = c.wait_running("n1", "r", 6, secs(10));
+    for node in NODES {
+        let there = after.iter().filter(|task| task.node == node);
+        assert_eq!(there.count(), 2, "{node}: {}", shown(&after));
+    }
+    assert_eq!(ids(&after).intersection(&ids(&before)).count(), 4);
+    let ran = c.skep("n1", "service rebalance r").ok();
+    assert_eq!(ran, "r: nothing would be gained by a move\n");
+    c.remove_service("n1", "r");
 }
