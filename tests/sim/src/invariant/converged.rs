@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skep_model::{Service, ServiceMode, Task, TaskState};
+use skep_model::{PublishMode, Service, ServiceMode, Task, TaskState};
 use skep_plan::service::dirty::{is_dirty, meets_constraints};
 use skep_store::Snapshot;
 
@@ -18,6 +18,9 @@ pub fn service_converged(snapshot: &Snapshot, service: &Service) -> Result<(), S
     let name = &service.spec.name;
     if !service.waits_for.is_empty() {
         return Err(format!("{name} waits: {}", service.waits_for));
+    }
+    if is_crowded_out(snapshot, service) {
+        return Ok(());
     }
     if let Some(status) = &service.update_status
         && status.state.is_active()
@@ -88,6 +91,30 @@ pub fn service_converged(snapshot: &Snapshot, service: &Service) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// Whether a task waits for a port of nodes that tasks of other services have, on every node that it
+/// could be on: users may remove so many nodes that there is not one for each.
+fn is_crowded_out(snapshot: &Snapshot, service: &Service) -> bool {
+    let ports = |task: &Task| -> BTreeSet<u16> {
+        let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        let ports = ports.filter(|port| port.publish_mode == PublishMode::Host);
+        ports.map(|port| port.published_port).collect()
+    };
+    let is_crowded = |task: &Task| {
+        let wanted = ports(task);
+        let is_waiting = task.is_live() && task.status.state < TaskState::Assigned;
+        let takes = |other: &Task| {
+            other.service_id != service.id && other.serves() && !ports(other).is_disjoint(&wanted)
+        };
+        is_waiting
+            && snapshot.nodes().all(|node| {
+                !meets_constraints(&task.spec, node)
+                    || snapshot.tasks_on_node(&node.id).any(|other| takes(other))
+            })
+    };
+    let mut tasks = snapshot.tasks_of_service(&service.id);
+    tasks.any(|task| is_crowded(task))
 }
 
 fn completed<'a>(service: &'a Service, tasks: &'a [&'a Task]) -> impl Iterator<Item = &'a Task> {
