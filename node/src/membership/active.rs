@@ -2,11 +2,13 @@
 //! cluster tells it.
 
 mod addresses;
+mod identity;
+mod managing;
 mod rescue;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,46 +20,31 @@ use skep_agent::{AgentEvent, Session, Worker};
 use skep_api::cluster::{LocalCluster, LocalState};
 use skep_api::texts;
 use skep_engine::SharedNetworks;
-use skep_manager::{Manager, ManagerConfig, Timing, clock};
+use skep_manager::{Manager, clock};
 use skep_model::encryption::EncryptionMethod;
 use skep_model::node::NodeDescription;
 use skep_model::{ControlError, Kind, NodeId, NodeRole};
+use skep_pki::Identity;
 use skep_pki::tls::{client_config, server_config};
-use skep_pki::unlock::UnlockKey;
-use skep_pki::{Identity, Sealer};
 use skep_proto::connect::Connector;
-use skep_proto::status;
-use skep_proto::v1::membership_client::MembershipClient;
-use skep_proto::v1::{JoinRequest, LeaveRequest, ManagerPeer};
+use skep_proto::v1::ManagerPeer;
 use skep_reconcile::NewNode;
 use skep_store::Commit;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::files::{Files, Saved};
-use super::{Chosen, Surroundings, describe, issue, skep_error_chain};
+use super::{Surroundings, describe, skep_error_chain};
 
 /// Events of the agent that may wait.
 const EVENTS: usize = 16;
 /// A renewal that failed is tried again after this time.
 const RENEW_RETRY: Duration = Duration::from_secs(5);
-/// How often a joining manager asks before it gives up, and how long it waits in between.
-const JOIN_ATTEMPTS: (usize, Duration) = (30, Duration::from_millis(500));
 /// How long the first assignments may take to arrive.
 const FIRST_ASSIGNMENTS: Duration = Duration::from_secs(15);
-/// How long a leader that leaves waits for another one.
-const STEP_DOWN: Duration = Duration::from_secs(3);
-/// The unlock key is compared with the cluster's this often even when nothing seems to change, and
-/// at most this often.
-const LOCK_LOOK: Duration = Duration::from_secs(1);
-const LOCK_SETTLE: Duration = Duration::from_millis(10);
 /// Pause between two words about this node's networks.
 const PROBLEMS_SETTLE: Duration = Duration::from_secs(1);
-/// How long the only manager that is left may take to lead.
-const TAKE_OVER: Duration = Duration::from_secs(15);
-/// Log entries between snapshots, and entries kept for followers that are a little slow.
-const SNAPSHOTS: (u64, u64) = (10_000, 500);
 
 /// What the first manager of a new cluster begins with.
 pub struct Birth {
@@ -177,86 +164,6 @@ impl Active {
         let renewing = Arc::clone(&active);
         active.spawn(async move { renewing.renew_in_time().await });
         Ok(active)
-    }
-
-    /// Starts the manager, of which none runs.
-    async fn start_manager(&self, listens: &mut Option<String>) -> Result<(), ControlError> {
-        let config = self.manager_config()?;
-        let at = self.saved().listen;
-        let manager = Manager::start(config)
-            .await
-            .map_err(|error| internal(skep_error_chain(&error)))?;
-        *lock(&self.manager) = Some(Arc::new(manager));
-        *listens = Some(at);
-        // The manager on this very node is the nearest one.
-        self.note_managers(self.saved().managers);
-        Ok(())
-    }
-
-    /// Stops the manager if one runs. It stays known until it is closed: whoever gives up waiting
-    /// for that leaves it to the next one to close.
-    async fn stop_manager(&self, listens: &mut Option<String>) {
-        let running = lock(&self.manager).clone();
-        if let Some(running) = running {
-            running.shutdown().await;
-            lock(&self.manager).take();
-        }
-        *listens = None;
-    }
-
-    /// Makes this manager the only one of its cluster, with everything that its log holds, at
-    /// another address if one is given. Tasks notice nothing.
-    pub(super) async fn go_on_alone(self: &Arc<Self>, chosen: Chosen) -> Result<(), ControlError> {
-        let mut listens = self.listens.lock().await;
-        self.manager()?;
-        self.stop_manager(&mut listens).await;
-        let before = self.saved();
-        {
-            let mut saved = lock(&self.saved);
-            saved.listen = chosen.listen.to_string();
-            saved.advertise = chosen.advertise.to_string();
-            saved.origins = chosen.origins;
-        }
-        let alone = Manager::go_on_alone(&self.manager_config()?).await;
-        if let Err(error) = alone {
-            *lock(&self.saved) = before;
-            self.start_manager(&mut listens).await?;
-            return Err(internal(skep_error_chain(&error)));
-        }
-        let saved = {
-            let mut saved = lock(&self.saved);
-            saved.managers = vec![saved.advertise.clone()];
-            saved.clone()
-        };
-        self.files.save(&saved)?;
-        self.start_manager(&mut listens).await?;
-        drop(listens);
-        self.manager()?.take_over(TAKE_OVER).await?;
-        self.restart_session();
-        Ok(())
-    }
-
-    fn manager_config(&self) -> Result<ManagerConfig, ControlError> {
-        let saved = self.saved();
-        let key = self.files.data_key()?;
-        let listen: SocketAddr = saved
-            .listen
-            .parse()
-            .map_err(|_| internal("the listen address is damaged"))?;
-        Ok(ManagerConfig {
-            node: saved.node.clone(),
-            cluster: saved.cluster.clone(),
-            raft_id: saved.raft_id,
-            address: saved.advertise.clone(),
-            listen,
-            directory: self.files.raft(),
-            sealer: Sealer::new(&key),
-            connector: Arc::clone(&self.connector),
-            server_tls: Arc::clone(&self.server_tls),
-            timing: Timing::default(),
-            snapshot_every: SNAPSHOTS.0,
-            keep_entries: SNAPSHOTS.1,
-        })
     }
 
     pub fn saved(&self) -> Saved {
@@ -438,27 +345,6 @@ impl Active {
         is_slow.then(|| slow.to_owned()).into_iter().collect()
     }
 
-    /// Has this manager's secrets lie on disk as the cluster wants it: with autolock under the
-    /// unlock key, else, and on workers, plain.
-    async fn keep_lock(self: Arc<Self>) {
-        loop {
-            self.wait_for_change().await;
-            let Some(wanted) = self.wanted_lock().await else {
-                continue;
-            };
-            let files = self.files.clone();
-            let followed = tokio::task::spawn_blocking(move || files.follow_lock(wanted.as_ref()));
-            match followed.await {
-                Ok(Ok(())) => (),
-                Ok(Err(error)) => warn!(
-                    error = skep_error_chain(&error),
-                    "the manager's keys could not be put under the unlock key"
-                ),
-                Err(error) => warn!(%error, "the manager's keys could not be looked at"),
-            }
-        }
-    }
-
     /// Has the managers know what is wrong with this node's networks.
     async fn tell_problems(self: Arc<Self>) {
         let mut problems = self.worker.problems();
@@ -475,206 +361,6 @@ impl Active {
             // What changes many times a second is not worth a word each time.
             tokio::time::sleep(PROBLEMS_SETTLE).await;
         }
-    }
-
-    /// Waits until the cluster's state has changed, or for a while.
-    async fn wait_for_change(&self) {
-        let Ok(manager) = self.manager() else {
-            return tokio::time::sleep(LOCK_LOOK).await;
-        };
-        let mut applied = manager.core().machine.applied();
-        drop(manager);
-        let _ = tokio::time::timeout(LOCK_LOOK, applied.changed()).await;
-        // Many changes come at once.
-        tokio::time::sleep(LOCK_SETTLE).await;
-    }
-
-    /// The unlock key in force, `Some(None)` without one; nothing while that is not known.
-    async fn wanted_lock(&self) -> Option<Option<UnlockKey>> {
-        let Ok(manager) = self.manager() else {
-            return Some(None);
-        };
-        let snapshot = manager.snapshot(true).await.ok()?;
-        let cluster = snapshot.cluster()?;
-        if !cluster.spec.encryption_config.auto_lock_managers {
-            return Some(None);
-        }
-        cluster.unlock_key.parse().ok().map(Some)
-    }
-
-    async fn renew_in_time(self: Arc<Self>) {
-        loop {
-            let chance = lock(&self.saved).renew_chance;
-            let at = self.identity.load().renew_at(chance);
-            // Looked at again now and then: clocks jump.
-            let pause = at
-                .since(clock::now())
-                .clamp(RENEW_RETRY, Duration::from_secs(3600));
-            tokio::time::sleep(pause).await;
-            if at <= clock::now()
-                && let Err(error) = self.renew().await
-            {
-                warn!(%error, "the certificate could not be renewed yet");
-            }
-        }
-    }
-
-    /// Gets the next certificate and puts it to use; starts or stops the manager if the role in
-    /// it is another one.
-    async fn renew(self: &Arc<Self>) -> Result<(), ControlError> {
-        let _renewing = self.renewing.lock().await;
-        let before = self.identity.load().peer.role;
-        let managers = self.managers.borrow().clone();
-        let identity = issue::next_certificate(&self.connector, &managers).await?;
-        let role = identity.peer.role;
-        self.put_to_use(identity)?;
-        info!(?role, "certificate renewed");
-        match (before, role) {
-            (NodeRole::Worker, NodeRole::Manager) => {
-                self.become_manager().await?;
-                self.restart_session();
-            }
-            (NodeRole::Manager, NodeRole::Worker) => {
-                self.become_worker().await?;
-                self.restart_session();
-            }
-            (NodeRole::Worker, NodeRole::Worker) | (NodeRole::Manager, NodeRole::Manager) => {
-                // A vote that was refused while the node's role changed is asked for again.
-                let has_vote = self.has_vote.load(Ordering::SeqCst);
-                if role == NodeRole::Manager && (self.saved().raft_id == 0 || !has_vote) {
-                    self.become_manager().await?;
-                    self.restart_session();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Trusts other roots from now on.
-    async fn trust(&self, roots: &str) -> Result<(), ControlError> {
-        // A certificate that is just being issued comes with roots that may be older.
-        let _renewing = self.renewing.lock().await;
-        let identity = self.identity.load_full();
-        if identity.root_pem == roots {
-            return Ok(());
-        }
-        self.put_to_use(identity.trusting(roots).map_err(internal)?)?;
-        info!("trusting the cluster's new root");
-        Ok(())
-    }
-
-    /// Has an identity take the place of the one before: on disk, for connections from now on, and in
-    /// what the node says of itself. Connections that there are go on.
-    fn put_to_use(&self, identity: Identity) -> Result<(), ControlError> {
-        let client = client_config(&identity).map_err(internal)?;
-        let server = server_config(&identity).map_err(internal)?;
-        self.files.save_identity(&identity)?;
-        self.client_tls.store(client);
-        self.server_tls.store(server);
-        let told = identity.tls_info();
-        self.identity.store(Arc::new(identity));
-        self.connector.forget_all();
-        self.description.send_if_modified(|description| {
-            let changed = description.tls_info != told;
-            description.tls_info = told;
-            changed
-        });
-        Ok(())
-    }
-
-    async fn become_manager(&self) -> Result<(), ControlError> {
-        let mut listens = self.listens.lock().await;
-        {
-            let mut saved = lock(&self.saved);
-            if saved.raft_id == 0 {
-                saved.raft_id = super::nonzero(&mut super::clock_random());
-            }
-            self.files.save(&saved)?;
-        }
-        self.has_vote.store(false, Ordering::SeqCst);
-        if listens.is_none() {
-            self.start_manager(&mut listens).await?;
-        }
-        drop(listens);
-        self.join_log().await?;
-        self.has_vote.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    async fn become_worker(&self) -> Result<(), ControlError> {
-        let mut listens = self.listens.lock().await;
-        self.stop_manager(&mut listens).await;
-        self.files.remove_log();
-        let own = {
-            let mut saved = lock(&self.saved);
-            saved.raft_id = 0;
-            self.files.save(&saved)?;
-            saved.advertise.clone()
-        };
-        drop(listens);
-        let mut others = self.managers.borrow().clone();
-        others.retain(|address| *address != own);
-        self.note_managers(others);
-        Ok(())
-    }
-
-    /// Asks the leader, through any manager, to make this manager a voting member of the log.
-    pub async fn join_log(&self) -> Result<(), ControlError> {
-        let saved = self.saved();
-        let mut last = ControlError::new(Kind::Unavailable, "no manager is known");
-        for _ in 0..JOIN_ATTEMPTS.0 {
-            let others: Vec<String> = saved
-                .managers
-                .iter()
-                .filter(|address| **address != saved.advertise)
-                .cloned()
-                .collect();
-            for address in others {
-                let request = JoinRequest {
-                    raft_id: saved.raft_id,
-                    address: saved.advertise.clone(),
-                };
-                let mut client = MembershipClient::new(self.connector.channel(&address));
-                match client.join(request).await {
-                    Ok(reply) => {
-                        self.take_managers(&reply.into_inner().managers);
-                        return Ok(());
-                    }
-                    Err(answer) => last = status::to_control(&answer),
-                }
-            }
-            if last.kind != Kind::Unavailable {
-                return Err(last);
-            }
-            tokio::time::sleep(JOIN_ATTEMPTS.1).await;
-        }
-        Err(last)
-    }
-
-    /// Tells the leader that this node leaves; a manager gives up its vote.
-    pub async fn leave_log(&self) -> Result<(), ControlError> {
-        let own = self.saved().advertise;
-        let manager = lock(&self.manager).clone();
-        if let Some(manager) = &manager
-            && manager.leader().0
-            && manager.addresses().len() > 1
-        {
-            manager.step_down(STEP_DOWN).await;
-        }
-        let mut others = match &manager {
-            Some(manager) => manager.addresses(),
-            None => self.managers.borrow().clone(),
-        };
-        others.retain(|address| manager.is_none() || *address != own);
-        let mut last = Ok(());
-        for address in others {
-            let mut client = MembershipClient::new(self.connector.channel(&address));
-            match client.leave(LeaveRequest { node: true }).await {
-                Ok(_) => return Ok(()),
-                Err(answer) => last = Err(status::to_control(&answer)),
-            }
-        }
-        last
     }
 
     /// Waits until a manager has told this node what it is to run.
