@@ -113,8 +113,7 @@ fn note_signs(core: &Core, all: &[Heard]) -> bool {
     let mut liveness = core.liveness.lock().unwrap_or_else(PoisonError::into_inner);
     let mut networks = core.networks.lock().unwrap_or_else(PoisonError::into_inner);
     let mut is_news = false;
-    // What a node says of itself may have waited for a while.
-    for heard in all.iter().filter(|heard| heard.description.is_empty()) {
+    for heard in all.iter().filter(|heard| is_sign(heard)) {
         let node = NodeId::new(&heard.node_id);
         let is_up = |known: &Arc<skep_model::Node>| known.status.state == NodeState::Ready;
         is_news |=
@@ -130,25 +129,15 @@ fn note_signs(core: &Core, all: &[Heard]) -> bool {
     is_news
 }
 
+/// Whether this is said of the present. What a node says of itself may have waited for a while, but a
+/// manager of an earlier version tells it together with farewells and what the node follows.
+fn is_sign(heard: &Heard) -> bool {
+    heard.description.is_empty() || heard.gone || heard.network_version > 0
+}
+
 /// Commits what nodes say of themselves and where they are heard from, all at once.
 async fn describe(core: &Arc<Core>, all: &[Heard]) -> Result<(), Status> {
-    let mut words = Vec::with_capacity(all.len());
-    for heard in all {
-        let description = match heard.description.as_slice() {
-            [] => Ok(None),
-            bytes => decode::<NodeDescription>("node description", bytes).map(Some),
-        };
-        // One bad description must not hold up the others.
-        let description = description.unwrap_or_else(|error| {
-            warn!(node = heard.node_id, %error, "a node's description was dropped");
-            None
-        });
-        words.push(NodeWord {
-            id: NodeId::new(&heard.node_id),
-            description,
-            addr: heard.address.clone(),
-        });
-    }
+    let words = words(all);
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = core.machine.store().snapshot();
         let commit = skep_reconcile::describe_nodes(&snapshot, &words, clock::now());
@@ -160,6 +149,28 @@ async fn describe(core: &Arc<Core>, all: &[Heard]) -> Result<(), Status> {
         }
     }
     Err(Status::unavailable("too many changes of nodes at once"))
+}
+
+/// What is to be written down of nodes. A session begins with a description, and is from one address:
+/// mere signs of life have nothing to add, and so never wait for a commit.
+fn words(all: &[Heard]) -> Vec<NodeWord> {
+    let described = all.iter().filter(|heard| !heard.description.is_empty());
+    described
+        .map(|heard| {
+            let description = decode::<NodeDescription>("node description", &heard.description);
+            NodeWord {
+                id: NodeId::new(&heard.node_id),
+                // One bad description must not hold up the others.
+                description: description
+                    .inspect_err(|error| {
+                        let node = &heard.node_id;
+                        warn!(node, %error, "a node's description was dropped");
+                    })
+                    .ok(),
+                addr: heard.address.clone(),
+            }
+        })
+        .collect()
 }
 
 async fn record(core: &Arc<Core>, reports: &[TaskStatusReport]) -> Result<(), Status> {
@@ -186,5 +197,50 @@ async fn record(core: &Arc<Core>, reports: &[TaskStatusReport]) -> Result<(), St
         // Reports never conflict: those that came too late are dropped one by one.
         Ok(()) | Err(CommitError::Conflict { .. }) => Ok(()),
         Err(error) => Err(skep_proto::status::from_control(&submit::describe(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_have_nothing_to_be_written_down() {
+        let heard = |description: &str| Heard {
+            node_id: "n".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            description: description.into(),
+            ..Heard::default()
+        };
+        assert_eq!(words(&[heard("")]), []);
+        let words = words(&[heard(r#"{"Hostname":"one"}"#), heard("nonsense")]);
+        let hosts = words.iter().map(|word| {
+            let description = word.description.as_ref();
+            description.map(|description| description.hostname.as_str())
+        });
+        assert_eq!(hosts.collect::<Vec<_>>(), [Some("one"), None]);
+        assert!(words.iter().all(|word| word.addr == "192.0.2.1"));
+    }
+
+    #[test]
+    fn farewells_and_what_is_followed_count_also_with_a_description() {
+        let described = Heard {
+            description: b"{}".to_vec(),
+            ..Heard::default()
+        };
+        assert!(is_sign(&Heard::default()));
+        assert!(!is_sign(&described));
+        for more in [
+            Heard {
+                gone: true,
+                ..described.clone()
+            },
+            Heard {
+                network_version: 7,
+                ..described.clone()
+            },
+        ] {
+            assert!(is_sign(&more), "{more:?}");
+        }
     }
 }

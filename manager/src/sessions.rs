@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use skep_model::NodeId;
 use skep_proto::v1::{Heard, LogCancel, LogLines, LogSubscribe, TaskStatusReport, manager_message};
 use tokio::sync::{Notify, mpsc};
+use tracing::warn;
 
 use crate::assignments::{Affected, Shared};
 use crate::manager::Core;
@@ -19,6 +20,11 @@ const LOG_BATCHES: usize = 1024;
 
 /// Statuses that are handed on at a time: one commit has to carry them.
 const STATUSES_MAX: usize = 2000;
+/// Bytes of descriptions that are handed on at a time, for the same reason: after a change of the
+/// root, or when its manager is back, every node describes itself at once.
+const DESCRIPTIONS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of one description; a node has a few thousand to say of itself.
+const DESCRIPTION_BYTES_MAX: usize = 512 * 1024;
 
 /// What was heard and not yet handed to the leader: the latest of each node and task. What has to
 /// be written down is kept apart from signs of life, which must not wait for that.
@@ -105,7 +111,15 @@ impl Sessions {
 
     /// Notes a sign of life, and what the node says of itself.
     pub fn heard(&self, mut heard: Heard) {
-        let description = std::mem::take(&mut heard.description);
+        let mut description = std::mem::take(&mut heard.description);
+        if description.len() > DESCRIPTION_BYTES_MAX {
+            let (node, bytes) = (&heard.node_id, description.len());
+            warn!(
+                node,
+                bytes, "a node's description is too big and was dropped"
+            );
+            description.clear();
+        }
         let mut outbox = lock(&self.outbox);
         let is_word = !description.is_empty();
         let is_awaited = heard.gone || heard.network_version > 0;
@@ -168,14 +182,22 @@ impl Sessions {
     /// Takes what is to be written down, as much as one commit carries.
     pub fn take_words(&self) -> Words {
         let mut outbox = lock(&self.outbox);
-        let descriptions = std::mem::take(&mut outbox.descriptions);
+        let (mut descriptions, mut bytes) = (Vec::new(), 0);
+        while let Some(first) = outbox.descriptions.first_entry() {
+            bytes += first.get().description.len();
+            if bytes > DESCRIPTIONS_BYTES_MAX {
+                self.words_came.notify_one();
+                break;
+            }
+            descriptions.push(first.remove());
+        }
         let mut statuses = std::mem::take(&mut outbox.statuses);
         if let Some(first) = statuses.keys().nth(STATUSES_MAX).cloned() {
             outbox.statuses = statuses.split_off(&first);
             self.words_came.notify_one();
         }
         Words {
-            descriptions: descriptions.into_values().collect(),
+            descriptions,
             statuses: statuses.into_values().collect(),
         }
     }
@@ -309,5 +331,48 @@ impl Drop for LogSubscription<'_> {
         let _ = self
             .out
             .try_send(manager_message::Content::LogCancel(cancel));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(node: &str, bytes: usize) -> Heard {
+        Heard {
+            node_id: node.to_owned(),
+            description: vec![b'x'; bytes],
+            ..Heard::default()
+        }
+    }
+
+    #[test]
+    fn descriptions_of_all_nodes_at_once_go_in_parts_that_a_commit_carries() {
+        let sessions = Sessions::default();
+        for at in 0..3000 {
+            sessions.heard(described(&format!("n{at}"), 4000));
+        }
+        let mut nodes = std::collections::BTreeSet::new();
+        loop {
+            let words = sessions.take_words();
+            let bytes = words.descriptions.iter().map(|one| one.description.len());
+            assert!(bytes.sum::<usize>() <= DESCRIPTIONS_BYTES_MAX);
+            if words.descriptions.is_empty() {
+                break;
+            }
+            nodes.extend(words.descriptions.into_iter().map(|one| one.node_id));
+        }
+        assert_eq!(nodes.len(), 3000);
+    }
+
+    #[test]
+    fn a_description_that_no_commit_carries_holds_up_nobody() {
+        let sessions = Sessions::default();
+        sessions.heard(described("a", DESCRIPTION_BYTES_MAX + 1));
+        sessions.heard(described("b", DESCRIPTION_BYTES_MAX));
+        let words = sessions.take_words().descriptions;
+        let nodes: Vec<&str> = words.iter().map(|one| one.node_id.as_str()).collect();
+        assert_eq!(nodes, ["b"]);
+        assert_eq!(sessions.take_signs().len(), 2, "both live");
     }
 }

@@ -131,7 +131,8 @@ pub struct Cause {
     /// When it is tried again; zero when no time is set.
     #[serde(skip_serializing_if = "is_zero")]
     pub next: Timestamp,
-    /// Why each node does not take a task that has none.
+    /// Why each node does not take a task that has none. Of thousands of tasks that no node takes, on
+    /// many nodes, only the first are told so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<Refusal>,
 }

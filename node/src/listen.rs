@@ -61,12 +61,13 @@ pub enum ApiTls {
 
 impl ApiTls {
     /// What the flags ask for. As with dockerd, `--tls` verifies clients unless `--tlsverify=false`,
-    /// and `--tlsverify` with any value is TLS.
+    /// and `--tlsverify` with any value is TLS, as is `DOCKER_TLS_VERIFY` in the environment.
     pub fn of(
         args: &DaemonArgs,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ListenError> {
-        if args.tlsverify.is_none() && args.tls != Some(true) {
+        let by_environment = env("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty());
+        if args.tlsverify.is_none() && args.tls != Some(true) && !by_environment {
             return Ok(Self::Clear {
                 meant: args.tls == Some(false),
             });
@@ -291,6 +292,22 @@ mod tests {
                     .is_empty()
             );
         }
+        let asked = |words: &[&str], value: &str| {
+            let args = DaemonArgs::parse_from(std::iter::once("skep").chain(words.iter().copied()));
+            ApiTls::of(&args, |name| match name {
+                "DOCKER_TLS_VERIFY" => Some(value.into()),
+                "DOCKER_CERT_PATH" => Some(path.as_os_str().to_owned()),
+                _ => None,
+            })
+        };
+        for words in [&[][..], &["--tls=false"]] {
+            let found = asked(words, "1").unwrap();
+            assert!(matches!(found, ApiTls::Verified(_)), "{words:?}");
+        }
+        let open = asked(&["--tlsverify=false"], "1").unwrap();
+        assert!(matches!(open, ApiTls::Encrypted(_)));
+        let nothing = asked(&[], "").unwrap();
+        assert!(matches!(nothing, ApiTls::Clear { meant: false }));
         let open = of(path, &["--tls", "--tlsverify=false"]).unwrap();
         assert!(matches!(open, ApiTls::Encrypted(_)));
         let hosts = ["unix:///x".to_owned(), "tcp://10.0.0.1".to_owned()];

@@ -146,7 +146,7 @@ pub struct DaemonArgs {
     /// Accepted and without effect yet
     #[arg(long, hide = true)]
     pub metrics_addr: Option<String>,
-    /// Serve TCP with TLS, and to clients with a certificate only (--tlsverify=false: to all); implied by --tlsverify. --tls=false says that TCP without TLS is meant
+    /// Serve TCP with TLS, and to clients with a certificate only (--tlsverify=false: to all); implied by --tlsverify and $DOCKER_TLS_VERIFY. --tls=false says that TCP without TLS is meant
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = BoolishValueParser::new())]
     pub tls: Option<bool>,
     /// Serve TCP with TLS, and to clients with a certificate of --tlscacert only

@@ -173,3 +173,21 @@ fn names_are_looked_for_in_order_and_wrong_ones_are_refused() {
     assert_eq!(refused.message, "no such stack: n1");
     assert_eq!(Sort::parse("wish").unwrap_err().kind, Kind::Invalid);
 }
+
+#[test]
+fn many_tasks_that_fit_nowhere_are_told_within_bounds() {
+    let mut cluster = cluster(150);
+    cluster.create(spec(
+        "web",
+        250,
+        r#"{"TaskTemplate":{"Resources":{"Reservations":{"NanoCPUs":99500000000}}}}"#,
+    ));
+    cluster.settle();
+    let why = ask(&cluster, "web");
+    assert_eq!(why.causes.len(), 201, "and that there are more");
+    let refusals = why.causes.iter().map(|cause| cause.refusals.len());
+    let told: Vec<usize> = refusals.filter(|count| *count > 0).collect();
+    assert!(told.iter().all(|count| *count == 150), "{told:?}");
+    assert_eq!(told.len(), 20_000 / 150);
+    assert_eq!(why.causes[0].refusals.len(), 150);
+}

@@ -212,6 +212,15 @@ impl Shared {
         networks
     }
 
+    /// The networks whose nodes know this one: also those of tasks that it has not been given yet.
+    pub(super) fn networks_about(&self, node: &NodeId) -> BTreeSet<NetworkId> {
+        let tasks = self.snapshot.tasks_on_node(node);
+        let places = tasks.flat_map(|task| places(task));
+        let of_tasks = places.map(|(network, _)| network);
+        let guests = self.guests.get(node).into_iter().flatten().cloned();
+        of_tasks.chain(guests).collect()
+    }
+
     /// What whoever is on a network is told of it.
     pub(super) fn on_network(&self, network: &NetworkId) -> impl Iterator<Item = &Part> {
         let on = self.networks.get(network).into_iter();

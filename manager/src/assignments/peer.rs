@@ -43,6 +43,7 @@ fn is_manager(node: &Node) -> bool {
 fn is_same(old: &Node, new: &Node) -> bool {
     let of = |node: &Node| (vtep(node), node.index, node.spec.role, node.role);
     of(old) == of(new)
+        && is_manager(old) == is_manager(new)
         && old.status.addr == new.status.addr
         && old.ingress_addresses == new.ingress_addresses
         && old.description.hostname == new.description.hostname
@@ -113,7 +114,7 @@ impl Shared {
             affected.add(hub);
         }
         for known in [self, before] {
-            for network in known.networks_of(node) {
+            for network in known.networks_about(node) {
                 for other in known.presence.on(&network) {
                     affected.add(other);
                 }

@@ -204,6 +204,43 @@ fn a_new_node_is_news_for_managers_alone() {
     assert_eq!(nodes, ["n1", "n5"]);
 }
 
+/// Changes what is known of a node.
+fn change(world: &mut World, id: &str, edit: impl FnOnce(&mut Node)) {
+    let mut node = Node::clone(world.store.snapshot().node(&id.into()).unwrap());
+    edit(&mut node);
+    world.put(Object::Node(node.into()));
+}
+
+#[test]
+fn a_node_that_moves_is_news_also_where_its_task_is_only_expected() {
+    let mut world = world();
+    world.task(task("t", "web", "n2", &["a"]));
+    let mut expected = task("u", "web", "n3", &["a"]);
+    expected.status.state = TaskState::Pending;
+    world.task(expected);
+    let before = world.shared();
+    assert_eq!(peers(&before, "n2"), ["n1", "n3"]);
+    change(&mut world, "n3", |node| {
+        node.status.addr = "192.0.2.77".into();
+    });
+    let (_, affected) = before.follow(world.store.snapshot());
+    assert!(affected.contains(&"n2".into()), "{affected:?}");
+}
+
+#[test]
+fn a_node_that_is_no_manager_any_more_is_known_to_its_own_alone() {
+    let mut world = world();
+    change(&mut world, "n3", |node| {
+        node.manager_status = Some(Default::default());
+    });
+    let before = world.shared();
+    assert_eq!(peers(&before, "n2"), ["n1", "n3"]);
+    change(&mut world, "n3", |node| node.manager_status = None);
+    let (shared, affected) = before.follow(world.store.snapshot());
+    assert!(affected.contains(&"n2".into()), "{affected:?}");
+    assert_eq!(peers(&shared, "n2"), ["n1"]);
+}
+
 #[test]
 fn a_node_is_called_that_is_to_renew_and_all_are_that_are_to_trust_another_root() {
     let mut world = world();
@@ -332,9 +369,13 @@ fn random_change(dice: &mut Dice, world: &mut World) {
             let snapshot = world.store.snapshot();
             if let Some(node) = snapshot.node(&dice.pick(&NODES).into()) {
                 let mut node = Node::clone(node);
-                match dice.roll(3) {
+                match dice.roll(4) {
                     0 => node.description.hostname.push('x'),
                     1 => node.status.addr = format!("192.0.2.{}", dice.roll(200)),
+                    2 => {
+                        let status = skep_model::node::ManagerStatus::default();
+                        node.manager_status = (dice.roll(2) == 0).then_some(status);
+                    }
                     _ => node.index = dice.roll(4) as u16,
                 }
                 world.put(Object::Node(node.into()));
@@ -379,7 +420,7 @@ fn random_change(dice: &mut Dice, world: &mut World) {
 /// begins now is told.
 #[test]
 fn following_leads_to_the_same_as_beginning() {
-    for seed in 0..40 {
+    for seed in 0..60 {
         let mut dice = Dice(seed);
         let mut world = world();
         let mut shared = Shared::default();

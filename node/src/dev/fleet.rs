@@ -180,6 +180,8 @@ fn spawn_daemon(plan: &Plan, node: &Node, log_level: &str) -> Result<(), DevErro
         command.arg("--config-file").arg(file);
     }
     command
+        // Meant for a client and its daemon elsewhere.
+        .env_remove("DOCKER_TLS_VERIFY")
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)

@@ -452,7 +452,11 @@ fn published_ports() {
         let create = "service create -d --no-resolve-image --name labelled --publish 8092:80";
         let label = "--label skep.publish.8092.host-ip=127.0.0.1";
         c.docker("n1", &format!("{create} {label} skep/hello:latest")).ok();
-        c.docker("n1", "service update -d --env-add A=B labelled").ok();
+        // The client reads the service and sends it back: the allocator may write in between.
+        eventually("the docker client updates it", secs(5), || {
+            let ran = c.docker("n1", "service update -d --env-add A=B labelled");
+            holds(ran.status == 0, ran)
+        });
         eventually("the label holds after an update", secs(5), || {
             let port = c.get("n1", "/services/labelled")["Endpoint"]["Ports"][0].clone();
             holds(port["HostIP"] == "127.0.0.1", port)

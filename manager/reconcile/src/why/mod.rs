@@ -1,11 +1,12 @@
 //! Why things are as they are: what waits for what, what went wrong last, and what can be done.
 //! Read off the replicated state; pure.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 
 use skep_model::stack::STACK_LABEL;
 use skep_model::why::{Cause, Transition, Why};
-use skep_model::{ControlError, Kind, Node, NodeId, Service, Task, Timestamp};
+use skep_model::{ControlError, Kind, Node, NodeId, Service, Task, TaskId, Timestamp};
 use skep_plan::NodeTable;
 use skep_plan::service::restart::ended_by_itself;
 use skep_store::{FindError, Snapshot};
@@ -18,6 +19,9 @@ pub mod words;
 /// Causes told at most; the number of the others is said.
 const CAUSES_MAX: usize = 200;
 const TRANSITIONS_MAX: usize = 20;
+/// What nodes have against tasks is told so often at most, over all causes, but of one in any case:
+/// thousands of tasks that fit on none of thousands of nodes have the same to tell.
+const REFUSALS_MAX: usize = 20_000;
 
 /// What may be asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,7 @@ pub fn why(
         snapshot,
         now,
         nodes: OnceCell::new(),
+        waiting: RefCell::default(),
     };
     let mut why = match given {
         None => view.whole_cluster(),
@@ -77,6 +82,7 @@ pub fn why(
             ..Cause::default()
         });
     }
+    view.tell_refusals(&mut why.causes);
     why.transitions
         .sort_by(|a, b| (b.at, &b.subject).cmp(&(a.at, &a.subject)));
     why.transitions.truncate(TRANSITIONS_MAX);
@@ -88,6 +94,8 @@ struct View<'a> {
     snapshot: &'a Snapshot,
     now: Timestamp,
     nodes: OnceCell<NodeTable>,
+    /// Tasks that no node takes, by name.
+    waiting: RefCell<BTreeMap<String, TaskId>>,
 }
 
 impl View<'_> {
@@ -138,6 +146,25 @@ impl View<'_> {
             }
         }
         self.snapshot.find::<Task>(given).map(|task| &**task)
+    }
+
+    /// Adds what each node has against the tasks that have none, to the causes that are told.
+    fn tell_refusals(&self, causes: &mut [Cause]) {
+        let waiting = self.waiting.take();
+        let mut told = 0;
+        for cause in causes {
+            let task = waiting.get(&cause.subject);
+            let task = task.and_then(|id| self.snapshot.task(id));
+            if let Some(task) = task.filter(|task| task.status.err == cause.message)
+                && told < REFUSALS_MAX
+            {
+                cause.refusals = self.refusals(task);
+            }
+            if told > 0 && told + cause.refusals.len() > REFUSALS_MAX {
+                cause.refusals = Vec::new();
+            }
+            told += cause.refusals.len();
+        }
     }
 
     fn of_stack(&self, name: &str) -> Option<Why> {

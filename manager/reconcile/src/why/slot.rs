@@ -161,17 +161,17 @@ impl View<'_> {
 
     fn no_node(&self, task: &Task) -> Cause {
         let err = &task.status.err;
-        let (trouble, refusals) = match err.starts_with(words::NO_NODE) {
+        let trouble = match err.starts_with(words::NO_NODE) {
             true => {
-                let refusals = self.refusals(task);
-                (words::of_refused(err), refusals)
+                let mut waiting = self.waiting.borrow_mut();
+                waiting.insert(task.name(), task.id.clone());
+                words::of_refused(err)
             }
-            false => (words::of_allocation(err), Vec::new()),
+            false => words::of_allocation(err),
         };
         Cause {
             message: err.clone(),
             since: task.created_at,
-            refusals,
             ..cause(task, trouble)
         }
     }
