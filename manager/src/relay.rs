@@ -119,7 +119,9 @@ fn note_signs(core: &Core, all: &[Heard]) -> bool {
         is_news |=
             heard.gone || heard.network_version > 0 || !snapshot.node(&node).is_some_and(is_up);
         if heard.network_version > 0 {
-            networks.insert(node.clone(), heard.network_version);
+            // One that comes late, by way of another manager, takes nothing back.
+            let known = networks.entry(node.clone()).or_default();
+            *known = heard.network_version.max(*known);
         }
         match heard.gone {
             true => liveness.gone(&node),
