@@ -10,8 +10,12 @@ use skep_compose::{Diagnostic, Loaded, Options, Source, config, load};
 /// The stack's name in all tests.
 pub const STACK: &str = "zz";
 
+/// The corpus; SKEP_COMPOSE_CORPUS names another folder to compare with docker's client.
 pub fn corpus_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+    std::env::var_os("SKEP_COMPOSE_CORPUS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus"),
+        PathBuf::from,
+    )
 }
 
 /// The corpus: a name and its files, in order (`merge.1.yml`, `merge.2.yml` are one entry).
