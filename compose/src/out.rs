@@ -31,7 +31,7 @@ impl Out {
         Self::Map(entries)
     }
 
-    /// Puts a later value over this one, maps key by key.
+    /// Puts a later value over this one, maps key by key; null changes nothing.
     pub fn merge(&mut self, later: Self) {
         match (self, later) {
             (Self::Map(entries), Self::Map(later)) => {
@@ -43,6 +43,7 @@ impl Out {
                 }
                 entries.sort_by(|a, b| natural(&a.0, &b.0));
             }
+            (_, Self::Null) => {}
             (known, later) => *known = later,
         }
     }
