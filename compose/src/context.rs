@@ -11,6 +11,8 @@ pub(crate) struct Context<'a> {
     pub read: Read<'a>,
     pub options: &'a Options,
     pub report: Report,
+    /// Whether a stack is to come of it, and not only the printed document.
+    pub deploying: bool,
     /// The directory that relative paths of each source start from.
     pub directories: Vec<String>,
 }
@@ -22,6 +24,16 @@ impl Context<'_> {
 
     pub fn error_with_hint(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
         self.report.error(at, message, Some(hint.into()));
+    }
+
+    /// What a file may say and no cluster can do: an error when deploying. The printed document
+    /// holds it all the same, as docker's client leaves such checks to the daemon.
+    pub fn unfit(&mut self, at: At, message: impl Into<String>, hint: Option<String>) {
+        if self.deploying {
+            self.report.error(at, message, hint);
+        } else {
+            self.report.warn(at, message, hint);
+        }
     }
 
     pub fn warn(&mut self, at: At, message: impl Into<String>) {

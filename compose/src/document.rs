@@ -76,17 +76,15 @@ pub(crate) fn print(file: &File) -> String {
         .services
         .iter()
         .map(|(name, service)| (name.clone(), print_service(service)));
-    out.put_some("services", Some(Out::Map(services.collect())));
+    out.put_some("services", Some(Out::sorted(services.collect())));
     fn section<T>(
         entries: &std::collections::BTreeMap<String, Placed<T>>,
         print: impl Fn(&T) -> Out,
     ) -> Out {
-        Out::Map(
-            entries
-                .iter()
-                .map(|(name, entry)| (name.clone(), print(&entry.value)))
-                .collect(),
-        )
+        let entries = entries
+            .iter()
+            .map(|(name, entry)| (name.clone(), print(&entry.value)));
+        Out::sorted(entries.collect())
     }
     out.put(
         "networks",
@@ -142,7 +140,7 @@ fn print_service(service: &Service) -> Out {
         let value = value.as_ref().map_or(Out::Null, Out::text);
         (name.clone(), value)
     });
-    out.put("environment", Out::Map(variables.collect()));
+    out.put("environment", Out::sorted(variables.collect()));
     out.put("env_file", Out::list(&service.env_file));
     out.put("extra_hosts", Out::list(&service.extra_hosts));
     out.put("group_add", Out::list(&service.group_add));
@@ -163,7 +161,7 @@ fn print_service(service: &Service) -> Out {
             .map_or(Out::Null, |joined| joined.print());
         (name.clone(), joined)
     });
-    out.put("networks", Out::Map(networks.collect()));
+    out.put("networks", Out::sorted(networks.collect()));
     out.put(
         "ports",
         Out::List(service.ports.iter().map(|port| port.print()).collect()),
@@ -191,7 +189,7 @@ fn print_service(service: &Service) -> Out {
         .ulimits
         .iter()
         .map(|(name, limit)| (name.clone(), print_ulimit(*limit)));
-    out.put("ulimits", Out::Map(ulimits.collect()));
+    out.put("ulimits", Out::sorted(ulimits.collect()));
     out.put("user", text(&service.user));
     out.put(
         "oom_score_adj",
@@ -235,13 +233,9 @@ fn print_service(service: &Service) -> Out {
             .unwrap_or(SERVICE_ORDER.len())
     };
     entries.sort_by(|a, b| rank(&a.0).cmp(&rank(&b.0)).then_with(|| a.0.cmp(&b.0)));
-    entries.extend(
-        service
-            .extras
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
-    Out::Map(entries)
+    let mut out = MapOut::from(entries);
+    out.extend(service.extras.clone());
+    out.done()
 }
 
 fn print_logging(logging: &Logging) -> Out {

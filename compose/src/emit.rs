@@ -281,7 +281,7 @@ mod tests {
                 .unwrap();
             let sorted = |mut value: Out| {
                 if let Out::Map(entries) = &mut value {
-                    entries.sort_by(|a, b| a.0.cmp(&b.0));
+                    entries.sort_by(|a, b| crate::text::order::natural(&a.0, &b.0));
                 }
                 value
             };

@@ -66,6 +66,11 @@ impl<'n> Field<'n> {
         cx.error(self.at(), format!("{} {what}", self.path));
     }
 
+    /// As [`Self::wrong`], where only a cluster refuses it.
+    pub fn unfit(&self, what: impl std::fmt::Display, cx: &mut Context<'_>) {
+        cx.unfit(self.at(), format!("{} {what}", self.path), None);
+    }
+
     pub fn scalar(&self) -> Option<&'n Scalar> {
         match &self.node.value {
             Value::Scalar(scalar) => Some(scalar),
@@ -73,7 +78,7 @@ impl<'n> Field<'n> {
         }
     }
 
-    fn resolved(&self) -> Option<(&'n Scalar, Resolved)> {
+    pub fn resolved(&self) -> Option<(&'n Scalar, Resolved)> {
         self.scalar().map(|scalar| (scalar, scalar.resolve()))
     }
 
@@ -186,7 +191,14 @@ impl<'n> Field<'n> {
                 let digits = scalar.text.strip_prefix("0o").unwrap_or(&scalar.text);
                 Some(digits)
                     .filter(|digits| digits.starts_with(|c: char| c.is_ascii_digit()))
-                    .and_then(|digits| u32::from_str_radix(digits, 8).ok())
+                    .and_then(|digits| {
+                        // 288 is no octal number: it was meant as a decimal one.
+                        let octal = u32::from_str_radix(digits, 8);
+                        match digits.starts_with('0') {
+                            true => octal.ok(),
+                            false => octal.or_else(|_| digits.parse()).ok(),
+                        }
+                    })
             }
             _ => None,
         };
@@ -248,22 +260,38 @@ impl<'n> Field<'n> {
     /// One of some words.
     pub fn word(&self, allowed: &[&str], cx: &mut Context<'_>) -> Option<String> {
         let word = self.string(cx)?;
-        if allowed.contains(&word.as_str()) {
-            return Some(word);
+        let (message, hint) = match self.not_among(&word, allowed) {
+            None => return Some(word),
+            Some(wrong) => wrong,
+        };
+        cx.report.error(self.at(), message, hint);
+        None
+    }
+
+    /// One of some words; docker's client prints any other too, and only a cluster refuses it. An
+    /// empty text counts as absent.
+    pub fn cluster_word(&self, allowed: &[&str], cx: &mut Context<'_>) -> Option<String> {
+        let word = self.string(cx).filter(|word| !word.is_empty())?;
+        if let Some((message, hint)) = self.not_among(&word, allowed) {
+            cx.unfit(self.at(), message, hint);
+        }
+        Some(word)
+    }
+
+    /// Why a word is not allowed, and what was meant.
+    fn not_among(&self, word: &str, allowed: &[&str]) -> Option<(String, Option<String>)> {
+        if allowed.contains(&word) {
+            return None;
         }
         let listed: Vec<String> = allowed.iter().map(|word| format!("{word:?}")).collect();
-        let hint = nearest(&word, allowed).map(|near| format!("did you mean `{near}`?"));
-        cx.report.error(
-            self.at(),
-            format!(
-                "{} must be one of the following: {}, found \"{}\"",
-                self.path,
-                listed.join(", "),
-                shown(&word)
-            ),
-            hint,
+        let hint = nearest(word, allowed).map(|near| format!("did you mean `{near}`?"));
+        let message = format!(
+            "{} must be one of the following: {}, found \"{}\"",
+            self.path,
+            listed.join(", "),
+            shown(word)
         );
-        None
+        Some((message, hint))
     }
 
     /// The items of a list.

@@ -106,6 +106,19 @@ impl<'n> Fields<'n> {
             .collect()
     }
 
+    /// Says of every key that nobody took that it has no effect: docker lets such keys pass here.
+    pub fn finish_leniently(self, cx: &mut Context<'_>) {
+        for (key, _) in self.entries {
+            if !key.text.starts_with("x-") && !self.known.contains(&key.text.as_str()) {
+                let path = self.path_of(&key.text);
+                cx.warn(
+                    key.at,
+                    format!("{} has no effect: it is not known", shown(&path)),
+                );
+            }
+        }
+    }
+
     /// Reports every key that nobody took and that is no extension.
     pub fn finish(self, cx: &mut Context<'_>) {
         for (key, _) in self.entries {

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::fields::Fields;
 use crate::out::Out;
 use crate::report::{At, Placed};
+use crate::scalar::Resolved;
 use crate::tree::{Node, Value, shown};
 
 use network::Network;
@@ -61,6 +62,13 @@ impl File {
                 );
                 // The rest follows other rules; messages about it would mislead.
                 return file;
+            }
+            if !matches!(field.resolved(), Some((_, Resolved::Text))) {
+                cx.warn_with_hint(
+                    field.at(),
+                    format!("version must be a string, found {}", field.node.describe()),
+                    "docker refuses this; write it in quotes, or leave the version out",
+                );
             }
         }
         fields.take("include");

@@ -1,6 +1,7 @@
 //! Replaces `$VAR` and its relatives in the values of a tree.
 //!
-//! Keys are left alone. A default may hold variables itself (`${A:-${B}}`).
+//! Keys are left alone. A default may hold variables itself (`${A:-${B}}`), in braces: `$B` within a
+//! default is text.
 
 use crate::Env;
 use crate::report::{At, Report};
@@ -254,7 +255,10 @@ impl Reader<'_, '_> {
             Some('+') => value.is_some(),
             _ => value.is_none(),
         };
-        let word = self.until(Some('}'), live && wanted, nesting + 1)?;
+        let word = match self.literal(operator) {
+            Some(word) => word,
+            None => self.until(Some('}'), live && wanted, nesting + 1)?,
+        };
         match (operator, value) {
             (Some('-'), Some(value)) | (Some('?'), Some(value)) => out.push_str(&value),
             (Some('-'), None) | (Some('+'), Some(_)) => out.push_str(&word),
@@ -269,6 +273,18 @@ impl Reader<'_, '_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The rest of `${NAME-…}` or `${NAME?…}` when it holds no `${`: such a word is no template,
+    /// as docker's client takes it, so that `${HASH:-$2y$05$x}` is what it looks like.
+    fn literal(&mut self, operator: Option<char>) -> Option<String> {
+        let (word, rest) = self.rest.split_once('}')?;
+        if operator == Some('+') || word.contains("${") {
+            return None;
+        }
+        self.dollars += word.matches('$').count();
+        self.rest = rest;
+        Some(word.to_owned())
     }
 
     fn plain(&mut self, name: String, dollar: usize, live: bool, out: &mut String) {
@@ -334,7 +350,10 @@ mod tests {
             ("$$$SET", "$value"),
             ("$${SET}", "${SET}"),
             ("${UNSET:-${EMPTY:-${SET}}}", "value"),
-            ("${UNSET:-$SET/$$}", "value/$"),
+            ("${UNSET:-$SET/$$}", "$SET/$$"),
+            ("${UNSET:-$2y$05$a.b/c}", "$2y$05$a.b/c"),
+            ("${UNSET:-$SET/${SET}}", "value/value"),
+            ("${SET:+$SET/$$}", "value/$"),
             ("${SET:-${UNSET:?never asked}}", "value"),
             ("ünï${SET}çødé", "ünïvalueçødé"),
         ];
@@ -384,7 +403,7 @@ mod tests {
             ("${EMPTY:?}", "required variable EMPTY is missing a value: "),
             (
                 "${UNSET?for $SET}",
-                "required variable UNSET is missing a value: for value",
+                "required variable UNSET is missing a value: for $SET",
             ),
         ] {
             assert_eq!(

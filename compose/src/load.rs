@@ -19,6 +19,7 @@ pub(crate) fn load(
     options: &Options,
 ) -> Result<Loaded, Vec<Diagnostic>> {
     let mut cx = context(sources, env, read, options);
+    cx.deploying = true;
     check_stack_name(&mut cx);
     let file = merged(sources, &mut cx);
     let mut document = String::new();
@@ -60,6 +61,7 @@ fn context<'a>(
         read,
         options,
         report: Report::new(sources.to_vec()),
+        deploying: false,
         directories: vec![options.working_dir.clone(); sources.len()],
     }
 }

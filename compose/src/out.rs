@@ -1,6 +1,7 @@
 //! A plain value to be printed as YAML.
 
 use crate::scalar::{Resolved, float_text};
+use crate::text::order::natural;
 use crate::tree::{Node, Scalar, Value};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,29 @@ impl Out {
 
     pub fn list<T: AsRef<str>>(items: &[T]) -> Self {
         Self::List(items.iter().map(|item| Self::text(item.as_ref())).collect())
+    }
+
+    /// A map in docker's order of keys.
+    pub fn sorted(mut entries: Vec<(String, Self)>) -> Self {
+        entries.sort_by(|a, b| natural(&a.0, &b.0));
+        Self::Map(entries)
+    }
+
+    /// Puts a later value over this one, maps key by key; null changes nothing.
+    pub fn merge(&mut self, later: Self) {
+        match (self, later) {
+            (Self::Map(entries), Self::Map(later)) => {
+                for (key, value) in later {
+                    match entries.iter_mut().find(|(known, _)| *known == key) {
+                        Some((_, known)) => known.merge(value),
+                        None => entries.push((key, value)),
+                    }
+                }
+                entries.sort_by(|a, b| natural(&a.0, &b.0));
+            }
+            (_, Self::Null) => {}
+            (known, later) => *known = later,
+        }
     }
 
     /// Whether docker leaves the value out: false, 0, "" and empty collections.
@@ -50,12 +74,10 @@ impl From<&Node> for Out {
             },
             Value::List(items) => Self::List(items.iter().map(Self::from).collect()),
             Value::Map(entries) => {
-                let mut entries: Vec<_> = entries
+                let entries = entries
                     .iter()
-                    .map(|(key, node)| (key.text.clone(), Self::from(node)))
-                    .collect();
-                entries.sort_by(|a, b| a.0.cmp(&b.0));
-                Self::Map(entries)
+                    .map(|(key, node)| (key.text.clone(), Self::from(node)));
+                Self::sorted(entries.collect())
             }
         }
     }
@@ -78,6 +100,12 @@ pub(crate) struct MapOut {
     entries: Vec<(String, Out)>,
 }
 
+impl From<Vec<(String, Out)>> for MapOut {
+    fn from(entries: Vec<(String, Out)>) -> Self {
+        Self { entries }
+    }
+}
+
 impl MapOut {
     /// Adds a value unless it is empty.
     pub fn put(&mut self, key: &str, value: Out) {
@@ -97,7 +125,10 @@ impl MapOut {
         self.put(key, value.map_or(Out::Null, Out::text));
     }
 
+    /// Adds further entries, in docker's order of keys.
     pub fn extend(&mut self, entries: impl IntoIterator<Item = (String, Out)>) {
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        entries.sort_by(|a, b| natural(&a.0, &b.0));
         self.entries.extend(entries);
     }
 

@@ -99,7 +99,7 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// A number as Go prints it: shortest form, an exponent from 1e21 on and below 1e-4.
+/// A number as Go prints it: shortest form, an exponent from a million on and below 1e-4.
 pub(crate) fn float_text(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
@@ -112,7 +112,7 @@ pub(crate) fn float_text(number: f64) -> String {
         .split_once('e')
         .expect("{:e} always prints an exponent");
     let exponent: i32 = exponent.parse().expect("the exponent of an f64 fits");
-    if number != 0.0 && !(-4..21).contains(&exponent) {
+    if number != 0.0 && !(-4..6).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         format!("{mantissa}e{sign}{:02}", exponent.abs())
     } else {
@@ -171,7 +171,9 @@ mod tests {
         for (number, wanted) in [
             (1.5, "1.5"),
             (1000.0, "1000"),
-            (1e20, "100000000000000000000"),
+            (999_999.5, "999999.5"),
+            (1_234_567.5, "1.2345675e+06"),
+            (1e20, "1e+20"),
             (1e21, "1e+21"),
             (0.0001, "0.0001"),
             (0.00001, "1e-05"),

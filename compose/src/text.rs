@@ -6,5 +6,6 @@ pub(crate) mod duration;
 pub(crate) mod env_file;
 pub(crate) mod image;
 pub(crate) mod nearest;
+pub(crate) mod order;
 pub(crate) mod shell;
 pub(crate) mod size;

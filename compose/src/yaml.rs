@@ -345,9 +345,7 @@ impl Builder {
                             hint: None,
                         });
                     };
-                    if !is_merge_key
-                        && let Some(line) = lines.insert(scalar.text.clone(), node.at.line)
-                    {
+                    if let Some(line) = lines.insert(scalar.text.clone(), node.at.line) {
                         return Err(YamlError {
                             at: At { source, ..node.at },
                             message: format!(

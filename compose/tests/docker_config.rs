@@ -1,35 +1,93 @@
-//! `config` prints what `docker stack config` prints.
+//! `config` prints what `docker stack config` prints, and refuses what it refuses.
 
 mod support;
 
-use support::{config_files, corpus, docker, shown};
+use std::path::PathBuf;
+
+use support::{config_files, corpus, docker, load_files, ours, printed, refused, shown};
+
+/// What docker's client prints of some files, or says against them; nothing without a client.
+fn docker_config(paths: &[PathBuf]) -> Option<Result<String, String>> {
+    let mut docker = docker()?;
+    docker.args(["stack", "config"]);
+    for path in paths {
+        docker.arg("-c").arg(path);
+    }
+    let output = docker.output().unwrap();
+    Some(match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    })
+}
 
 #[test]
 fn config_prints_what_the_docker_client_prints() {
     let mut different = Vec::new();
     let corpus = corpus();
-    assert!(corpus.len() >= 25, "only {} files", corpus.len());
-    for (name, paths) in corpus {
-        let Some(mut docker) = docker() else { return };
-        docker.args(["stack", "config"]);
-        for path in &paths {
-            docker.arg("-c").arg(path);
-        }
-        let output = docker.output().unwrap();
-        let theirs = String::from_utf8(output.stdout).unwrap();
-        if !output.status.success() {
-            let refusal = String::from_utf8_lossy(&output.stderr);
-            different.push(format!("{name}: docker refuses: {refusal}"));
-            continue;
-        }
-        match config_files(&paths) {
-            Err(diagnostics) => different.push(format!("{name}: {}", shown(&diagnostics))),
-            Ok(ours) if ours != theirs => different.push(format!(
+    assert!(corpus.len() >= 50, "only {} files", corpus.len());
+    for (name, paths) in corpus.into_iter().chain(printed()) {
+        let Some(theirs) = docker_config(&paths) else {
+            return;
+        };
+        match (theirs, config_files(&paths)) {
+            (Err(refusal), _) => different.push(format!("{name}: docker refuses: {refusal}")),
+            (Ok(_), Err(diagnostics)) => {
+                different.push(format!("{name}: {}", shown(&diagnostics)));
+            }
+            (Ok(theirs), Ok(ours)) if ours != theirs => different.push(format!(
                 "{name}:\n--- docker\n{theirs}--- ours\n{ours}--- first difference: {:?}",
                 theirs.lines().zip(ours.lines()).find(|(a, b)| a != b)
             )),
-            Ok(_) => {}
+            (Ok(_), Ok(_)) => {}
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n\n"));
+}
+
+#[test]
+fn what_a_daemon_would_refuse_is_not_deployed() {
+    let printed = printed();
+    assert!(!printed.is_empty());
+    for (name, paths) in printed {
+        assert!(load_files(&paths).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn what_the_docker_client_refuses_is_refused_with_its_place() {
+    let refused = refused();
+    assert!(refused.len() >= 40, "only {} files", refused.len());
+    for (name, paths) in refused {
+        let diagnostics = config_files(&paths).err();
+        let diagnostics = diagnostics.unwrap_or_else(|| panic!("{name} is accepted"));
+        let first = diagnostics.first().unwrap();
+        assert!(!first.file.is_empty(), "{name}: {first}");
+        let empty = std::fs::read_to_string(&paths[0]).unwrap().lines().count() < 2;
+        assert!(first.line > 0 || empty, "{name}: {first}");
+        if let Some(theirs) = docker_config(&paths) {
+            assert!(theirs.is_err(), "{name}: docker prints it");
+        }
+    }
+}
+
+#[test]
+fn where_we_differ_a_file_says_why() {
+    let ours = ours();
+    assert!(ours.len() >= 15, "only {} files", ours.len());
+    for (name, paths) in ours {
+        let text = std::fs::read_to_string(&paths[0]).unwrap();
+        let document = config_files(&paths);
+        let document = document.unwrap_or_else(|wrong| panic!("{name}: {}", shown(&wrong)));
+        let Some(theirs) = docker_config(&paths) else {
+            continue;
+        };
+        let first = text.lines().next().unwrap();
+        match theirs {
+            Ok(theirs) => {
+                assert!(first.starts_with("# differs: "), "{name}: {first}");
+                assert_ne!(document, theirs, "{name}: there is no difference any more");
+            }
+            Err(_) => assert!(first.starts_with("# ours: "), "{name}: {first}"),
+        }
+    }
 }

@@ -152,7 +152,8 @@ struct Made {
     services: BTreeMap<String, ServiceSpec>,
 }
 
-fn made_by_docker(asked: &[(String, Value)]) -> Made {
+/// What docker's client asked for; nothing where the server would not understand it.
+fn made_by_docker(asked: &[(String, Value)]) -> Option<Made> {
     let mut made = Made::default();
     for (path, body) in asked {
         match path.as_str() {
@@ -171,7 +172,7 @@ fn made_by_docker(asked: &[(String, Value)]) -> Made {
             "/services/create" => {
                 let mut body = body.clone();
                 drop_ids(&mut body);
-                let mut service: ServiceSpec = serde_json::from_value(body).unwrap();
+                let mut service: ServiceSpec = serde_json::from_value(body).ok()?;
                 // The client leaves to chance how a secret's several uses are ordered, and
                 // ports that are not published.
                 if let Some(container) = &mut service.task_template.container_spec {
@@ -192,7 +193,7 @@ fn made_by_docker(asked: &[(String, Value)]) -> Made {
             other => panic!("the client asked for {other}"),
         }
     }
-    made
+    Some(made)
 }
 
 /// The ids that the client looked up are not known before the stack is deployed; what it
@@ -290,19 +291,19 @@ fn a_stack_has_the_objects_that_the_docker_client_creates() {
         asked.lock().unwrap().clear();
         let output = docker.arg(STACK).output().unwrap();
         let refusal = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            different.push(format!("{name}: docker refuses: {refusal}"));
-            continue;
-        }
-        let theirs = made_by_docker(&asked.lock().unwrap());
-        match made_by_us(&paths) {
-            Err(refusal) => different.push(format!("{name}: {refusal}")),
-            Ok(ours) if ours != theirs => {
+        let theirs = match output.status.success() {
+            true => made_by_docker(&asked.lock().unwrap()).ok_or("the server".to_owned()),
+            false => Err(refusal),
+        };
+        match (theirs, made_by_us(&paths)) {
+            (Err(refusal), _) => different.push(format!("{name}: docker refuses: {refusal}")),
+            (Ok(_), Err(refusal)) => different.push(format!("{name}: {refusal}")),
+            (Ok(theirs), Ok(ours)) if ours != theirs => {
                 different.push(format!(
                     "{name}:\n--- docker\n{theirs:#?}\n--- ours\n{ours:#?}"
                 ));
             }
-            Ok(_) => {}
+            (Ok(_), Ok(_)) => {}
         }
     }
     for one in &different {

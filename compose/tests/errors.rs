@@ -2,7 +2,7 @@
 
 mod support;
 
-use skep_compose::{Options, Severity};
+use skep_compose::{Options, Severity, Source, config};
 use support::{load_texts, text_options};
 
 /// Everything reported about `text`, one line each: `line:column message`.
@@ -63,7 +63,10 @@ fn mistakes_are_reported_with_their_place() {
             "version: 3.14\nservices:\n  a: {image: x}\n".to_owned(),
             &["1:10 unsupported Compose file version: 3.14"],
         ),
-        ("version: 3.8\nservices:\n  a: {image: x}\n".to_owned(), &[]),
+        (
+            "version: 3.8\nservices:\n  a: {image: x}\n".to_owned(),
+            &["warning 1:10 version must be a string, found the number `3.8`"],
+        ),
         (
             "name: other\nservices:\n  a: {image: x}\n".to_owned(),
             &["warning 1:1 name has no effect: the stack's name is given when it is deployed"],
@@ -301,8 +304,8 @@ fn mistakes_are_reported_with_their_place() {
             &["4:22 service a: EndpointSpec: duplicate published ports provided"],
         ),
         (
-            service("volumes: ['a:b:c:d']"),
-            &["4:15 services.a.volumes.0 invalid spec: a:b:c:d: too many colons"],
+            service("volumes: ['aa:bb:cc:dd']"),
+            &["4:15 services.a.volumes.0 invalid spec: aa:bb:cc:dd: too many colons"],
         ),
         (
             service("volumes: ['data:/data']"),
@@ -386,7 +389,7 @@ fn mistakes_are_reported_with_their_place() {
         ),
         (
             service("extra_hosts: [nothing]"),
-            &["4:19 bad format for add-host: \"nothing\""],
+            &["warning 4:19 bad format for add-host: \"nothing\" is left out"],
         ),
         (
             service("ulimits: {nofile: {soft: 1}}"),
@@ -683,4 +686,48 @@ fn the_number_of_messages_is_bounded() {
     let error = load_texts(&[&text], &text_options()).unwrap_err();
     assert_eq!(error.len(), 201);
     assert_eq!(error[200].message, "800 more messages are not shown");
+}
+
+#[test]
+fn what_only_a_cluster_refuses_is_printed_with_a_warning() {
+    for (body, printed, message) in [
+        (
+            "deploy: {placement: {constraints: ['node.hostname == ${NOBODY}']}}",
+            "'node.hostname == '",
+            "is no constraint: value '' is invalid",
+        ),
+        (
+            "deploy: {restart_policy: {condition: always}}",
+            "condition: always",
+            "must be one of the following: \"none\", \"on-failure\", \"any\", found \"always\"",
+        ),
+        (
+            "deploy: {resources: {limits: {cpus: '0.0001', memory: 1k}}}",
+            "cpus: \"0.0001\"",
+            "invalid cpu value 0.0001: Must be at least 0.001",
+        ),
+        (
+            "healthcheck: {test: [curl, x]}",
+            "- curl",
+            "must begin with NONE, CMD or CMD-SHELL, found \"curl\"",
+        ),
+    ] {
+        let sources = [Source {
+            name: "1.yml".to_owned(),
+            text: service(body),
+        }];
+        let mut read = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+        let (document, warnings) =
+            config(&sources, &support::env, &mut read, &text_options()).unwrap();
+        assert!(document.contains(printed), "{body}: {document}");
+        assert!(support::shown(&warnings).contains(message), "{body}");
+        let errors = load_texts(&[&service(body)], &text_options()).unwrap_err();
+        assert!(
+            errors
+                .iter()
+                .any(|e| e.severity == Severity::Error && e.message.contains(message)),
+            "{body}: {}",
+            support::shown(&errors)
+        );
+    }
 }

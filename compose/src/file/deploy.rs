@@ -81,7 +81,7 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Deploy> {
     let mut fields = field.fields(cx)?;
     let mut deploy = Deploy {
         mode: fields.take("mode").and_then(|field| {
-            field.word(
+            field.cluster_word(
                 &["replicated", "global", "replicated-job", "global-job"],
                 cx,
             )
@@ -93,7 +93,7 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Deploy> {
         labels: fields.map("labels", cx),
         endpoint_mode: fields
             .take("endpoint_mode")
-            .and_then(|field| field.word(&["vip", "dnsrr", "VIP", "DNSRR"], cx)),
+            .and_then(|field| field.cluster_word(&["vip", "dnsrr", "VIP", "DNSRR"], cx)),
         ..Deploy::default()
     };
     deploy.update_config = fields
@@ -122,13 +122,12 @@ fn read_update(field: &Field<'_>, actions: &[&str], cx: &mut Context<'_>) -> Opt
         delay: fields.duration("delay", cx),
         failure_action: fields
             .take("failure_action")
-            .and_then(|field| field.word(actions, cx)),
+            .and_then(|field| field.cluster_word(actions, cx)),
         monitor: fields.duration("monitor", cx),
         max_failure_ratio: fields.take("max_failure_ratio").and_then(|field| {
             let ratio = field.float(cx)?;
             if !(0.0..=1.0).contains(&ratio) {
-                field.wrong(format!("must be from 0 to 1, found {ratio}"), cx);
-                return None;
+                field.unfit(format!("must be from 0 to 1, found {ratio}"), cx);
             }
             Some(ratio as f32)
         }),
@@ -145,7 +144,7 @@ fn read_restart(field: &Field<'_>, cx: &mut Context<'_>) -> Option<RestartPolicy
     let policy = RestartPolicy {
         condition: fields
             .take("condition")
-            .and_then(|field| field.word(&["none", "on-failure", "any"], cx)),
+            .and_then(|field| field.cluster_word(&["none", "on-failure", "any"], cx)),
         delay: fields.duration("delay", cx),
         max_attempts: fields.unsigned("max_attempts", cx),
         window: fields.duration("window", cx),
@@ -195,14 +194,11 @@ fn read_resources(field: &Field<'_>, deploy: &mut Deploy, cx: &mut Context<'_>) 
 pub(crate) fn memory(field: &Field<'_>, cx: &mut Context<'_>) -> Option<i64> {
     let bytes = size(field, cx)?;
     if bytes != 0 && bytes < MEMORY_BYTES_MIN {
-        cx.error(
-            field.at(),
-            format!(
-                "{}: invalid memory value {bytes}: Must be at least 4MiB",
-                field.path
-            ),
+        let wrong = format!(
+            "{}: invalid memory value {bytes}: Must be at least 4MiB",
+            field.path
         );
-        return None;
+        cx.unfit(field.at(), wrong, None);
     }
     Some(bytes)
 }
@@ -217,20 +213,21 @@ pub(crate) fn read_cpus(
     let text = field.string_or_number(cx)?;
     match cpus::parse(&text) {
         Ok(nanos) if nanos.0 != 0 && nanos.0 < NANO_CPUS_MIN => {
-            cx.error(
-                field.at(),
-                format!(
-                    "{}: invalid cpu value {text}: Must be at least {}",
-                    field.path,
-                    NANO_CPUS_MIN as f64 / 1e9
-                ),
+            let wrong = format!(
+                "{}: invalid cpu value {text}: Must be at least {}",
+                field.path,
+                NANO_CPUS_MIN as f64 / 1e9
             );
-            None
+            cx.unfit(field.at(), wrong, None);
+            Some(Cpus { text, nanos })
         }
         Ok(nanos) => Some(Cpus { text, nanos }),
         Err(wrong) => {
-            field.wrong(format!("is no number of processors: {wrong}"), cx);
-            None
+            field.unfit(format!("is no number of processors: {wrong}"), cx);
+            Some(Cpus {
+                text,
+                nanos: NanoCpus(0),
+            })
         }
     }
 }
@@ -269,7 +266,7 @@ fn read_placement(field: &Field<'_>, deploy: &mut Deploy, cx: &mut Context<'_>) 
                 continue;
             };
             if let Err(wrong) = text.parse::<Constraint>() {
-                item.wrong(format!("is no constraint: {wrong}"), cx);
+                item.unfit(format!("is no constraint: {wrong}"), cx);
             }
             deploy.constraints.push(text);
         }

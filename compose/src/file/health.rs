@@ -45,15 +45,17 @@ fn read_test(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Vec<Strin
             if let Some(first) = words.first()
                 && !matches!(first.as_str(), "NONE" | "CMD" | "CMD-SHELL")
             {
-                cx.error_with_hint(
+                cx.unfit(
                     at,
                     format!(
                         "{} must begin with NONE, CMD or CMD-SHELL, found \"{first}\"",
                         field.path
                     ),
-                    "write [\"CMD\", …] to run a program, or a string to run a shell line",
+                    Some(
+                        "write [\"CMD\", …] to run a program, or a string to run a shell line"
+                            .to_owned(),
+                    ),
                 );
-                return None;
             }
             words
         }

@@ -209,11 +209,11 @@ fn read_pool(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Pool>> {
         match text.parse::<ipnet::IpNet>() {
             Ok(_) => Some(text),
             Err(_) => {
-                field.wrong(
+                field.unfit(
                     format!("is no address range, found \"{text}\": want 10.1.0.0/16"),
                     cx,
                 );
-                None
+                Some(text)
             }
         }
     };
@@ -283,7 +283,7 @@ pub(crate) fn read_external(
             }
         },
     };
-    if value && given_name.is_none() {
+    if value && given_name.as_deref().unwrap_or_default().is_empty() {
         *given_name = Some(name.to_owned());
     }
     Some(Placed { at, value })

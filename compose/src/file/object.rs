@@ -110,6 +110,10 @@ impl FileObject {
             return;
         }
         if later.file.is_some() || later.content.is_some() || later.environment.is_some() {
+            if self.is_external() {
+                *self = later;
+                return;
+            }
             self.file = later.file;
             self.content = later.content;
             self.environment = later.environment;
@@ -184,7 +188,7 @@ fn read_one_used(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Used> {
                     .and_then(|field| field.string_or_number(cx)),
                 mode: fields.take("mode").and_then(|field| field.mode(cx)),
             };
-            fields.finish(cx);
+            fields.finish_leniently(cx);
             Some(used).filter(|used| !used.source.is_empty())
         }
         Value::Scalar(_) => item.string(cx).map(|source| Used {

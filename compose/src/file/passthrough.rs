@@ -173,10 +173,13 @@ pub(crate) fn read(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<(&'stat
             return;
         };
         cx.warn(field.key, warning(&field.path));
-        if shape == Bool {
-            field.boolean(cx);
+        let value = match shape {
+            Bool => field.boolean(cx).map_or(Out::Null, Out::Bool),
+            _ => normalise(Out::from(field.node), shape),
+        };
+        if shape != Build || !value.is_empty() {
+            printed.push((name, value));
         }
-        printed.push((name, normalise(Out::from(field.node), shape)));
     };
     for (name, shape) in UNSUPPORTED {
         let warning = |path: &str| format!("Ignoring unsupported options: {name} ({path})");
@@ -193,6 +196,16 @@ pub(crate) fn read(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<(&'stat
     printed
 }
 
+/// Puts a later mapping over an earlier one of the same key.
+pub(crate) fn merge(name: &str, base: &mut Out, later: Out) {
+    base.merge(later);
+    if name == "build"
+        && let Out::Map(entries) = base
+    {
+        *base = build(entries);
+    }
+}
+
 fn normalise(value: Out, shape: Shape) -> Out {
     match (shape, value) {
         (Texts, Out::List(items)) => Out::List(
@@ -205,12 +218,12 @@ fn normalise(value: Out, shape: Shape) -> Out {
         (Text, Out::Int(number)) => Out::text(number.to_string()),
         (Text, Out::Float(number)) => Out::text(crate::scalar::float_text(number)),
         (Build, Out::Text(context)) => Out::Map(vec![("context".to_owned(), Out::Text(context))]),
-        (Build, Out::Map(entries)) => build(entries),
+        (Build, Out::Map(entries)) => build(&entries),
         (_, value) => value,
     }
 }
 
-fn build(entries: Vec<(String, Out)>) -> Out {
+fn build(entries: &[(String, Out)]) -> Out {
     let order = [
         "context",
         "dockerfile",
@@ -233,10 +246,7 @@ fn build(entries: Vec<(String, Out)>) -> Out {
         };
         out.put(name, value);
     }
-    let rest = entries
-        .into_iter()
-        .filter(|(key, _)| !order.contains(&key.as_str()));
-    out.extend(rest);
+    // The other keys are another tool's; docker prints none of them.
     out.done()
 }
 
@@ -266,6 +276,5 @@ fn pairs(value: Out, may_be_null: bool) -> Out {
             }
         }
     }
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    Out::Map(entries)
+    Out::sorted(entries)
 }

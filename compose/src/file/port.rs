@@ -85,6 +85,7 @@ struct Short {
 /// `[[address:][published]:]target[/protocol]`, where published and target may be ranges.
 fn parse_short(text: &str) -> Result<Short, String> {
     let (ports, protocol) = match text.split_once('/') {
+        Some((ports, "")) => (ports, Protocol::Tcp),
         Some((ports, protocol)) => (ports, protocol.parse().map_err(|e| format!("{e}"))?),
         None => (text, Protocol::Tcp),
     };

@@ -379,9 +379,9 @@ fn extra_hosts(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
     };
     for pair in pairs {
         let Some(address) = pair.value else {
-            cx.error_with_hint(
+            cx.warn_with_hint(
                 pair.at,
-                format!("bad format for add-host: \"{}\"", pair.name),
+                format!("bad format for add-host: \"{}\" is left out", pair.name),
                 "entries look like \"name:10.1.2.3\"",
             );
             continue;
@@ -428,13 +428,15 @@ fn credential_spec(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Cre
         .collect();
     match given[..] {
         [] | [_] => {}
-        [one, other] => cx.error(
+        [one, other] => cx.unfit(
             field.at(),
             format!("invalid credential spec: cannot specify both {one} and {other}"),
+            None,
         ),
-        _ => cx.error(
+        _ => cx.unfit(
             field.at(),
             "invalid credential spec: cannot specify both \"Config\", \"File\", and \"Registry\"",
+            None,
         ),
     }
     Some(Placed {

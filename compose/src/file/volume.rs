@@ -108,7 +108,7 @@ fn resolve(
             ),
         }
     }
-    if !volume.source.starts_with('/') {
+    if !volume.source.starts_with('/') && !is_absolute_on_windows(&volume.source) {
         volume.source = cx.absolute(&volume.source, item.at());
     }
     Some(volume)
@@ -130,12 +130,45 @@ fn empty(at: At, kind: &str) -> ServiceVolume {
     }
 }
 
+/// Whether a path begins with a Windows drive, as `C:`.
+fn has_drive(path: &str) -> bool {
+    let mut chars = path.chars();
+    chars.next().is_some_and(char::is_alphabetic) && chars.next() == Some(':')
+}
+
+/// Whether a path is absolute on Windows: `C:\x`, `C:/x` or `\\host\share`.
+fn is_absolute_on_windows(path: &str) -> bool {
+    let slash = |c: Option<char>| matches!(c, Some('/' | '\\'));
+    path.starts_with("\\\\")
+        || path.starts_with(|c: char| c.is_ascii_alphabetic())
+            && has_drive(path)
+            && slash(path.chars().nth(2))
+}
+
+/// What stands between the colons; those of Windows drives do not count.
+fn sections(text: &str) -> Vec<&str> {
+    let mut sections = Vec::new();
+    let mut start = 0;
+    for (colon, _) in text.match_indices(':') {
+        let section = &text[start..colon];
+        let is_drive = text.len() > 2
+            && section.chars().count() == 1
+            && section.chars().all(char::is_alphabetic);
+        if !is_drive {
+            sections.push(section);
+            start = colon + 1;
+        }
+    }
+    sections.push(&text[start..]);
+    sections
+}
+
 /// `[source:]target[:options]`; the options that mean nothing come along.
 fn parse_short(text: &str, at: At) -> Result<(ServiceVolume, Vec<String>), String> {
     if text.is_empty() {
         return Err("invalid empty volume spec".to_owned());
     }
-    let parts: Vec<&str> = text.split(':').collect();
+    let parts = sections(text);
     if parts.iter().any(|part| part.is_empty()) {
         return Err(format!(
             "invalid spec: {text}: empty section between colons"
@@ -160,7 +193,10 @@ fn parse_short(text: &str, at: At) -> Result<(ServiceVolume, Vec<String>), Strin
         }
         _ => return Err(format!("invalid spec: {text}: too many colons")),
     };
-    if volume.source.starts_with(['.', '/', '~']) {
+    if volume.source.starts_with(['.', '/', '~'])
+        || volume.source.starts_with("\\\\")
+        || has_drive(&volume.source)
+    {
         volume.kind = "bind".to_owned();
     }
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -188,7 +224,7 @@ fn parse_short(text: &str, at: At) -> Result<(ServiceVolume, Vec<String>), Strin
 fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<ServiceVolume> {
     let mut fields = item.fields(cx)?;
     let kind = match fields.take("type") {
-        Some(field) => field.word(
+        Some(field) => field.cluster_word(
             &["bind", "volume", "tmpfs", "npipe", "cluster", "image"],
             cx,
         ),
@@ -207,14 +243,14 @@ fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<ServiceVolume> {
         let options = BindOptions {
             propagation: fields
                 .take("propagation")
-                .and_then(|field| field.word(&PROPAGATIONS, cx)),
+                .and_then(|field| field.cluster_word(&PROPAGATIONS, cx)),
             create_host_path: fields.boolean("create_host_path", cx),
             recursive: fields
                 .take("recursive")
                 .and_then(|field| field.word(&["enabled", "disabled", "writable", "readonly"], cx)),
         };
         fields.no_effect("selinux", "mounts are not relabelled", cx);
-        fields.finish(cx);
+        fields.finish_leniently(cx);
         Some(options)
     });
     volume.volume = fields.take("volume").and_then(|field| {
@@ -224,13 +260,13 @@ fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<ServiceVolume> {
             subpath: fields.string("subpath", cx),
             labels: fields.map("labels", cx).unwrap_or_default(),
         };
-        fields.finish(cx);
+        fields.finish_leniently(cx);
         Some(options)
     });
     volume.image = fields.take("image").and_then(|field| {
         let mut fields = field.fields(cx)?;
         let subpath = fields.string("subpath", cx);
-        fields.finish(cx);
+        fields.finish_leniently(cx);
         Some(ImageOptions { subpath })
     });
     volume.tmpfs = fields.take("tmpfs").and_then(|field| {
@@ -239,7 +275,7 @@ fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<ServiceVolume> {
             size: fields.take("size").and_then(|field| size(&field, cx)),
             mode: fields.take("mode").and_then(|field| field.mode(cx)),
         };
-        fields.finish(cx);
+        fields.finish_leniently(cx);
         Some(options)
     });
     volume.cluster = fields.take("cluster").and_then(|field| {
@@ -319,11 +355,10 @@ impl ServiceVolume {
 
 /// Text by name, as a printed mapping.
 pub(crate) fn print_map(map: &BTreeMap<String, String>) -> Out {
-    Out::Map(
-        map.iter()
-            .map(|(name, value)| (name.clone(), Out::text(value)))
-            .collect(),
-    )
+    let entries = map
+        .iter()
+        .map(|(name, value)| (name.clone(), Out::text(value)));
+    Out::sorted(entries.collect())
 }
 
 /// Puts later mounts over earlier ones with the same target; the result is ordered by target.
@@ -462,7 +497,18 @@ mod tests {
                 "data:/data",
                 "volume data:/data ro=false nocopy=false bind= ",
             ),
-            ("d:/data", "volume d:/data ro=false nocopy=false bind= "),
+            ("d:/data", "volume :d:/data ro=false nocopy=false bind= "),
+            ("C:\\x:/y:ro", "bind C:\\x:/y ro=true nocopy=false bind= "),
+            ("c:/x:d:/y", "bind c:/x:d:/y ro=false nocopy=false bind= "),
+            (
+                "data:C:\\x",
+                "volume data:C:\\x ro=false nocopy=false bind= ",
+            ),
+            ("C:/", "volume :C:/ ro=false nocopy=false bind= "),
+            (
+                "\\\\.\\pipe\\d:\\\\.\\pipe\\d",
+                "bind \\\\.\\pipe\\d:\\\\.\\pipe\\d ro=false nocopy=false bind= ",
+            ),
             (
                 "data:/data:ro,nocopy",
                 "volume data:/data ro=true nocopy=true bind= ",

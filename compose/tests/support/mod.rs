@@ -10,14 +10,37 @@ use skep_compose::{Diagnostic, Loaded, Options, Source, config, load};
 /// The stack's name in all tests.
 pub const STACK: &str = "zz";
 
+/// The corpus; SKEP_COMPOSE_CORPUS names another folder to compare with docker's client.
 pub fn corpus_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+    std::env::var_os("SKEP_COMPOSE_CORPUS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus"),
+        PathBuf::from,
+    )
 }
 
 /// The corpus: a name and its files, in order (`merge.1.yml`, `merge.2.yml` are one entry).
 pub fn corpus() -> BTreeMap<String, Vec<PathBuf>> {
+    entries(&corpus_dir())
+}
+
+/// What docker's client prints and its daemon refuses to deploy.
+pub fn printed() -> BTreeMap<String, Vec<PathBuf>> {
+    entries(&corpus_dir().join("printed"))
+}
+
+/// What docker's client refuses, and so do we.
+pub fn refused() -> BTreeMap<String, Vec<PathBuf>> {
+    entries(&corpus_dir().join("refused"))
+}
+
+/// What we read otherwise than docker's client; each file's first line says why.
+pub fn ours() -> BTreeMap<String, Vec<PathBuf>> {
+    entries(&corpus_dir().join("ours"))
+}
+
+fn entries(directory: &Path) -> BTreeMap<String, Vec<PathBuf>> {
     let mut entries: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for entry in std::fs::read_dir(corpus_dir()).unwrap() {
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         if let Some(name) = name.strip_suffix(".yml") {
@@ -65,12 +88,20 @@ pub fn sources(paths: &[PathBuf]) -> Vec<Source> {
         .collect()
 }
 
+/// Paths start from the first file's directory.
+fn options_for(paths: &[PathBuf]) -> Options {
+    Options {
+        working_dir: paths[0].parent().unwrap().to_str().unwrap().to_owned(),
+        ..options()
+    }
+}
+
 pub fn load_files(paths: &[PathBuf]) -> Result<Loaded, Vec<Diagnostic>> {
     load(
         &sources(paths),
         &env,
         &mut |path| std::fs::read(path),
-        &options(),
+        &options_for(paths),
     )
 }
 
@@ -79,7 +110,7 @@ pub fn config_files(paths: &[PathBuf]) -> Result<String, Vec<Diagnostic>> {
         &sources(paths),
         &env,
         &mut |path| std::fs::read(path),
-        &options(),
+        &options_for(paths),
     )
     .map(|(document, _)| document)
 }

@@ -2,7 +2,7 @@
 
 use super::{Logging, Service};
 use crate::file::health::Health;
-use crate::file::{merge_maps, network, object, override_with, port, volume};
+use crate::file::{merge_maps, network, object, override_with, passthrough, port, volume};
 use crate::out::Out;
 
 impl Service {
@@ -46,12 +46,22 @@ impl Service {
             {
                 Some((_, known)) => match (known, value) {
                     (Out::List(items), Out::List(more)) => items.extend(more),
+                    (known @ Out::Map(_), value @ Out::Map(_)) => {
+                        passthrough::merge(name, known, value);
+                    }
                     (known, value) => *known = value,
                 },
                 None => self.passthrough.push((name, value)),
             }
         }
-        self.extras.extend(later.extras);
+        for (name, value) in later.extras {
+            match self.extras.get_mut(&name) {
+                Some(known) => known.merge(value),
+                None => {
+                    self.extras.insert(name, value);
+                }
+            }
+        }
     }
 
     fn merge_health(&mut self, later: Option<Health>) {
