@@ -229,8 +229,15 @@ fn check_placement(spec: &ServiceSpec) -> Checked {
         return Ok(());
     };
     for text in &placement.constraints {
-        text.parse::<Constraint>()
+        let constraint = text
+            .parse::<Constraint>()
             .map_err(|error| ControlError::invalid(error.to_string()))?;
+        let (own, is_wanted) = constraint.of_service().unwrap_or_default();
+        if is_wanted && own.eq_ignore_ascii_case(&spec.name) {
+            return refuse(format!(
+                "constraint {constraint}: the service's first task would wait for itself"
+            ));
+        }
     }
     if placement.max_replicas > 0 && !matches!(spec.mode, ServiceMode::Replicated(_)) {
         return refuse("MaxReplicas is only supported for replicated services");

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use skep_model::service::UpdateState;
-use skep_model::{NodeId, TaskState};
+use skep_model::{ControlRequest, NodeId, TaskState};
 use support::{Cluster, cluster, spec};
 
 fn constrained(constraint: &str, rest: &str) -> String {
@@ -71,4 +71,16 @@ fn a_service_may_keep_its_own_tasks_apart() {
     assert_eq!(running.iter().collect::<BTreeSet<_>>().len(), 3);
     let live = cluster.live("web");
     assert!(live.iter().all(|task| task.spec.image() == "img:2"));
+}
+
+#[test]
+fn nobody_waits_for_itself() {
+    let mut cluster = cluster(1);
+    let request = ControlRequest::CreateService {
+        spec: Box::new(spec("web", 1, &constrained("service == web", ""))),
+    };
+    assert_eq!(
+        cluster.refusal(request),
+        "constraint service==web: the service's first task would wait for itself"
+    );
 }
