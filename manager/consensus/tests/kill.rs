@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::Rng;
 use skep_consensus::{Backend, Consensus, Options, StateMachine};
 use skep_pki::{Sealer, SecretKey};
-use support::{Journal, Net, Port, answer, eventually, member, timing};
+use support::{Journal, Net, Port, acknowledged, answer, backend_of, eventually, member, timing};
 
 const KILLS: usize = 20;
 const PROPOSERS: usize = 8;
@@ -43,13 +43,6 @@ async fn open(directory: &Path, backend: Backend) -> (Consensus, Arc<Journal>) {
     eventually("it leads", || leadership.borrow().is_me).await;
     consensus.read_barrier().await.unwrap();
     (consensus, journal)
-}
-
-fn backend_of(name: &str) -> Backend {
-    match name {
-        "sled" => Backend::Sled,
-        _ => Backend::Segments,
-    }
 }
 
 /// Not a test of its own: the process that is killed. It prints each command that was acknowledged.
@@ -123,16 +116,6 @@ fn run_and_kill(directory: &Path, backend: &str, round: usize) -> Vec<(u64, Stri
     }
     killer.join().unwrap();
     more
-}
-
-fn acknowledged(line: &str) -> Option<(u64, String)> {
-    let mut words = line.split(' ');
-    match (words.next(), words.next(), words.next()) {
-        (Some("ack"), Some(index), Some(command)) => {
-            Some((index.parse().ok()?, command.to_owned()))
-        }
-        _ => None,
-    }
 }
 
 async fn survive(backend: &str) {

@@ -12,9 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rand::Rng;
-use skep_consensus::Backend;
 use skep_pki::SecretKey;
-use support::{Cluster, answer};
+use support::{Cluster, acknowledged, answer, backend_of};
 
 /// How often the power is cut; more often by `SKEP_POWER_CUTS`.
 const CUTS: usize = 8;
@@ -23,13 +22,9 @@ const PROPOSERS: usize = 6;
 const IMAGE_BYTES: u64 = 64 << 20;
 
 fn cluster_at(directory: &Path, backend: &str) -> Cluster {
-    let backend = match backend {
-        "sled" => Backend::Sled,
-        _ => Backend::Segments,
-    };
     let mut cluster = Cluster::at(
         directory.to_owned(),
-        backend,
+        backend_of(backend),
         SecretKey::from_bytes([3; 32]),
     );
     // Snapshots and the dropping of entries are among what is interrupted.
@@ -171,19 +166,9 @@ fn start(disk: &Disk, backend: &str, round: &str) -> Child {
         .unwrap()
 }
 
-fn acknowledged(line: &str) -> Option<(usize, String)> {
-    let mut words = line.split(' ');
-    match (words.next(), words.next(), words.next()) {
-        (Some("ack"), Some(index), Some(command)) => {
-            Some((index.parse().ok()?, command.to_owned()))
-        }
-        _ => None,
-    }
-}
-
 /// Runs the writers, cuts the power after a random time, and answers what they acknowledged. The
 /// disk is then what it was at that moment.
-fn run_and_cut(disk: &mut Disk, backend: &str, round: usize) -> Vec<(usize, String)> {
+fn run_and_cut(disk: &mut Disk, backend: &str, round: usize) -> Vec<(u64, String)> {
     let mut child = start(disk, backend, &round.to_string());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let opened = lines.by_ref().any(|line| line.unwrap() == "open");
@@ -210,7 +195,7 @@ fn run_and_cut(disk: &mut Disk, backend: &str, round: usize) -> Vec<(usize, Stri
 }
 
 /// Everything that the members have after their power is back.
-fn read(disk: &Disk, backend: &str) -> Vec<(usize, String)> {
+fn read(disk: &Disk, backend: &str) -> Vec<(u64, String)> {
     let child = start(disk, backend, "read");
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -229,14 +214,14 @@ fn survive(backend: &str) {
         }
     };
     let cuts = std::env::var("SKEP_POWER_CUTS").map_or(CUTS, |cuts| cuts.parse().unwrap());
-    let mut known: Vec<(usize, String)> = Vec::new();
+    let mut known: Vec<(u64, String)> = Vec::new();
     for round in 0..cuts {
         known.extend(run_and_cut(&mut disk, backend, round));
         disk.mount().unwrap();
         let there = read(&disk, backend);
         for (index, command) in &known {
             assert_eq!(
-                there.get(index - 1),
+                there.get(usize::try_from(*index).unwrap() - 1),
                 Some(&(*index, command.clone())),
                 "{backend}, round {round}: command {index} was acknowledged"
             );

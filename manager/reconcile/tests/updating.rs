@@ -11,6 +11,12 @@ use support::{Cluster, cluster, scale, spec, web};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+#[track_caller]
+fn assert_all_run(cluster: &Cluster, image: &str) {
+    let live = cluster.live("web");
+    assert!(live.iter().all(|task| task.spec.image() == image));
+}
+
 fn states(cluster: &Cluster, name: &str) -> Option<UpdateState> {
     cluster
         .service(name)
@@ -129,12 +135,7 @@ fn a_start_first_update_stops_first_what_is_in_its_own_way() {
             "{why}: {said:?}"
         );
         assert_eq!(message(&cluster), "update completed", "{why}");
-        assert!(
-            cluster
-                .live("web")
-                .iter()
-                .all(|task| task.spec.image() == "img:2")
-        );
+        assert_all_run(&cluster, "img:2");
     }
 }
 
@@ -214,12 +215,7 @@ fn an_update_goes_on_with_as_many_slots_as_it_may() {
             fewest >= 5 - at_once,
             "parallelism {parallelism}: only {fewest} served"
         );
-        assert!(
-            cluster
-                .live("web")
-                .iter()
-                .all(|task| task.spec.image() == "img:2")
-        );
+        assert_all_run(&cluster, "img:2");
         assert_eq!(states(&cluster, "web"), Some(UpdateState::Completed));
     }
 }
@@ -253,12 +249,7 @@ fn an_update_that_fails_pauses_and_the_old_tasks_stay() {
     // Any later update resumes.
     cluster.set_image("web", "img:2");
     cluster.converge();
-    assert!(
-        cluster
-            .live("web")
-            .iter()
-            .all(|task| task.spec.image() == "img:2")
-    );
+    assert_all_run(&cluster, "img:2");
 }
 
 #[test]
@@ -276,12 +267,7 @@ fn a_failed_update_rolls_back_and_a_manual_rollback_after_it_is_refused() {
         states(&cluster, "web"),
         Some(UpdateState::RollbackCompleted)
     );
-    assert!(
-        cluster
-            .live("web")
-            .iter()
-            .all(|task| task.spec.image() == "img:1")
-    );
+    assert_all_run(&cluster, "img:1");
     let id = cluster.service("web").id;
     let request = cluster.rollback("web");
     assert_eq!(

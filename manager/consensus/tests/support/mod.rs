@@ -437,3 +437,22 @@ pub fn largest_file(path: &Path) -> PathBuf {
     }
     files.into_iter().max().unwrap().1
 }
+
+/// The backend that a process of a test is to use.
+pub fn backend_of(name: &str) -> Backend {
+    match name {
+        "sled" => Backend::Sled,
+        _ => Backend::Segments,
+    }
+}
+
+/// What a line `ack INDEX COMMAND` of such a process says. The last line may be cut short.
+pub fn acknowledged(line: &str) -> Option<(u64, String)> {
+    let mut words = line.split(' ');
+    match (words.next(), words.next(), words.next()) {
+        (Some("ack"), Some(index), Some(command)) => {
+            Some((index.parse().ok()?, command.to_owned()))
+        }
+        _ => None,
+    }
+}
