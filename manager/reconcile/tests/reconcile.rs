@@ -334,19 +334,10 @@ fn a_lower_history_limit_takes_effect_at_once() {
         cluster.report(&task, TaskState::Failed);
         cluster.settle();
     }
-    let present = cluster.view().cluster().unwrap().clone();
-    let mut spec = present.spec.clone();
-    spec.orchestration.task_history_retention_limit = Some(2);
-    cluster
-        .ask(ControlRequest::UpdateCluster {
-            version: present.version,
-            spec: Box::new(spec),
-            rotate_worker_token: false,
-            rotate_manager_token: false,
-            rotate_unlock_key: false,
-            rotate_data_keys: false,
-        })
-        .unwrap();
+    let request = cluster.cluster_request(|spec| {
+        spec.orchestration.task_history_retention_limit = Some(2);
+    });
+    cluster.ask(request).unwrap();
     cluster.settle();
     assert_eq!(cluster.tasks("web").len(), 2);
 }

@@ -73,17 +73,9 @@ fn next(cluster: &Cluster, root: &str, force_rotate: u64) -> NextRoot {
 /// `swarm ca --rotate`, once more than before.
 fn rotate(cluster: &mut Cluster, root: &str) {
     let present = object(cluster);
-    let mut spec = present.spec.clone();
-    spec.ca_config.force_rotate += 1;
-    let next = next(cluster, root, spec.ca_config.force_rotate);
-    let request = ControlRequest::UpdateCluster {
-        version: present.version,
-        spec: Box::new(spec),
-        rotate_worker_token: false,
-        rotate_manager_token: false,
-        rotate_unlock_key: false,
-        rotate_data_keys: false,
-    };
+    let count = present.spec.ca_config.force_rotate + 1;
+    let next = next(cluster, root, count);
+    let request = cluster.cluster_request(|spec| spec.ca_config.force_rotate = count);
     let without = control::execute(&request, &cluster.view(), cluster.now, &mut || 1).unwrap_err();
     assert!(without.message.contains("no root certificate was made"));
     let view = cluster.view();

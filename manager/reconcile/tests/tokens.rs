@@ -179,19 +179,10 @@ fn tokens_that_would_never_end_or_are_too_many_are_refused() {
 fn removed_nodes_are_remembered_as_long_as_certificates_ever_lived() {
     let mut cluster = with_tokens();
     join(&mut cluster, "SWMTKN-1-pin-worker", "w").unwrap();
-    let present = Object::clone(cluster.view().cluster().unwrap());
-    let mut spec = present.spec.clone();
-    spec.ca_config.node_cert_expiry = Nanos::from_secs(3600);
-    cluster
-        .ask(ControlRequest::UpdateCluster {
-            version: present.version,
-            spec: Box::new(spec),
-            rotate_worker_token: false,
-            rotate_manager_token: false,
-            rotate_unlock_key: false,
-            rotate_data_keys: false,
-        })
-        .unwrap();
+    let request = cluster.cluster_request(|spec| {
+        spec.ca_config.node_cert_expiry = Nanos::from_secs(3600);
+    });
+    cluster.ask(request).unwrap();
     cluster
         .ask(ControlRequest::RemoveNode {
             id: "w".into(),

@@ -276,6 +276,25 @@ impl Cluster {
         }
     }
 
+    /// A change of the cluster's spec; nothing is rotated beside it.
+    pub fn cluster_request(
+        &self,
+        edit: impl FnOnce(&mut skep_model::ClusterSpec),
+    ) -> ControlRequest {
+        let view = self.view();
+        let present = view.cluster().unwrap();
+        let mut spec = present.spec.clone();
+        edit(&mut spec);
+        ControlRequest::UpdateCluster {
+            version: present.version,
+            spec: Box::new(spec),
+            rotate_worker_token: false,
+            rotate_manager_token: false,
+            rotate_unlock_key: false,
+            rotate_data_keys: false,
+        }
+    }
+
     pub fn set_availability(&mut self, id: &str, availability: Availability) {
         let request = self.node_request(id, |spec| spec.availability = availability);
         self.ask(request).unwrap();
