@@ -37,95 +37,96 @@ impl View<'_> {
     }
 
     pub(super) fn node_causes(&self, node: &Node) -> Vec<Cause> {
-        let name = name_of(node);
-        let cause = |trouble, message: String, advice: &str| Cause {
-            subject: name.clone(),
-            trouble,
-            message,
-            advice: advice.to_owned(),
-            since: node.status.since,
-            ..Cause::default()
-        };
         let mut causes = Vec::new();
-        let said = match node.status.message.as_str() {
-            "" => String::new(),
-            message => format!(": {message}"),
-        };
-        match node.status.state {
-            NodeState::Ready => (),
-            NodeState::Down => causes.push(cause(
-                Trouble::NodeDown,
-                format!("the node is down{said}"),
-                "look whether its daemon runs and reaches a manager's port 2377; \
-                 `node rm` it if it does not come back",
-            )),
-            NodeState::Unknown | NodeState::Disconnected => causes.push(cause(
-                Trouble::NodeDown,
-                format!("the node has no session with a manager{said}"),
-                "it is counted as down when it does not come within a short time",
-            )),
-        }
-        match node.spec.availability {
-            Availability::Active => (),
-            Availability::Pause => causes.push(Cause {
-                since: Default::default(),
-                ..cause(
-                    Trouble::NodePaused,
-                    "the node takes no new tasks".to_owned(),
-                    "node update --availability active",
-                )
-            }),
-            Availability::Drain => causes.push(Cause {
-                since: Default::default(),
-                ..cause(
-                    Trouble::NodeDrained,
-                    "the node takes no tasks".to_owned(),
-                    "node update --availability active",
-                )
-            }),
-        }
-        let unreachable = node
-            .manager_status
-            .as_ref()
-            .filter(|manager| manager.reachability == Reachability::Unreachable);
-        if let Some(manager) = unreachable {
-            causes.push(cause(
-                Trouble::ManagerUnreachable,
-                format!("the leader does not reach this manager at {}", manager.addr),
-                "one more manager lost may stop the cluster from deciding; bring it back, or \
-                 demote and remove it",
-            ));
-        }
-        if node.role != node.spec.role {
-            let wanted = match node.spec.role {
-                NodeRole::Manager => "a manager",
-                NodeRole::Worker => "a worker",
-            };
-            causes.push(Cause {
-                since: Default::default(),
-                ..cause(
-                    Trouble::Updating,
-                    format!("the node is becoming {wanted}"),
-                    "",
-                )
-            });
-        }
-        for problem in &node.description.network_problems {
+        causes.extend(silence(node));
+        causes.extend(availability_cause(node));
+        causes.extend(unreachable(node));
+        causes.extend(changing_role(node));
+        let problems = node.description.network_problems.iter();
+        causes.extend(problems.map(|problem| {
             let about = match problem.network.as_str() {
                 "" => String::new(),
                 network => format!("network {network}: "),
             };
-            causes.push(Cause {
-                since: Default::default(),
-                ..cause(
-                    Trouble::NetworkPath,
-                    format!("{about}{}", problem.message),
-                    "network check",
-                )
-            });
-        }
+            let message = format!("{about}{}", problem.message);
+            cause(node, Trouble::NetworkPath, message, "network check")
+        }));
         causes
     }
+}
+
+fn cause(node: &Node, trouble: Trouble, message: impl Into<String>, advice: &str) -> Cause {
+    Cause {
+        subject: name_of(node),
+        trouble,
+        message: message.into(),
+        advice: advice.to_owned(),
+        ..Cause::default()
+    }
+}
+
+/// A node that is not heard.
+fn silence(node: &Node) -> Option<Cause> {
+    let said = match node.status.message.as_str() {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
+    let found = match node.status.state {
+        NodeState::Ready => return None,
+        NodeState::Down => cause(
+            node,
+            Trouble::NodeDown,
+            format!("the node is down{said}"),
+            "look whether its daemon runs and reaches a manager's port 2377; \
+             `node rm` it if it does not come back",
+        ),
+        NodeState::Unknown | NodeState::Disconnected => cause(
+            node,
+            Trouble::NodeDown,
+            format!("the node has no session with a manager{said}"),
+            "it is counted as down when it does not come within a short time",
+        ),
+    };
+    Some(Cause {
+        since: node.status.since,
+        ..found
+    })
+}
+
+/// A node that is kept from taking tasks.
+fn availability_cause(node: &Node) -> Option<Cause> {
+    let (trouble, message) = match node.spec.availability {
+        Availability::Active => return None,
+        Availability::Pause => (Trouble::NodePaused, "the node takes no new tasks"),
+        Availability::Drain => (Trouble::NodeDrained, "the node takes no tasks"),
+    };
+    let advice = "node update --availability active";
+    Some(cause(node, trouble, message, advice))
+}
+
+/// A manager that the leader does not reach.
+fn unreachable(node: &Node) -> Option<Cause> {
+    let manager = node.manager_status.as_ref()?;
+    (manager.reachability == Reachability::Unreachable).then(|| Cause {
+        since: node.status.since,
+        ..cause(
+            node,
+            Trouble::ManagerUnreachable,
+            format!("the leader does not reach this manager at {}", manager.addr),
+            "one more manager lost may stop the cluster from deciding; bring it back, or \
+             demote and remove it",
+        )
+    })
+}
+
+fn changing_role(node: &Node) -> Option<Cause> {
+    let wanted = match node.spec.role {
+        _ if node.role == node.spec.role => return None,
+        NodeRole::Manager => "a manager",
+        NodeRole::Worker => "a worker",
+    };
+    let message = format!("the node is becoming {wanted}");
+    Some(cause(node, Trouble::Updating, message, ""))
 }
 
 fn state(state: NodeState) -> &'static str {
