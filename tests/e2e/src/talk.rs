@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::station::Station;
+use crate::{Cluster, secs};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -169,4 +170,22 @@ pub fn udp(station: &Station, to: SocketAddr) -> io::Result<Heard> {
 pub fn is_refused(station: &Station, to: SocketAddr) -> bool {
     Connection::open(station, to, 0)
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Makes a service of one task on a node, with our server in it, on `port`.
+#[track_caller]
+pub fn serve_task(port: u16, c: &Cluster, name: &str, node: &str, flags: &str) -> Station {
+    c.skep(
+        "n1",
+        &format!(
+            "service create -d --no-resolve-image --name {name} \
+             --constraint node.hostname=={node} {flags} skep/hello:latest"
+        ),
+    )
+    .ok();
+    let task = c.wait_running("n1", name, 1, secs(30)).remove(0);
+    let pid = c.container_pid(&task.node, &task.container);
+    let inside = Station::of(pid.expect("it runs"));
+    serve(&inside, name, port);
+    inside
 }

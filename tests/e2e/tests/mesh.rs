@@ -40,23 +40,6 @@ fn ingress(c: &Cluster, node: &str) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// Makes a service of one task on a node, with our server in it.
-fn serve(c: &Cluster, name: &str, node: &str, flags: &str) -> Station {
-    c.skep(
-        "n1",
-        &format!(
-            "service create -d --no-resolve-image --name {name} \
-             --constraint node.hostname=={node} {flags} skep/hello:latest"
-        ),
-    )
-    .ok();
-    let task = c.wait_running("n1", name, 1, secs(30)).remove(0);
-    let pid = c.container_pid(&task.node, &task.container);
-    let inside = Station::of(pid.expect("it runs"));
-    talk::serve(&inside, name, TARGET);
-    inside
-}
-
 /// Gives the nodes IPv6 addresses, which they tell.
 fn speak_ip6(c: &Cluster) {
     for node in NODES {
@@ -73,63 +56,6 @@ fn speak_ip6(c: &Cluster) {
     }
 }
 
-/// Two workers without a task are told of the task's node and of the manager, not of each other.
-#[test]
-fn nodes_that_are_not_told_of_each_other_lead_to_the_task() {
-    let Some(cluster) = Cluster::up(4, 1) else {
-        return;
-    };
-    let c = &cluster;
-    let entry = |node: &str| at(c.address(node).into(), PORT);
-    let _web = serve(
-        c,
-        "web",
-        "n4",
-        "--publish 8080:5000 --publish 8080:5000/udp",
-    );
-    let mut checks = Checks::new();
-    checks.check("every node is a client of every other", || {
-        for client in ["n1", "n2", "n3", "n4"] {
-            let from = station::node(c, client);
-            for to in ["n1", "n2", "n3", "n4"] {
-                let heard = eventually(&format!("{client} -> {to}"), secs(10), || {
-                    talk::tcp(&from, entry(to))
-                });
-                assert_eq!(heard.name, "web", "{client} -> {to}");
-                let heard = talk::udp(&from, entry(to));
-                assert!(heard.is_ok(), "udp {client} -> {to}: {heard:?}");
-            }
-        }
-    });
-    checks.check("those who come to share a network are told", || {
-        c.skep("n1", "network create -d overlay --attachable net")
-            .ok();
-        let line = "service create -d --no-resolve-image --name both --mode global --network net \
-                    --constraint node.role==worker skep/hello:latest";
-        c.skep("n1", line).ok();
-        let tasks = c.wait_running("n1", "both", 3, secs(30));
-        let inside = tasks.iter().map(|task| {
-            let pid = c.container_pid(&task.node, &task.container);
-            Station::of(pid.expect("it runs"))
-        });
-        let stations: Vec<Station> = inside.collect();
-        stations
-            .iter()
-            .for_each(|one| talk::serve(one, "both", TARGET));
-        for from in &stations {
-            for to in &stations {
-                let address = to.ip("-4 -o addr show dev eth0");
-                let address = address.split_whitespace().nth(3).expect("an address");
-                let address = address.split('/').next().unwrap().parse().unwrap();
-                eventually("a neighbour answers", secs(10), || {
-                    talk::tcp(from, at(address, TARGET)).map(drop)
-                });
-            }
-        }
-    });
-    checks.end();
-}
-
 #[test]
 fn published_ports() {
     let Some(cluster) = Cluster::up(3, 1) else {
@@ -139,14 +65,15 @@ fn published_ports() {
     speak_ip6(c);
     let outsiders = [101, 102].map(|number| (number, Outsider::plug(c, number)));
     let client = &outsiders[0].1.station;
-    let web = serve(
+    let web = talk::serve_task(
+        TARGET,
         c,
         "web",
         "n3",
         "--publish 8080:5000 --publish 8080:5000/udp --publish mode=host,target=5000,published=9090",
     );
-    let by = serve(c, "by", "n3", "");
-    let by_a = serve(c, "by-a", "n1", "");
+    let by = talk::serve_task(TARGET, c, "by", "n3", "");
+    let by_a = talk::serve_task(TARGET, c, "by-a", "n1", "");
     let mut checks = Checks::new();
     let ask = |from: &Station, to: IpAddr| {
         let heard = talk::tcp(from, at(to, PORT));
@@ -271,9 +198,16 @@ fn published_ports() {
     });
     checks.check("a port answers on one address, or on an interface", || {
         let [own, _] = entries(c, "n1");
-        serve(c, "one", "n2", &format!("--publish {own}:8081:5000"));
+        talk::serve_task(
+            TARGET,
+            c,
+            "one",
+            "n2",
+            &format!("--publish {own}:8081:5000"),
+        );
         let other = entries(c, "n2")[0];
-        serve(
+        talk::serve_task(
+            TARGET,
             c,
             "two",
             "n3",
@@ -352,7 +286,8 @@ fn published_ports() {
     checks.check(
         "a relay says who the client is, with the daemon dead",
         || {
-            serve(
+            talk::serve_task(
+                TARGET,
                 c,
                 "relayed",
                 "n3",
@@ -398,7 +333,7 @@ fn published_ports() {
         || {
             let flags =
                 "--publish published=8090,target=5000,balance=local --publish 8100-8102:5000-5002";
-            serve(c, "near", "n1", flags);
+            talk::serve_task(TARGET, c, "near", "n1", flags);
             c.skep(
                 "n1",
                 "service update -d --constraint-rm node.hostname==n1 near",
@@ -486,8 +421,7 @@ fn published_ports() {
         c.skep("n1", "network create -d overlay --ingress other")
             .fails("is already present");
         // The relay is there when everything is taken down.
-        serve(
-            c,
+        talk::serve_task(TARGET, c,
             "again",
             "n3",
             "--publish 8084:5000 --publish published=8085,target=5000,source=proxy-protocol",
