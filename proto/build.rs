@@ -6,6 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Many nodes are told the same: the bytes are shared, not copied for each.
         .bytes(".skep.v1.AssignmentItem.value")
+        // Whole layers go through it.
+        .bytes(".skep.v1.BlobPiece.data")
         .compile_fds(files)?;
     Ok(())
 }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::encryption::KeyRing;
+use crate::job::length;
+use crate::limits::{NODE_EXPIRY_SECS, OLD_SNAPSHOTS_MAX, SNAPSHOT_INTERVAL};
 use crate::mount::Driver;
 use crate::node::TlsInfo;
 use crate::serde_help::{is_zero, null_default};
-use crate::{ClusterId, IssuedToken, Nanos, NodeId, Timestamp, Version};
+use crate::{ClusterId, ControlError, IssuedToken, Nanos, NodeId, Timestamp, Version};
 
 /// The cluster's settings (`SwarmSpec` of the API).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,33 @@ pub struct ClusterSpec {
     pub encryption_config: EncryptionConfig,
 }
 
+/// Label of the cluster that says how long a worker may be down before it is removed: other clients
+/// have no field for it, and keep labels.
+pub const NODE_EXPIRY_LABEL: &str = "skep.node.expiry";
+
+impl ClusterSpec {
+    /// How long a worker may be down before it is removed; absent is for ever.
+    ///
+    /// # Errors
+    /// The label is no length of time, or out of its bounds; the text names it.
+    pub fn node_expiry(&self) -> Result<Option<Duration>, ControlError> {
+        let Some(given) = self.labels.get(NODE_EXPIRY_LABEL) else {
+            return Ok(None);
+        };
+        let length = match given.trim() {
+            "0" => Some(Duration::ZERO),
+            text => length(text),
+        };
+        match length {
+            Some(Duration::ZERO) => Ok(None),
+            Some(length) if NODE_EXPIRY_SECS.contains(&length.as_secs()) => Ok(Some(length)),
+            Some(_) | None => Err(ControlError::invalid(format!(
+                "invalid time after which nodes that are down are removed (`--node-expiry`, label {NODE_EXPIRY_LABEL}): `{given}` is not between a minute and ten years, such as 90m or 72h, nor 0 for never"
+            ))),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Orchestration {
@@ -51,6 +81,37 @@ pub struct RaftConfig {
     pub log_entries_for_slow_followers: u64,
     pub election_tick: u64,
     pub heartbeat_tick: u64,
+}
+
+impl RaftConfig {
+    /// Log entries between snapshots and old snapshots kept, within their bounds: settings of before
+    /// there were any are stored as well.
+    pub fn snapshots(&self) -> (u64, u64) {
+        let (least, most) = (*SNAPSHOT_INTERVAL.start(), *SNAPSHOT_INTERVAL.end());
+        let kept = self.keep_old_snapshots.unwrap_or(0);
+        (
+            self.snapshot_interval.clamp(least, most),
+            kept.min(OLD_SNAPSHOTS_MAX),
+        )
+    }
+
+    /// # Errors
+    /// A setting is out of its bounds; the text names it.
+    pub fn check(&self) -> Result<(), ControlError> {
+        let (least, most) = (SNAPSHOT_INTERVAL.start(), SNAPSHOT_INTERVAL.end());
+        if !SNAPSHOT_INTERVAL.contains(&self.snapshot_interval) {
+            return Err(ControlError::invalid(format!(
+                "invalid snapshot interval {} (`--snapshot-interval`): must be between {least} and {most} log entries",
+                self.snapshot_interval
+            )));
+        }
+        match self.keep_old_snapshots {
+            Some(count) if count > OLD_SNAPSHOTS_MAX => Err(ControlError::invalid(format!(
+                "invalid number of old snapshots {count} (`--max-snapshots`): must be at most {OLD_SNAPSHOTS_MAX}"
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 impl Default for RaftConfig {
@@ -270,5 +331,48 @@ impl Cluster {
             .orchestration
             .task_history_retention_limit
             .unwrap_or(crate::limits::TASK_HISTORY_DEFAULT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_for_nodes_to_expire_is_a_length_of_time() {
+        let with = |text: &str| {
+            let mut spec = ClusterSpec::default();
+            spec.labels
+                .insert(NODE_EXPIRY_LABEL.to_owned(), text.to_owned());
+            spec.node_expiry()
+        };
+        assert_eq!(ClusterSpec::default().node_expiry(), Ok(None));
+        for never in ["0", "0s", "0h0m0s"] {
+            assert_eq!(with(never), Ok(None), "{never}");
+        }
+        for (text, secs) in [("72h0m0s", 72 * 3600), ("60s", 60), ("3d", 3 * 24 * 3600)] {
+            assert_eq!(with(text), Ok(Some(Duration::from_secs(secs))), "{text}");
+        }
+        for wrong in ["", "72", "59s", "-1h", "11y", "5000d", "1.5h"] {
+            let refused = with(wrong).unwrap_err().message;
+            assert!(refused.contains("--node-expiry"), "{wrong}: {refused}");
+        }
+    }
+
+    #[test]
+    fn snapshots_are_bounded_by_a_check_and_those_of_before_by_use() {
+        let with = |interval: u64, kept: Option<u64>| RaftConfig {
+            snapshot_interval: interval,
+            keep_old_snapshots: kept,
+            ..RaftConfig::default()
+        };
+        assert_eq!(RaftConfig::default().snapshots(), (10_000, 0));
+        assert_eq!(with(10, Some(100)).check(), Ok(()));
+        assert_eq!(with(1, Some(7)).snapshots(), (10, 7));
+        assert_eq!(with(u64::MAX, None).snapshots(), (1_000_000, 0));
+        let wrong = with(9, None).check().unwrap_err().message;
+        assert!(wrong.contains("--snapshot-interval"), "{wrong}");
+        let wrong = with(10, Some(101)).check().unwrap_err().message;
+        assert!(wrong.contains("--max-snapshots"), "{wrong}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::mount::Mount;
+use crate::payload::Pin;
 use crate::serde_help::{base64_bytes, is_zero, null_default};
 use crate::{ConfigId, Nanos, SecretId};
 
@@ -245,6 +246,9 @@ pub struct SecretReference {
     pub secret_id: SecretId,
     #[serde(deserialize_with = "null_default")]
     pub secret_name: String,
+    /// Which version of it tasks see. Our addition.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub version: Pin,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,6 +262,9 @@ pub struct ConfigReference {
     pub config_id: ConfigId,
     #[serde(deserialize_with = "null_default")]
     pub config_name: String,
+    /// Which version of it tasks see. Our addition.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub version: Pin,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,14 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expiry::Expiry;
+use crate::payload::{PayloadId, VersionChange};
+use crate::rollout::RolloutWish;
 use crate::token::Revealed;
 use crate::{
     ClusterSpec, ConfigId, ConfigSpec, GuestContainer, Kind, Nanos, NetworkId, NetworkSpec, NodeId,
-    NodeRole, NodeSpec, SecretId, SecretSpec, ServiceId, ServiceSpec, StackSpec, Version,
+    NodeRole, NodeSpec, RegistryLoginSpec, SecretId, SecretSpec, ServiceId, ServiceSpec, StackSpec,
+    Version,
 };
 
 /// Where an update takes its registry credentials from when none came with it.
@@ -43,6 +47,18 @@ pub enum ControlRequest {
         /// Tasks that are moved at most; absent is as many as it takes.
         most: Option<u64>,
     },
+    /// Lets slots of a service go from the nodes that have their volumes.
+    ReleaseVolumes {
+        id: ServiceId,
+        /// Absent is all that have a home.
+        slots: Option<Vec<u64>>,
+        /// The node that is their home from now on, with whatever is there.
+        to: Option<NodeId>,
+    },
+    /// Begins a new iteration of a job.
+    RunJob {
+        id: ServiceId,
+    },
     RemoveService {
         id: ServiceId,
     },
@@ -74,6 +90,21 @@ pub enum ControlRequest {
     RemoveConfig {
         id: ConfigId,
     },
+    /// Gives a secret or config its next version, and the services that use it.
+    ChangeVersion {
+        object: PayloadId,
+        change: VersionChange,
+        /// What becomes of the tasks that use it: `roll`, `signal=SIGNAL` or `none`; absent: as labels
+        /// say.
+        users: Option<String>,
+        /// When the next version of a secret expires; absent: after as long as the one before.
+        #[serde(default)]
+        expiry: Option<Expiry>,
+    },
+    /// Forgets all versions of a secret or config but the present one.
+    ForgetVersions {
+        object: PayloadId,
+    },
     UpdateNode {
         id: NodeId,
         version: Version,
@@ -96,7 +127,21 @@ pub enum ControlRequest {
     /// Brings a whole stack to `spec` in one transaction.
     DeployStack {
         spec: Box<StackSpec>,
+        /// Remove what of the stack the spec does not have.
         prune: bool,
+        /// What a plan was made upon; refused when the stack is another now.
+        #[serde(default)]
+        basis: Option<String>,
+        /// What is done when it fails, and how long it may take.
+        #[serde(default)]
+        wish: RolloutWish,
+    },
+    /// Brings a stack back to what it was, what came since removed.
+    RollBackStack {
+        name: String,
+        /// Number of the revision; 0 is the one before.
+        #[serde(default)]
+        revision: u64,
     },
     /// Removes a stack's services, networks, secrets and configs.
     RemoveStack {
@@ -109,6 +154,15 @@ pub enum ControlRequest {
         container: Box<GuestContainer>,
         /// Addresses it must have, at most one of each family.
         addresses: Vec<IpAddr>,
+    },
+    /// Keeps credentials for a registry, in the place of those that are kept for it already.
+    KeepRegistryLogin {
+        spec: RegistryLoginSpec,
+    },
+    /// Forgets them.
+    RemoveRegistryLogin {
+        /// The registry, as images name it.
+        host: String,
     },
     /// Makes a join token that ends by itself.
     CreateJoinToken {

@@ -149,6 +149,8 @@ ids! {
     StackId
     /// The place of a plain container on a network.
     AttachmentId
+    /// Credentials that the cluster keeps for a registry.
+    RegistryLoginId
 }
 
 #[cfg(test)]

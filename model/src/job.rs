@@ -47,15 +47,18 @@ impl ServiceSpec {
         };
         let ttl = match read(TTL_LABEL, "a length of time, such as 90m or 36h") {
             None => None,
-            Some((given, error)) => Some(length(given.trim()).ok_or_else(|| error(given))?),
+            Some((given, error)) => {
+                let ttl = length(given.trim()).filter(|ttl| *ttl > Duration::ZERO);
+                Some(ttl.ok_or_else(|| error(given))?)
+            }
         };
         Ok(JobRetention { keep, ttl })
     }
 }
 
 /// `1h30m`, `90s`, `7d`: whole numbers with their units, in any order.
-fn length(text: &str) -> Option<Duration> {
-    let mut rest = text;
+pub fn length(text: &str) -> Option<Duration> {
+    let mut rest = Some(text).filter(|text| !text.is_empty())?;
     let mut sum = Duration::ZERO;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
@@ -70,7 +73,7 @@ fn length(text: &str) -> Option<Duration> {
         sum = sum.checked_add(Duration::from_secs(count.checked_mul(unit)?))?;
         rest = &rest[digits + 1..];
     }
-    (sum > Duration::ZERO).then_some(sum)
+    Some(sum)
 }
 
 #[cfg(test)]

@@ -28,5 +28,13 @@ pub const CERT_EXPIRY_SECS_MIN: i64 = 3600;
 pub const DRAIN_PERIOD_SECS_MAX: i64 = 24 * 3600;
 /// Replicas of one service. A bound on mistakes, well over what one cluster runs.
 pub const REPLICAS_MAX: u64 = 100_000;
+/// How long a worker may be down before it is removed, in seconds: a minute, since a restart must not
+/// cost a node its membership, to ten years, since more is a mistake.
+pub const NODE_EXPIRY_SECS: std::ops::RangeInclusive<u64> = 60..=10 * 365 * 24 * 3600;
+/// Log entries between two snapshots: more often than every ten entries a manager would write its
+/// whole state all the time, and a log that is never cut grows for ever.
+pub const SNAPSHOT_INTERVAL: std::ops::RangeInclusive<u64> = 10..=1_000_000;
+/// Old snapshots that a manager keeps at most. A bound on mistakes: each is a whole state.
+pub const OLD_SNAPSHOTS_MAX: u64 = 100;
 /// Changes in one commit; larger work is cut into several.
 pub const CHANGES_PER_COMMIT_MAX: usize = 2000;

@@ -9,7 +9,7 @@ use crate::encryption::NodeEncryption;
 use crate::placement::Platform;
 use crate::resources::Resources;
 use crate::serde_help::{is_zero, null_default};
-use crate::{NodeId, Timestamp, Version};
+use crate::{Nanos, NodeId, Timestamp, Version};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,6 +72,15 @@ pub struct NodeDescription {
     /// MTU of the device behind that address; 0 before it was told.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub data_path_mtu: u32,
+    /// Its agent ends containers whose leases are over, by itself. An addition to the API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub holds_leases: bool,
+    /// Its agent can be told the cluster's credentials for registries. An addition to the API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub takes_registry_logins: bool,
+    /// Its agent makes variables of secrets and configs whose targets say so. An addition to the API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub knows_variables: bool,
     /// All addresses by which others may see the node as a client of theirs.
     #[serde(
         skip_serializing_if = "Vec::is_empty",
@@ -188,6 +197,20 @@ pub struct NodeStatus {
     /// Since when the node has been in this state. An addition to the API.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub since: Timestamp,
+    /// For how long it is down, where nodes that are down are removed after a while. An addition to
+    /// the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down: Option<DownTime>,
+}
+
+/// For how long a node is down, without the times in which nobody led the cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DownTime {
+    /// What was counted so far.
+    pub counted: Nanos,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -5,8 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expiry::{Expiry, Reminded};
 use crate::mount::Driver;
-use crate::serde_help::{base64_bytes, null_default};
+use crate::payload::Versions;
+use crate::serde_help::{base64_bytes, is_zero, null_default};
 use crate::{ConfigId, SecretId, Timestamp, Version};
 
 /// What a user stores as a secret. Its payload never prints.
@@ -23,6 +25,9 @@ pub struct SecretSpec {
     pub driver: Option<Driver>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub templating: Option<Driver>,
+    /// When it is to be replaced. Our addition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<Expiry>,
 }
 
 impl fmt::Debug for SecretSpec {
@@ -43,6 +48,12 @@ pub struct Secret {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub spec: SecretSpec,
+    /// Earlier payloads, and which one the spec's is. Our addition.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub versions: Versions,
+    /// What was told of its expiry, for managers alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reminded: Option<Reminded>,
 }
 
 /// What a user stores as a config.
@@ -69,4 +80,7 @@ pub struct Config {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub spec: ConfigSpec,
+    /// Earlier payloads, and which one the spec's is. Our addition.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub versions: Versions,
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::autoscale::AutoscaleStatus;
 use crate::port::PortConfig;
 use crate::revision::{PastRevision, Revision};
+use crate::schedule::ScheduleStatus;
 use crate::serde_help::{go_float, is_zero, null_default};
 use crate::task::{NetworkAttachmentConfig, TaskSpec};
+use crate::volume_home::VolumeHomes;
 use crate::{Nanos, NetworkId, ServiceId, TaskId, Timestamp, Version};
 
 /// What a user asks for (`ServiceSpec` of the API).
@@ -309,8 +312,9 @@ pub struct JobStatus {
     pub job_iteration: Version,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_execution: Option<Timestamp>,
-    /// When every completion asked for was there: nothing more is run in this iteration, and its
-    /// tasks are no longer needed to count by.
+    /// When every completion asked for was there, or a run by schedule was over: nothing more is run
+    /// in this iteration, and its tasks are no longer needed to count by. A job that waits for its
+    /// schedule has this as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// How many completions that were.
@@ -337,6 +341,12 @@ pub struct Service {
     pub service_status: Option<ServiceStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_status: Option<JobStatus>,
+    /// How a service is scaled by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<AutoscaleStatus>,
+    /// How far a job with a schedule has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleStatus>,
     /// Grows by one with every change of the spec; tasks carry the one they were made for.
     #[serde(skip_serializing_if = "is_zero")]
     pub spec_version: Version,
@@ -371,4 +381,10 @@ pub struct Service {
         deserialize_with = "null_default"
     )]
     pub moving: BTreeSet<TaskId>,
+    /// The nodes that have the volumes of slots, where tasks return to them.
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub volume_homes: VolumeHomes,
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::ContainerSpec;
 use crate::mount::Driver;
+use crate::payload::InPlace;
 use crate::placement::Placement;
 use crate::port::PortConfig;
 use crate::resources::{GenericResource, ResourceRequirements};
@@ -169,6 +170,12 @@ pub struct TaskStatus {
     /// When the manager took this status in: the clock that restarts are counted by.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub applied_at: Timestamp,
+    /// Versions of secrets and configs, by id, that the task was given after it was made.
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub versions: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,6 +265,18 @@ pub struct Task {
     /// Whether a rolling update made the task: its early end counts against that update.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub by_update: bool,
+    /// Versions of secrets and configs that the task is to be given in place.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub in_place: Vec<InPlace>,
+    /// Volumes that are on the task's node already: it does not start on empty ones in their place.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub volumes_expected: Vec<String>,
 }
 
 impl Task {

@@ -1,19 +1,23 @@
 //! Checks of whole specs, with the texts Swarm's users know.
 
 use crate::container::{ContainerSpec, HealthConfig};
+use crate::expiry::Expiry;
+use crate::image_source::ImageSource;
 use crate::limits::{
     CONFIG_BYTES_MAX, DRAIN_PERIOD_SECS_MAX, MEMORY_BYTES_MIN, NANO_CPUS_MIN, REPLICAS_MAX,
     SECRET_BYTES_MAX,
 };
 use crate::mount::MountType;
 use crate::name::{check_dns_name, check_secret_name};
+use crate::payload::{OnUpdate, Payload};
 use crate::placement::Ranking;
 use crate::port::PublishMode;
 use crate::resources::GenericResource;
 use crate::service::{FailureAction, ReplicatedJob, ResolutionMode, UpdateConfig};
+use crate::volume_home::VOLUME_PLACEMENT_LABEL;
 use crate::{
-    ConfigSpec, Constraint, ControlError, MemoryBytes, NanoCpus, NetworkSpec, SecretSpec,
-    ServiceMode, ServiceSpec, template,
+    Config, ConfigSpec, Constraint, ControlError, MemoryBytes, NanoCpus, NetworkSpec, Secret,
+    SecretSpec, ServiceMode, ServiceSpec, template,
 };
 
 type Checked = Result<(), ControlError>;
@@ -46,9 +50,28 @@ pub fn check_service(spec: &ServiceSpec) -> Checked {
     check_mode(spec)?;
     spec.job_retention()
         .map_err(|error| ControlError::invalid(error.to_string()))?;
+    crate::disconnect::check(spec).map_err(ControlError::invalid)?;
+    ImageSource::read(&spec.labels).map_err(ControlError::invalid)?;
+    crate::volume_home::check(spec).map_err(ControlError::invalid)?;
+    check_on_update(spec)?;
+    spec.schedule()
+        .map_err(|error| ControlError::invalid(error.to_string()))?;
+    spec.autoscale()
+        .map_err(|error| ControlError::invalid(error.to_string()))?;
     check_update("update", spec.update_config.as_ref(), true)?;
     check_update("rollback", spec.rollback_config.as_ref(), false)?;
     check_endpoint(spec)
+}
+
+/// What an update of a secret or config is to do to the tasks.
+fn check_on_update(spec: &ServiceSpec) -> Checked {
+    for label in [Secret::ON_UPDATE_LABEL, Config::ON_UPDATE_LABEL] {
+        if let Some(given) = spec.labels.get(label) {
+            let read = given.parse::<OnUpdate>();
+            read.map_err(|why| ControlError::invalid(format!("label {label}: {why}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn check_container(container: &ContainerSpec) -> Checked {
@@ -65,6 +88,14 @@ fn check_container(container: &ContainerSpec) -> Checked {
     for mount in &container.mounts {
         if mount.target.is_empty() {
             return refuse("ContainerSpec: mount target must be provided");
+        }
+        if mount.kind == MountType::Cluster {
+            return refuse(format!(
+                "mount {}: type=cluster is not offered: there are no cluster volumes (CSI); use \
+                 type=volume, and the label {VOLUME_PLACEMENT_LABEL}=sticky for tasks that return \
+                 to it",
+                mount.target
+            ));
         }
         if mount.kind == MountType::Bind && !mount.source.starts_with('/') {
             return refuse(format!(
@@ -120,6 +151,8 @@ fn check_container(container: &ContainerSpec) -> Checked {
             })
             .collect(),
     )?;
+    let variables = container.check_variables();
+    variables.map_err(|error| ControlError::invalid(format!("ContainerSpec: {error}")))?;
     container.healthcheck.as_ref().map_or(Ok(()), check_health)
 }
 
@@ -312,6 +345,7 @@ fn check_endpoint(spec: &ServiceSpec) -> Checked {
 /// Checks a secret before it is made.
 pub fn check_secret(spec: &SecretSpec) -> Checked {
     check_secret_name(&spec.name).map_err(|error| ControlError::invalid(error.to_string()))?;
+    spec.expiry.as_ref().map_or(Ok(()), Expiry::check)?;
     if spec.driver.is_some() {
         return if spec.data.is_empty() {
             Ok(())

@@ -38,12 +38,16 @@ pub enum Trouble {
     Encryption,
     HostPort,
     MaxReplicas,
+    /// The volumes of its slot are on a node that does not take it.
+    VolumeElsewhere,
     /// Several of these, on different nodes.
     NoSuitableNode,
     /// A network has no address left.
     Addresses,
     /// A network, or something else it needs, is not there.
     Allocation,
+    /// A service of its stack that it depends on is not far enough.
+    Dependency,
 
     // A task that cannot start.
     ImageMissing,
@@ -52,6 +56,8 @@ pub enum Trouble {
     /// The image is not for this node's platform.
     ImagePlatform,
     Mount,
+    /// A volume with data of its slot is gone from its node.
+    VolumeMissing,
     Command,
     User,
     PortTaken,
@@ -84,6 +90,17 @@ pub enum Trouble {
     RolledBack,
     RollbackPaused,
 
+    // A job with a schedule.
+    /// Its last run did not complete.
+    RunFailed,
+    /// Runs were due while another one was not finished, or nobody could start them.
+    RunsUnstarted,
+
+    // A secret.
+    /// It expires soon.
+    SecretExpiring,
+    SecretExpired,
+
     #[default]
     Other,
 }
@@ -99,6 +116,7 @@ impl Trouble {
                 | Self::Stopping
                 | Self::Updating
                 | Self::Predecessor
+                | Self::Dependency
         )
     }
 }

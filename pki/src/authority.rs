@@ -28,6 +28,8 @@ pub enum AuthorityError {
     Request(#[source] rcgen::Error),
     #[error("the cluster's root certificate or key is not valid")]
     Root(#[source] rcgen::Error),
+    #[error("the key of the cluster's root is not here: an external authority has it")]
+    Elsewhere,
     #[error("a certificate could not be signed")]
     Sign(#[source] rcgen::Error),
 }
@@ -69,6 +71,9 @@ pub struct Authority {
 impl Authority {
     /// Takes the root as [`generate_root`] made it.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        if key_pem.is_empty() {
+            return Err(AuthorityError::Elsewhere);
+        }
         let key = KeyPair::from_pem(key_pem).map_err(AuthorityError::Root)?;
         let issuer = Issuer::from_ca_cert_pem(cert_pem, key).map_err(AuthorityError::Root)?;
         Ok(Self {

@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod authority;
+pub mod backup;
+pub mod external;
 pub mod identity;
 pub mod rescue;
 pub mod root;

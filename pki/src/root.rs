@@ -62,6 +62,22 @@ pub fn normalize(pem: &str) -> Result<Vec<String>, RootError> {
 /// Takes a root that somebody brings: one certificate of an authority, valid for another year, and
 /// its key. The key comes back as PKCS #8.
 pub fn check_root(cert_pem: &str, key_pem: &str, now: Timestamp) -> Result<NewRoot, RootError> {
+    let cert_pem = check_root_cert(cert_pem, now)?;
+    let der = der(&cert_pem)?;
+    let cert = parse(&der)?;
+    let key = private_key(key_pem)?;
+    if key.subject_public_key_info() != cert.public_key().raw {
+        return Err(RootError::Mismatch);
+    }
+    let key_pem = key.serialize_pem();
+    let root = NewRoot { cert_pem, key_pem };
+    // Its subject must be repeated exactly by all that it signs.
+    cross_sign(&root, &root.cert_pem, now).map(|_| root)
+}
+
+/// Takes the certificate of a root whose key is elsewhere: one of an authority, valid for another
+/// year. It comes back in PEM with nothing around it.
+pub fn check_root_cert(cert_pem: &str, now: Timestamp) -> Result<String, RootError> {
     let certs = normalize(cert_pem)?;
     let cert_pem = match certs.as_slice() {
         [] => return Err(RootError::Unreadable),
@@ -79,17 +95,10 @@ pub fn check_root(cert_pem: &str, key_pem: &str, now: Timestamp) -> Result<NewRo
         .ok()
         .flatten()
         .is_some_and(|found| found.value.ca);
-    if !is_authority {
-        return Err(RootError::NoAuthority);
+    match is_authority {
+        true => Ok(cert_pem),
+        false => Err(RootError::NoAuthority),
     }
-    let key = private_key(key_pem)?;
-    if key.subject_public_key_info() != cert.public_key().raw {
-        return Err(RootError::Mismatch);
-    }
-    let key_pem = key.serialize_pem();
-    let root = NewRoot { cert_pem, key_pem };
-    // Its subject must be repeated exactly by all that it signs.
-    cross_sign(&root, &root.cert_pem, now).map(|_| root)
 }
 
 /// Whether both certificates have the same public key.

@@ -28,7 +28,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn roots(root_pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
+pub(crate) fn roots(root_pem: &str) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
     for der in CertificateDer::pem_slice_iter(root_pem.as_bytes()) {
         store

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use skep_model::encryption::{DataKey, KeyRing};
 use skep_model::service::ResolutionMode;
-use skep_model::{Config, Network, NetworkId, NodeId, PortConfig, Secret, ServiceId, Task, TaskId};
+use skep_model::{
+    Config, Network, NetworkId, NodeId, PortConfig, RegistryLogin, Secret, ServiceId, Task, TaskId,
+};
 
 /// One assigned thing. Its key is `kind/id`; a later item under the same key replaces it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,9 +19,23 @@ pub enum Item {
     Service(ServiceOnNetwork),
     Peer(Peer),
     Local(LocalNode),
+    /// What to pull with from a registry.
+    RegistryLogin(RegistryLogin),
 }
 
+/// What keys of items begin with.
+const KINDS: [&str; 8] = [
+    "task", "secret", "config", "network", "service", "peer", "local", "registry",
+];
+
 impl Item {
+    /// Whether what is kept under `key` is of a kind that this version knows. A newer manager may assign
+    /// others.
+    pub fn is_known(key: &str) -> bool {
+        let kind = key.split('/').next().unwrap_or_default();
+        KINDS.contains(&kind)
+    }
+
     /// Where the item is kept among a node's assignments.
     pub fn key(&self) -> String {
         match self {
@@ -30,6 +46,7 @@ impl Item {
             Self::Service(service) => format!("service/{}/{}", service.network, service.service),
             Self::Peer(peer) => format!("peer/{}", peer.node),
             Self::Local(_) => "local".to_owned(),
+            Self::RegistryLogin(login) => format!("registry/{}", login.spec.host),
         }
     }
 }

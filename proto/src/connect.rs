@@ -1,4 +1,4 @@
-//! Channels to managers: gRPC over TLS 1.3, with the certificate that is current when a
+//! Channels to managers and other nodes: gRPC over TLS 1.3, with the certificate that is current when a
 //! connection is made.
 
 use std::collections::HashMap;
@@ -48,6 +48,20 @@ impl Connector {
             .clone()
     }
 
+    /// A channel to the node that has this id at `address`, whatever its role; not kept.
+    pub fn channel_to(&self, node: &str, address: &str) -> Channel {
+        open_as(
+            address.to_owned(),
+            node.to_owned(),
+            Arc::clone(&self.config),
+        )
+    }
+
+    /// What it dials with now.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.load_full()
+    }
+
     /// Drops the channel to `address`, so that the next use dials anew with the present
     /// certificate.
     pub fn forget(&self, address: &str) {
@@ -72,6 +86,10 @@ pub fn open_once(address: &str, config: Arc<ClientConfig>) -> Channel {
 }
 
 fn open(address: String, config: Arc<ArcSwap<ClientConfig>>) -> Channel {
+    open_as(address, MANAGER_NAME.to_owned(), config)
+}
+
+fn open_as(address: String, name: String, config: Arc<ArcSwap<ClientConfig>>) -> Channel {
     Endpoint::from_static("http://swarm-manager")
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(2))
@@ -80,18 +98,19 @@ fn open(address: String, config: Arc<ArcSwap<ClientConfig>>) -> Channel {
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .connect_with_connector_lazy(tower::service_fn(move |_| {
-            dial(address.clone(), config.load_full())
+            dial(address.clone(), name.clone(), config.load_full())
         }))
 }
 
 async fn dial(
     address: String,
+    name: String,
     config: Arc<ClientConfig>,
 ) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
     let connect = async {
         let tcp = TcpStream::connect(&address).await?;
         tcp.set_nodelay(true)?;
-        let name = ServerName::try_from(MANAGER_NAME).map_err(io::Error::other)?;
+        let name = ServerName::try_from(name).map_err(io::Error::other)?;
         TlsConnector::from(config).connect(name, tcp).await
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
