@@ -23,7 +23,7 @@ use crate::image::{Digest, ImageStore};
 use crate::network::{NetworkStore, SharedNetworks};
 use crate::options::{DiskUsage, EngineInfo, EventQuery, ListOptions};
 use crate::record;
-use crate::registry::{Registries, pull::Downloads};
+use crate::registry::{Peers, Registries, pull::Downloads};
 use crate::streams::blocking;
 use crate::types::EventMessage;
 use crate::volume::VolumeStore;
@@ -47,6 +47,8 @@ pub struct Engine {
     pub(crate) net: Arc<Host>,
     /// Who keeps the networks that are not of this host alone.
     pub(crate) shared_networks: Mutex<Option<Arc<dyn SharedNetworks>>>,
+    /// Who else may have images.
+    pub(crate) peers: Mutex<Option<Arc<dyn Peers>>>,
     pub(crate) events: EventBus,
     pub(crate) launcher: Launcher,
     /// Held while a container with ids of its own is made.
@@ -121,6 +123,7 @@ impl Engine {
             networks,
             net,
             shared_networks: Mutex::default(),
+            peers: Mutex::default(),
             events: EventBus::default(),
             launcher,
             private_ids: Mutex::new(()),

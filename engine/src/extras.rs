@@ -43,6 +43,32 @@ pub struct StartExtras {
     /// caller gives them again for each start; a container that had some is not
     /// restarted by the engine itself.
     pub files: Vec<InjectedFile>,
+    /// Secrets in the environment of all its processes. `inspect` does not show them, and what
+    /// the image says of them is not seen.
+    pub variables: Vec<InjectedVariable>,
+}
+
+impl StartExtras {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.variables.is_empty()
+    }
+}
+
+/// A variable that the container's processes have and no disk.
+pub struct InjectedVariable {
+    pub name: String,
+    /// Without zero bytes.
+    pub value: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for InjectedVariable {
+    /// Never shows the value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InjectedVariable")
+            .field("name", &self.name)
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A file that appears in the container and on no disk.

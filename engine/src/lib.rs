@@ -33,18 +33,24 @@ pub use container::{ContainerWaiter, ReservedExec};
 pub use engine::Engine;
 pub use error::{EngineError, Kind, Result};
 pub use events::EventStream;
-pub use extras::{CreateExtras, DnsPorts, HostsEntry, InjectedFile, Prepared, StartExtras};
+pub use extras::{
+    CreateExtras, DnsPorts, HostsEntry, InjectedFile, InjectedVariable, Prepared, StartExtras,
+};
 pub use filters::Filters;
 pub use image::parse_platform;
-pub use names::random_name;
+pub use names::{random_id, random_name};
 pub use network::{Guest, GuestEndpoint, GuestIdentity, SharedNetworks};
 pub use options::{
     AttachOptions, CommitOptions, DiskUsage, EngineInfo, EventQuery, ExecStart, ImageRemoveOptions,
     ImportOptions, ListOptions, LoadOptions, LogOptions, Pruned, PullOptions, PutArchiveOptions,
     RegistryAuth, RemoveOptions, StopOptions, WaitCondition,
 };
-pub use registry::SearchResult;
+pub use registry::{
+    Claim, Holder, Offer, OwnedImage, Peers, Refusal, SearchResult, Verdict, newest, newest_own,
+    with_credentials,
+};
 pub use shim_binary::SHIM;
+pub use skep_shim::time::since_boot;
 pub use streams::{
     Attachment, ByteStream, LogFrame, LogStream, OutputFrame, OutputStream, Progress, StatsStream,
     StdStream,

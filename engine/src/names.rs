@@ -3,6 +3,11 @@
 
 use rand::Rng;
 
+/// An id as those of containers are: 64 hexadecimal digits.
+pub fn random_id() -> String {
+    new_id(&mut rand::rng())
+}
+
 /// A fresh 64-digit id that is not all decimal in its short form, since such a
 /// short id would be read as a number by some tools.
 pub(crate) fn new_id(random: &mut impl Rng) -> String {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_model::Timestamp;
+use skep_model::image_source::ImageSource;
 
 use crate::filters::Filters;
 use crate::types::{BuildCache, ContainerSummary, ImageConfig, ImageSummary, Platform, Volume};
@@ -45,6 +46,8 @@ pub struct LoadOptions {
     pub platform: Option<Platform>,
     /// Say how far each layer is.
     pub layers: bool,
+    /// The archive may name files that it does not have: they are here, or on other hosts.
+    pub partial: bool,
 }
 
 /// How to unpack an archive into a container.
@@ -142,6 +145,10 @@ pub struct PullOptions {
     /// `None`: this host's.
     pub platform: Option<Platform>,
     pub auth: RegistryAuth,
+    /// What is tried where there are no credentials, or the registry refuses them.
+    pub other_auth: Option<RegistryAuth>,
+    /// Whether other hosts are asked too, and when; `None`: the registry alone.
+    pub source: Option<ImageSource>,
 }
 
 /// Credentials for a registry, as in `X-Registry-Auth`.
@@ -155,6 +162,20 @@ pub struct RegistryAuth {
     pub identitytoken: String,
     /// A bearer token that is sent as it is.
     pub registrytoken: String,
+}
+
+impl RegistryAuth {
+    /// Whether there is nothing in it to show to a registry.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            username,
+            password: _,
+            serveraddress: _,
+            identitytoken,
+            registrytoken,
+        } = self;
+        username.is_empty() && identitytoken.is_empty() && registrytoken.is_empty()
+    }
 }
 
 impl std::fmt::Debug for RegistryAuth {

@@ -28,7 +28,8 @@ macro_rules! receiver_stream {
         }
 
         impl $name {
-            pub(crate) fn new(receiver: mpsc::Receiver<$item>) -> Self {
+            /// Of what the other end of a channel sends.
+            pub fn new(receiver: mpsc::Receiver<$item>) -> Self {
                 Self { receiver }
             }
 

@@ -105,6 +105,7 @@ async fn a_load_takes_the_platform_that_is_asked_for() {
                 ..Platform::default()
             }),
             layers: true,
+            ..LoadOptions::default()
         };
         let (progress, mut lines) = Progress::channel();
         let archive = Cursor::new(archive.clone());

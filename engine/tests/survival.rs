@@ -262,6 +262,7 @@ async fn two_phases_with_a_namespace_and_secrets_of_the_callers() {
                 data: b"conf\n".to_vec().into(),
             },
         ],
+        ..StartExtras::default()
     };
     engine.container_prepare("task", files()).await.unwrap();
     // Again, as after a failure of the caller's in between.

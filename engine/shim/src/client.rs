@@ -215,6 +215,18 @@ impl ShimClient {
         self.done(&Request::Update(Box::new(limits.clone())))
     }
 
+    /// Lets it run until then, as [`crate::time::since_boot`] counts, and no longer unless told again.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; one that is being stopped takes no more time.
+    pub fn lease(&self, until: Duration, grace: Duration) -> Result<(), ClientError> {
+        let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        self.done(&Request::Lease {
+            until_ms: millis(until),
+            grace_ms: millis(grace),
+        })
+    }
+
     /// Follows what happens to the container. The present health, if any, comes
     /// first.
     ///

@@ -2,7 +2,7 @@
 //!
 //! The engine writes this as JSON into the container's directory; the shim reads
 //! it once. Everything here may be read by whoever reads that directory, so the
-//! bytes of secrets are never part of it: see [`InjectedFile`].
+//! bytes of secrets are never part of it: see [`InjectedFile`] and [`InjectedVariable`].
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -95,6 +95,9 @@ pub struct ShimConfig {
     /// Files whose bytes come with the start command.
     #[serde(default)]
     pub injected: Vec<InjectedFile>,
+    /// Variables of all its processes whose values come with the start command.
+    #[serde(default)]
+    pub variables: Vec<InjectedVariable>,
     /// Signal number that asks the container to stop; the shim only reports it.
     #[serde(default = "default_stop_signal")]
     pub stop_signal: i32,
@@ -458,6 +461,18 @@ pub struct InjectedFile {
     pub mode: u32,
 }
 
+/// A variable whose value the engine gives at start and which never touches a disk.
+///
+/// The shim keeps it in its own memory for as long as the container runs: execs and health
+/// checks get it as well, whatever became of the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InjectedVariable {
+    /// Names the bytes in the start command; unique in one container, files included.
+    pub name: String,
+    /// What programs know it by.
+    pub variable: String,
+}
+
 impl ShimConfig {
     /// A container with docker's defaults: all namespaces new, default
     /// capabilities, seccomp profile and masked paths, no limits, no log, `/` as
@@ -500,6 +515,7 @@ impl ShimConfig {
             dns: None,
             init: false,
             injected: Vec::new(),
+            variables: Vec::new(),
             stop_signal: default_stop_signal(),
             paths,
         }

@@ -58,10 +58,10 @@ pub enum StartError {
     },
 }
 
-/// The bytes of one injected file. No `Debug`, so they cannot end up in a log.
+/// The bytes of one injected file or variable. No `Debug`, so they cannot end up in a log.
 #[derive(Clone, Copy)]
 pub struct InjectedBytes<'a> {
-    /// The name in [`crate::config::InjectedFile`].
+    /// The name in [`crate::config::InjectedFile`] or [`crate::config::InjectedVariable`].
     pub name: &'a str,
     pub bytes: &'a [u8],
 }
@@ -149,7 +149,9 @@ impl Launcher {
         let mut prepared = Prepared {
             channel,
             config: config.to_owned(),
-            injected: parsed.injected.into_iter().map(|file| file.name).collect(),
+            injected: (parsed.injected.into_iter().map(|file| file.name))
+                .chain(parsed.variables.into_iter().map(|one| one.name))
+                .collect(),
             info: PreparedInfo {
                 shim_pid: 0,
                 netns: None,
@@ -247,7 +249,7 @@ impl Prepared {
     }
 
     /// Starts the container. `files` must hold the bytes of exactly the injected
-    /// files of the configuration, in any order.
+    /// files and variables of the configuration, in any order.
     ///
     /// # Errors
     /// See [`StartError`].

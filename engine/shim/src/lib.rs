@@ -25,8 +25,10 @@ mod streams;
 mod supervisor;
 mod sweep;
 mod sys;
-mod time;
+pub mod time;
 pub mod userns;
+
+pub use container::replaced as replace;
 
 pub use client::{ClientError, ExecStream, ShimClient, Subscription};
 pub use config::ShimConfig;

@@ -55,6 +55,9 @@ pub enum Request {
     Processes,
     /// Change limits; absent ones stay.
     Update(Box<Limits>),
+    /// Let it run until then, in milliseconds of `CLOCK_BOOTTIME`, and send the stop signal unless told
+    /// again; kill it so many milliseconds later. A prepared shim takes this as well.
+    Lease { until_ms: u64, grace_ms: u64 },
     /// Follow health, exit and out-of-memory events.
     Subscribe,
 }
@@ -292,7 +295,7 @@ pub struct StartFailure {
 /// after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartCommand {
-    /// Name and length of each injected file.
+    /// Name and length of each injected file or variable.
     pub files: Vec<(String, u32)>,
 }
 

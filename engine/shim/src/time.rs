@@ -2,6 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// How long the machine has been up, the time it slept included.
+pub fn since_boot() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_BOOTTIME;
+    // The clock is there since Linux 2.6.39.
+    clock.now().map_or(Duration::ZERO, Duration::from)
+}
+
 /// The present moment as RFC 3339 in UTC with nanoseconds.
 pub fn now() -> String {
     rfc3339(SystemTime::now())

@@ -123,6 +123,8 @@ impl Build {
         let options = PullOptions {
             platform: platform.cloned(),
             auth: self.options.auth(reference.domain()),
+            other_auth: None,
+            source: None,
         };
         let id = self
             .engine

@@ -114,6 +114,7 @@ impl Engine {
             stopped_by_hand: false,
             ids,
             has_injected: false,
+            hidden_variables: Vec::new(),
             run_ids: None,
             removes_volumes: false,
             config,

@@ -243,7 +243,9 @@ impl Engine {
         let config = &exec.config;
         let command = config.cmd.join(" ");
         let record = container.record();
-        let env = merge::environment(&record.config, &self.linked_environment(&record));
+        let mut env = merge::environment(&record.config, &self.linked_environment(&record));
+        // The shim adds them, but for those that this exec says itself.
+        merge::hide(&mut env, record.hidden_variables.iter().map(String::as_str));
         let spec = exec_spec(id, env, config, &options);
         let attached = spec.streams != ShimAttach::default();
         self.container_event(

@@ -12,6 +12,7 @@ use super::{Container, Inner, Turn};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::extras::StartExtras;
 use crate::streams::blocking;
 
 impl Engine {
@@ -113,7 +114,7 @@ impl Engine {
             let Some(engine) = weak.upgrade().filter(|_| unchanged) else {
                 return;
             };
-            if let Err(error) = engine.start(&container, Vec::new()).await {
+            if let Err(error) = engine.start(&container, StartExtras::default()).await {
                 tracing::warn!(%error, container = container.id, "a restart failed");
                 engine.failed_restart(&container, &error).await;
             }

@@ -111,6 +111,13 @@ pub(crate) fn environment(config: &ContainerConfig, linked: &[String]) -> Vec<St
     env
 }
 
+/// Takes variables away that come from elsewhere.
+pub(crate) fn hide<'a>(env: &mut Vec<String>, hidden: impl Iterator<Item = &'a str>) {
+    for name in hidden {
+        env.retain(|own| own.split('=').next() != Some(name));
+    }
+}
+
 /// Replaces or adds variables.
 pub(crate) fn overlay(env: &mut Vec<String>, changes: &[String]) {
     for change in changes {
@@ -130,6 +137,14 @@ pub(crate) fn overlay(env: &mut Vec<String>, changes: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_from_elsewhere_is_not_in_the_environment() {
+        let mut env = vec!["A=1".to_owned(), "AB=2".to_owned(), "B=A=3".to_owned()];
+        hide(&mut env, ["A", "C"].into_iter());
+        assert_eq!(env, ["AB=2", "B=A=3"]);
+    }
+
     use skep_model::Nanos;
 
     fn words(words: &[&str]) -> Option<crate::types::StrSlice> {

@@ -11,6 +11,7 @@ mod exit;
 mod files;
 mod index;
 mod inspect;
+mod lease;
 mod links;
 mod list;
 mod log_options;
@@ -21,6 +22,7 @@ pub(crate) mod mounts;
 pub(crate) mod owned;
 mod record;
 mod remove;
+mod replace;
 mod restart;
 mod root;
 mod shim_link;
@@ -61,7 +63,7 @@ pub(crate) fn check_create(
 }
 
 use crate::error::{EngineError, Result};
-use crate::extras::InjectedFile;
+use crate::extras::StartExtras;
 use crate::record as file;
 use crate::streams::blocking;
 use crate::types::Health;
@@ -106,7 +108,7 @@ pub(crate) type AttachNow = std::sync::mpsc::SyncSender<()>;
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) shim: skep_shim::Prepared,
-    pub(crate) files: Vec<InjectedFile>,
+    pub(crate) extras: StartExtras,
 }
 
 /// What waiters watch.

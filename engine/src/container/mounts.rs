@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::names;
 use crate::types::{ContainerConfig, HostConfig, Mount, MountPoint, MountType};
-use crate::volume::{ANONYMOUS_LABEL, VolumeRecord};
+use crate::volume::{ANONYMOUS_LABEL, VolumeRecord, driver};
 
 /// A mount before its volume exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,12 +74,7 @@ pub(crate) fn wanted(
 
 /// `--volume-driver` is for volumes that name no driver themselves.
 fn driver_of(host: &HostConfig) -> Result<()> {
-    match host.volume_driver.as_str() {
-        "" | "local" => Ok(()),
-        other => Err(EngineError::not_found(format!(
-            "error looking up volume plugin {other}: plugin \"{other}\" not found"
-        ))),
-    }
+    driver::choose(&host.volume_driver)
 }
 
 /// Reads `[source:]destination[:mode]`.
@@ -259,13 +254,8 @@ fn from_mount(mount: &Mount) -> Result<Wanted> {
                     mount.source
                 ));
             }
-            let driver = options.driver_config.unwrap_or_default();
-            if !matches!(driver.name.as_str(), "" | "local") {
-                return Err(EngineError::not_found(format!(
-                    "error looking up volume plugin {0}: plugin \"{0}\" not found",
-                    driver.name
-                )));
-            }
+            let wanted_driver = options.driver_config.unwrap_or_default();
+            driver::choose(&wanted_driver.name)?;
             if !options.subpath.is_empty() && mount.source.is_empty() {
                 return invalid("must not set Subpath when using anonymous volumes".into());
             }
@@ -280,7 +270,7 @@ fn from_mount(mount: &Mount) -> Result<Wanted> {
                 !options.no_copy && options.subpath.is_empty(),
             );
             wanted.record.subpath = options.subpath.into();
-            wanted.volume = Some((options.labels, driver.options));
+            wanted.volume = Some((options.labels, wanted_driver.options));
             Ok(wanted)
         }
         MountType::Tmpfs => {

@@ -53,6 +53,9 @@ pub(crate) struct ContainerRecord {
     /// start it again.
     #[serde(default)]
     pub(crate) has_injected: bool,
+    /// Variables of the present run whose values are in its shim's memory alone.
+    #[serde(default)]
+    pub(crate) hidden_variables: Vec<String>,
     /// The ids its present run has: its own or those of the container it joined.
     #[serde(default)]
     pub(crate) run_ids: Option<IdMap>,

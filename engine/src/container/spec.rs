@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use skep_dns::DnsConfig;
 use skep_shim::cgroup::{BlkioThrottle, BlkioWeight, Limits, ThrottleKind};
 use skep_shim::config::{
-    CgroupConfig, ConsoleSize, Device, HealthCheck, InjectedFile, Mount, MountKind, Namespace,
-    Namespaces, Paths, Process, Propagation, Rlimit, RootSource, Rootfs, Seccomp, ShimConfig, Shm,
+    CgroupConfig, ConsoleSize, Device, HealthCheck, InjectedFile, InjectedVariable, Mount,
+    MountKind, Namespace, Namespaces, Paths, Process, Propagation, Rlimit, RootSource, Rootfs,
+    Seccomp, ShimConfig, Shm,
 };
 
 use skep_shim::userns::{IdMap, UserNamespace};
@@ -36,6 +37,7 @@ pub(crate) struct Surroundings<'a> {
     /// Variables that links add.
     pub(crate) linked: Vec<String>,
     pub(crate) injected: Vec<InjectedFile>,
+    pub(crate) variables: Vec<InjectedVariable>,
     pub(crate) default_ulimits: &'a [Ulimit],
     pub(crate) default_shm_bytes: i64,
     pub(crate) default_init: bool,
@@ -63,6 +65,8 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
     let mut shim = ShimConfig::new(record.id.clone(), rootfs, around.paths);
     shim.process = process(record, around.default_ulimits, security.no_new_privileges)?;
     shim.process.env = merge::environment(config, &around.linked);
+    let hidden = around.variables.iter().map(|one| one.variable.as_str());
+    merge::hide(&mut shim.process.env, hidden);
     let in_host_uts = host.uts_mode == "host";
     if !in_host_uts {
         shim.hostname.clone_from(&config.hostname);
@@ -159,6 +163,7 @@ pub(crate) fn build(record: &ContainerRecord, around: Surroundings<'_>) -> Resul
     shim.dns = around.dns;
     shim.init = host.init.unwrap_or(around.default_init);
     shim.injected = around.injected;
+    shim.variables = around.variables;
     shim.stop_signal = match config.stop_signal.as_str() {
         "" => libc::SIGTERM,
         name => signal::parse(name)?,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use skep_shim::config::{InjectedFile as ShimFile, Paths};
+use skep_shim::config::{InjectedFile as ShimFile, InjectedVariable as ShimVariable, Paths};
 use skep_shim::{InjectedBytes, StartError};
 
 use super::record::{ContainerRecord, Status};
@@ -14,7 +14,7 @@ use super::{Container, Prepared, files, monitor, validate};
 use crate::cdi;
 use crate::engine::Engine;
 use crate::error::{EngineError, IoContext as _, Kind, Result};
-use crate::extras::{self, DnsPorts, HostsEntry, InjectedFile, StartExtras};
+use crate::extras::{self, DnsPorts, HostsEntry, StartExtras};
 use crate::network::Attached;
 use crate::record as file;
 use crate::streams::blocking;
@@ -32,7 +32,7 @@ impl Engine {
         let container = self.containers.find(name)?;
         let _turn = container.turn().await;
         startable(&container)?;
-        self.prepare(&container, extras.files).await
+        self.prepare(&container, extras).await
     }
 
     /// Starts a container, or lets a prepared one go. `NotModified` if it runs.
@@ -41,6 +41,7 @@ impl Engine {
         let container = self.containers.find(name)?;
         let _turn = container.turn().await;
         startable(&container)?;
+        has_what_it_needs(&container, &extras)?;
         container
             .alter(|inner| {
                 inner.record.stopped_by_hand = false;
@@ -48,18 +49,19 @@ impl Engine {
                 inner.backoff = super::restart::Backoff::default();
             })
             .await?;
-        self.start(&container, extras.files).await
+        self.start(&container, extras).await
     }
 
     /// Starts a container. The caller has its turn.
     pub(super) async fn start(
         &self,
         container: &Arc<Container>,
-        files: Vec<InjectedFile>,
+        extras: StartExtras,
     ) -> Result<()> {
+        has_what_it_needs(container, &extras)?;
         let is_prepared = container.lock().prepared.is_some();
-        if !is_prepared || !files.is_empty() {
-            self.prepare(container, files).await?;
+        if !is_prepared || !extras.is_empty() {
+            self.prepare(container, extras).await?;
         }
         let engine = self.shared();
         let target = Arc::clone(container);
@@ -86,11 +88,11 @@ impl Engine {
     async fn prepare(
         &self,
         container: &Arc<Container>,
-        files: Vec<InjectedFile>,
+        extras: StartExtras,
     ) -> Result<extras::Prepared> {
         let engine = self.shared();
         let target = Arc::clone(container);
-        let prepared = blocking(move || engine.prepare_blocking(&target, files)).await;
+        let prepared = blocking(move || engine.prepare_blocking(&target, extras)).await;
         if let Err(error) = &prepared {
             self.failed_start(container, error).await;
         }
@@ -100,7 +102,7 @@ impl Engine {
     fn prepare_blocking(
         &self,
         container: &Container,
-        files: Vec<InjectedFile>,
+        extras: StartExtras,
     ) -> Result<extras::Prepared> {
         // An earlier preparation that nobody let go.
         self.abandon(container);
@@ -112,7 +114,7 @@ impl Engine {
             self.detach_networks(container);
             return Err(error);
         }
-        let prepared = self.prepare_shim(container, &attached, files);
+        let prepared = self.prepare_shim(container, &attached, extras);
         if prepared.is_err() {
             self.undo(container);
         }
@@ -145,7 +147,7 @@ impl Engine {
         &self,
         container: &Container,
         attached: &Attached,
-        files: Vec<InjectedFile>,
+        extras: StartExtras,
     ) -> Result<extras::Prepared> {
         let record = container.record();
         self.write_files(container, &record, attached)?;
@@ -170,17 +172,8 @@ impl Engine {
                 files: self.file_sources(container, &record)?,
                 joined: self.joined(&record)?,
                 linked: self.linked_environment(&record),
-                injected: files
-                    .iter()
-                    .enumerate()
-                    .map(|(number, file)| ShimFile {
-                        name: number.to_string(),
-                        target: file.target.to_string_lossy().into_owned(),
-                        uid: file.uid,
-                        gid: file.gid,
-                        mode: file.mode,
-                    })
-                    .collect(),
+                injected: injected_files(&extras),
+                variables: injected_variables(&extras),
                 default_ulimits: &self.config.default_ulimits,
                 default_shm_bytes: self.config.default_shm_bytes,
                 default_init: self.config.init,
@@ -221,11 +214,14 @@ impl Engine {
             pid: u32::try_from(info.shim_pid).unwrap_or(0),
             dns,
         };
-        let has_injected = !files.is_empty();
+        let has_injected = !extras.is_empty();
+        let hidden = extras.variables.iter().map(|one| one.name.clone());
+        let hidden_variables: Vec<String> = hidden.collect();
         container.change(|inner| {
             inner.record.has_injected = has_injected;
+            inner.record.hidden_variables = hidden_variables;
             inner.record.run_ids = run_ids;
-            inner.prepared = Some(Prepared { shim, files });
+            inner.prepared = Some(Prepared { shim, extras });
         })?;
         Ok(answer)
     }
@@ -247,14 +243,15 @@ impl Engine {
                 let _ = done.recv_timeout(ATTACH_WAIT);
             }
         }
-        let names: Vec<String> = (0..prepared.files.len()).map(|n| n.to_string()).collect();
-        let bytes: Vec<InjectedBytes<'_>> = names
-            .iter()
-            .zip(&prepared.files)
-            .map(|(name, file)| InjectedBytes {
-                name,
-                bytes: &file.data,
-            })
+        let extras = &prepared.extras;
+        let files = injected_files(extras).into_iter().map(|file| file.name);
+        let variables = injected_variables(extras).into_iter().map(|one| one.name);
+        let names: Vec<String> = files.chain(variables).collect();
+        let files = extras.files.iter().map(|file| &file.data);
+        let values = files.chain(extras.variables.iter().map(|one| &one.value));
+        let bytes = names.iter().zip(values);
+        let bytes: Vec<InjectedBytes<'_>> = bytes
+            .map(|(name, bytes)| InjectedBytes { name, bytes })
             .collect();
         let started = prepared.shim.start(&bytes).map_err(start_error)?;
         let started_at = skep_model::Timestamp::parse(&started.started_at)
@@ -511,6 +508,31 @@ const ABANDON_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 /// How long one client may take to attach before the start goes on without it.
 const ATTACH_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// The files from memory as the shim knows them, in order.
+fn injected_files(extras: &StartExtras) -> Vec<ShimFile> {
+    let files = extras.files.iter().enumerate();
+    files
+        .map(|(number, file)| ShimFile {
+            name: number.to_string(),
+            target: file.target.to_string_lossy().into_owned(),
+            uid: file.uid,
+            gid: file.gid,
+            mode: file.mode,
+        })
+        .collect()
+}
+
+/// The variables from memory as the shim knows them, in order.
+fn injected_variables(extras: &StartExtras) -> Vec<ShimVariable> {
+    let variables = extras.variables.iter();
+    variables
+        .map(|one| ShimVariable {
+            name: format!("variable {}", one.name),
+            variable: one.name.clone(),
+        })
+        .collect()
+}
+
 fn startable(container: &Container) -> Result<()> {
     match container.status() {
         Status::Running => Err(EngineError::not_modified(format!(
@@ -562,4 +584,16 @@ fn start_error(error: StartError) -> EngineError {
 /// The exit code docker notes for a start that failed.
 pub(super) fn exit_code_of(error: &EngineError) -> i64 {
     error.exit_code().map_or(128, i64::from)
+}
+
+/// Refuses to start a container that had secrets without them: what the image says instead would hold.
+pub(super) fn has_what_it_needs(container: &Container, extras: &StartExtras) -> Result<()> {
+    let inner = container.lock();
+    match inner.record.has_injected && inner.prepared.is_none() && extras.is_empty() {
+        false => Ok(()),
+        true => Err(EngineError::conflict(format!(
+            "container {} cannot be started by hand: it has secrets or configs of its service, which are in memory alone; have the service start another one with `service update --force`",
+            container.id
+        ))),
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::record::Status;
+use super::start::has_what_it_needs;
 use super::{Container, Inner, shim_link, signal};
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
@@ -114,6 +115,8 @@ impl Engine {
     /// Stops a container and starts it again.
     pub async fn container_restart(&self, name: &str, options: StopOptions) -> Result<()> {
         let container = self.containers.find(name)?;
+        // Before it is stopped: it could not be started again.
+        has_what_it_needs(&container, &StartExtras::default())?;
         if container.status().is_running() {
             self.stop(&container, &options).await?;
         }

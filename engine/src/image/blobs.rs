@@ -121,6 +121,12 @@ impl BlobStore {
         BlobWriter::create(self.clone(), path, true)
     }
 
+    /// What there is of one that is being resumed.
+    pub(crate) fn open_part(&self, digest: &Digest) -> Result<File> {
+        let path = self.ingest.join(format!("{}.part", digest.hex()));
+        File::open(path).during(|| format!("cannot open blob {digest}"))
+    }
+
     pub(crate) fn remove(&self, digest: &Digest) -> Result<()> {
         record::remove_file(&self.path(digest))
     }

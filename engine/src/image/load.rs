@@ -22,6 +22,8 @@ use crate::streams::Progress;
 use crate::tree::{guard::HeaderGuard, paths};
 use crate::types::{Descriptor, Platform, ProgressEvent};
 
+/// The member of a partial archive that names what it leaves out: paths, and digests of the files.
+const LEFT_OUT: &str = "skep-left-out.json";
 /// Most files in such an archive.
 const MEMBERS_MAX: usize = 10_000;
 /// Links followed until one is a circle.
@@ -51,15 +53,19 @@ struct Archive<'a> {
     members: BTreeMap<PathBuf, Member>,
 }
 
-/// Loads all images of an archive and says which on `progress`. Call during an
-/// activity. Blocking.
+/// Loads all images of an archive and says which on `progress`. What a partial one leaves out is had
+/// from `elsewhere`, unless it is here. Call during an activity. Blocking.
 pub(crate) fn load(
     store: &Arc<ImageStore>,
     archive: impl Read + Send,
     options: &LoadOptions,
+    elsewhere: &dyn Fn(&Digest) -> Result<()>,
     progress: &Progress,
 ) -> Result<Vec<Arc<Image>>> {
-    let archive = receive(&store.blobs, archive)?;
+    let mut archive = receive(&store.blobs, archive)?;
+    if options.partial {
+        archive.complete(elsewhere)?;
+    }
     let loaded = if archive.find(Path::new("manifest.json")).is_some() {
         load_docker(store, &archive, options, progress)?
     } else if archive.find(Path::new("index.json")).is_some() {
@@ -160,6 +166,29 @@ impl Archive<'_> {
             }
         }
         None
+    }
+
+    /// Takes in what was left out of it.
+    fn complete(&mut self, elsewhere: &dyn Fn(&Digest) -> Result<()>) -> Result<()> {
+        if self.find(Path::new(LEFT_OUT)).is_none() {
+            return Ok(());
+        }
+        let left_out: BTreeMap<String, Digest> = serde_json::from_slice(&self.read(LEFT_OUT)?)
+            .map_err(|error| EngineError::invalid(format!("invalid {LEFT_OUT}")).because(error))?;
+        for (path, digest) in left_out {
+            if !self.blobs.has(&digest) {
+                elsewhere(&digest)?;
+            }
+            let size = self.blobs.size(&digest)?;
+            let path = lexical(Path::new(&path));
+            self.members
+                .entry(path)
+                .or_insert(Member::Blob(digest, size));
+            if self.members.len() > MEMBERS_MAX {
+                return Err(EngineError::invalid("invalid archive: too many files"));
+            }
+        }
+        Ok(())
     }
 
     fn expect(&self, path: &str) -> Result<(&Digest, u64)> {

@@ -15,6 +15,7 @@ mod ops;
 pub(crate) mod reference;
 mod remove;
 mod save;
+mod share;
 pub(crate) mod store;
 
 pub use ops::parse_platform;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
+use super::digest::Digest;
 use super::reference::Reference;
 use super::store::Image;
 use super::{hello, import, load, manifest, save};
@@ -14,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::events::event;
 use crate::options::{ImportOptions, LoadOptions, PullOptions, RegistryAuth};
-use crate::registry::{SearchResult, pull, push};
+use crate::registry::{SearchResult, pull, push, tags};
 use crate::streams::{ByteStream, Progress, blocking, produce};
 use crate::types::{DistributionInspect, Platform, ProgressEvent};
 
@@ -34,22 +35,24 @@ impl Engine {
     ) -> Result<String> {
         let reference = reference.parse::<Reference>()?.or_latest();
         let activity = self.images.activity();
-        let pulled = pull::pull(
-            &self.images,
-            &self.registries,
-            &self.downloads,
-            &reference,
-            &options,
-            &progress,
-        )
-        .await?;
+        let pull = pull::Pull {
+            store: &self.images,
+            registries: &self.registries,
+            downloads: &self.downloads,
+            peers: self.peers(),
+            reference: &reference,
+            options: &options,
+            progress: &progress,
+        };
+        let pulled = pull.run().await?;
+        let (own, by_peer) = (pulled.own, pulled.by_peer);
         let id = pulled.image.id().clone();
         let name = pull::local_name(&reference, &pulled.digest);
         let by_digest = reference.with_digest(pulled.digest.clone());
         let (images, named) = (Arc::clone(&self.images), [name, by_digest]);
         blocking(move || {
             for name in &named {
-                images.name(name, &id, clock::now())?;
+                images.name_pulled(name, &id, clock::now(), (own, by_peer))?;
             }
             Ok(())
         })
@@ -74,7 +77,7 @@ impl Engine {
         progress: Progress,
     ) -> Result<()> {
         let reference = repository.parse::<Reference>()?.repository();
-        let tags = pull::tags(&self.registries, &reference, &options.auth).await?;
+        let tags = tags::tags(&self.registries, &reference, &options.auth).await?;
         for tag in tags {
             let one = reference.with_tag(&tag)?.familiar();
             self.image_pull(&one, options.clone(), progress.clone())
@@ -179,10 +182,12 @@ impl Engine {
         let activity = self.images.activity();
         let images = Arc::clone(&self.images);
         let archive = SyncIoBridge::new(archive);
+        let (engine, runtime) = (self.shared(), tokio::runtime::Handle::current());
         // The work goes on if its caller is gone; nothing may be swept under it.
         let loaded = blocking(move || {
             let _activity = activity;
-            load::load(&images, archive, &options, &progress)
+            let elsewhere = |digest: &Digest| runtime.block_on(engine.blob_from_peers(digest));
+            load::load(&images, archive, &options, &elsewhere, &progress)
         })
         .await;
         // Also after a failure: what was stored until then is nobody's.

@@ -267,7 +267,11 @@ mod tests {
                 "127.0.0.1:5000/a/b_c/d--e:v1",
             ),
             ("[::1]:5000/app", "[::1]:5000/app", "[::1]:5000/app"),
-            ("ghcr.io/o/a", "ghcr.io/o/a", "ghcr.io/o/a"),
+            (
+                "registry.example/o/a",
+                "registry.example/o/a",
+                "registry.example/o/a",
+            ),
             ("library/x", "docker.io/library/x", "x"),
         ] {
             let reference: Reference = given.parse().unwrap_or_else(|e| panic!("{given}: {e}"));

@@ -60,6 +60,12 @@ impl Image {
 struct Named {
     id: Digest,
     at: Timestamp,
+    /// Of a name with a digest: no registry gave it, the image was made here or on another host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    own: bool,
+    /// Another host gave it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    by_peer: bool,
 }
 
 /// See the module.
@@ -192,6 +198,28 @@ impl ImageStore {
         id: &Digest,
         now: Timestamp,
     ) -> Result<Option<Digest>> {
+        self.name_of(name, id, now, (false, false))
+    }
+
+    /// Gives an image a name that it was pulled by: whether no registry has confirmed it, and whether
+    /// another host gave it.
+    pub(crate) fn name_pulled(
+        &self,
+        name: &Reference,
+        id: &Digest,
+        now: Timestamp,
+        how: (bool, bool),
+    ) -> Result<()> {
+        self.name_of(name, id, now, how).map(drop)
+    }
+
+    fn name_of(
+        &self,
+        name: &Reference,
+        id: &Digest,
+        now: Timestamp,
+        (own, by_peer): (bool, bool),
+    ) -> Result<Option<Digest>> {
         let mut inner = self.lock();
         if !inner.images.contains_key(id) {
             return Err(EngineError::no_such_image(id.as_str()));
@@ -199,10 +227,15 @@ impl ImageStore {
         let named = Named {
             id: id.clone(),
             at: now,
+            own,
+            by_peer,
         };
         let key = name.to_string();
         let before = match inner.names.get(&key) {
-            Some(present) if present.id == *id => return Ok(Some(id.clone())),
+            // What a registry has confirmed stays so.
+            Some(present) if present.id == *id && (own || !present.own) => {
+                return Ok(Some(id.clone()));
+            }
             present => present.map(|named| named.id.clone()),
         };
         inner.names.insert(key, named);
@@ -267,6 +300,9 @@ impl ImageStore {
                     .map(|layer| layer.digest.as_str()),
             );
         }
+        // An index that an image was pulled by is what other hosts ask for.
+        let digests = inner.names.keys().filter_map(|name| name.rsplit_once('@'));
+        blobs.extend(digests.map(|(_, digest)| digest));
         let mut discarded = Vec::new();
         for layer in self.layers.all()? {
             if !layers.contains(&layer.chain_id) {
@@ -316,6 +352,44 @@ impl ImageStore {
         let inner = self.lock();
         let named = inner.names.get(&name.to_string())?;
         inner.images.get(&named.id).cloned()
+    }
+
+    /// The image that a digest stands for: of its manifest, or of an index it was pulled by.
+    pub(crate) fn by_digest(&self, digest: &Digest) -> Option<Arc<Image>> {
+        let inner = self.lock();
+        let mut images = inner.images.values();
+        if let Some(image) = images.find(|image| image.record.manifest == *digest) {
+            return Some(Arc::clone(image));
+        }
+        let is_named = |name: &str| {
+            name.rsplit_once('@')
+                .is_some_and(|(_, of)| of == digest.as_str())
+        };
+        let (_, named) = inner.names.iter().find(|(name, _)| is_named(name))?;
+        inner.images.get(&named.id).cloned()
+    }
+
+    /// Whether no registry ever gave or took this image in this repository.
+    pub(crate) fn is_own(&self, repository: &Reference, id: &Digest) -> bool {
+        let start = format!("{}@", repository.repository());
+        let inner = self.lock();
+        let mut names = inner.names.iter();
+        !names.any(|(name, named)| named.id == *id && !named.own && name.starts_with(&start))
+    }
+
+    /// Whether an image got this name from another host.
+    pub(crate) fn is_by_peer(&self, name: &Reference) -> bool {
+        let inner = self.lock();
+        let named = inner.names.get(&name.to_string());
+        named.is_some_and(|named| named.by_peer)
+    }
+
+    /// When a name came to stand for what it does here.
+    pub(crate) fn named_at(&self, name: &Reference) -> Option<Timestamp> {
+        self.lock()
+            .names
+            .get(&name.to_string())
+            .map(|named| named.at)
     }
 
     /// The names with tags that a repository has here.

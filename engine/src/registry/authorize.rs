@@ -126,11 +126,14 @@ impl Repository<'_> {
                 EngineError::unavailable(format!("token server {host} gives no token"))
             });
         }
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let why = if auth.username.is_empty() {
-                "authentication required"
-            } else {
-                "incorrect username or password"
+        // What OAuth says of credentials that are no longer good.
+        let is_stale = status == StatusCode::BAD_REQUEST
+            && String::from_utf8_lossy(&bytes).contains("invalid_grant");
+        if is_stale || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let why = match (auth.username.is_empty(), is_stale) {
+                (_, true) => "the credentials are no longer good",
+                (true, false) => "authentication required",
+                (false, false) => "incorrect username or password",
             };
             return Err(EngineError::unauthorized(format!(
                 "Get \"{realm}\": unauthorized: {why}"

@@ -1,16 +1,18 @@
 //! Pulling an image: manifest, configuration, layers in parallel, then unpacking
 //! in order.
 
-use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use http::header::LINK;
-use http::{HeaderMap, Method};
+use skep_model::image_source::ImageSource;
 
-use super::client::{Fetched, Registries, Repository, SMALL_BODY_MAX, collect, next_chunk};
-use crate::error::{EngineError, IoContext as _, Kind, Result};
+use super::authorize::NO_CREDENTIALS;
+use super::blob::{check_size, download_alone};
+use super::client::{Fetched, Registries};
+use super::growing::Growing;
+use super::peers::{Holders, Peers};
+use super::source::Source;
+use crate::error::{EngineError, Result};
 use crate::image::assemble::{Parts, assemble};
 use crate::image::digest::{Digest, chain_ids};
 use crate::image::manifest::{
@@ -23,92 +25,328 @@ use crate::streams::{Progress, blocking};
 use crate::turns::Turns;
 use crate::types::{Descriptor, DistributionInspect, Platform, ProgressEvent};
 
-/// How often a layer is tried.
-const ATTEMPTS_MAX: u32 = 5;
-/// Time between progress lines of one layer.
-const REPORT_PERIOD: Duration = Duration::from_millis(100);
 /// Indexes inside indexes.
 const NESTING_MAX: usize = 4;
-/// Tags of one repository pulled at once.
-const TAGS_MAX: usize = 10_000;
-/// Largest layer taken.
-const LAYER_BYTES_MAX: i64 = 1 << 40;
 
 /// What pulls share.
 #[derive(Debug, Default)]
 pub(crate) struct Downloads {
+    /// How long the blobs are that are being downloaded.
+    pub(super) growing: Growing,
     /// One download per blob at a time; who comes second finds it there.
-    turns: Turns<Digest>,
+    pub(super) turns: Turns<Digest>,
     /// One unpacking per image at a time.
     unpacking: Turns<Digest>,
+}
+
+impl Downloads {
+    /// How long the blobs are that are being downloaded.
+    pub(crate) fn growing(&self) -> Growing {
+        self.growing.clone()
+    }
 }
 
 /// What a pull found out.
 #[derive(Debug)]
 pub(crate) struct Pulled {
     pub(crate) image: Arc<Image>,
-    /// Digest of what the name stands for at the registry (index or manifest).
+    /// Digest of what the name stands for (index or manifest).
     pub(crate) digest: Digest,
     /// Whether the name stood for this image here before.
     pub(crate) up_to_date: bool,
+    /// Whether no registry has said that the name stands for this image.
+    pub(crate) own: bool,
+    /// Whether another host gave it.
+    pub(crate) by_peer: bool,
 }
 
-/// Pulls one image. Call during an activity of the store.
-pub(crate) async fn pull(
-    store: &Arc<ImageStore>,
-    registries: &Registries,
-    downloads: &Downloads,
-    reference: &Reference,
-    options: &PullOptions,
-    progress: &Progress,
-) -> Result<Pulled> {
-    let wanted = options.platform.clone().unwrap_or_else(host_platform);
-    let which = which(reference);
-    // Content never changes under a digest: what is here need not be asked for.
-    if let Some(digest) = &reference.digest
-        && let Some(image) = store.named(&reference.with_digest(digest.clone()))
-        && manifest::platform_fits(&image.config.platform(), &wanted)
-    {
-        return Ok(Pulled {
+/// One image to be pulled.
+pub(crate) struct Pull<'a> {
+    pub(crate) store: &'a Arc<ImageStore>,
+    pub(crate) registries: &'a Registries,
+    pub(crate) downloads: &'a Downloads,
+    /// Who else may have it, if anybody is to be asked.
+    pub(crate) peers: Option<Arc<dyn Peers>>,
+    pub(crate) reference: &'a Reference,
+    pub(crate) options: &'a PullOptions,
+    pub(crate) progress: &'a Progress,
+}
+
+impl Pull<'_> {
+    /// Pulls it. Call during an activity of the store.
+    pub(crate) async fn run(&self) -> Result<Pulled> {
+        if let Some(pulled) = self.present() {
+            return Ok(pulled);
+        }
+        let source = self.options.source.unwrap_or(ImageSource::RegistryOnly);
+        let peers = self.peers.clone().filter(|_| source.asks_peers());
+        let Some(peers) = peers else {
+            return match source.asks_registry() {
+                true => self.by_registry(false).await,
+                false => Err(EngineError::unavailable(
+                    "this node may ask its peers only, and has none",
+                )),
+            };
+        };
+        match source {
+            ImageSource::RegistryOnly => self.by_registry(false).await,
+            ImageSource::PeersOnly => self.by_peers(peers, false).await,
+            ImageSource::PeersFirst => match self.by_peers(Arc::clone(&peers), false).await {
+                Ok(pulled) => Ok(pulled),
+                Err(none) => {
+                    let pulled = self.by_registry(false).await;
+                    pulled.map_err(|error| both(&error, &none))
+                }
+            },
+            ImageSource::RegistryFirst => match self.by_registry(true).await {
+                Ok(pulled) => Ok(pulled),
+                Err(error) => {
+                    // A registry in trouble does not make a tag the word of whoever answers.
+                    let is_tag = self.reference.digest.is_none();
+                    let only_own = is_tag || is_refusal(&error.to_string());
+                    let pulled = self.by_peers(peers, only_own).await;
+                    pulled.map_err(|none| both(&error, &none))
+                }
+            },
+        }
+    }
+
+    /// Content never changes under a digest: what is here need not be asked for.
+    fn present(&self) -> Option<Pulled> {
+        let (store, reference) = (self.store, self.reference);
+        let digest = reference.digest.as_ref()?;
+        let named = store.named(&reference.with_digest(digest.clone()));
+        let own = named.is_none();
+        // Under another name only where the name is all that is asked for.
+        let other = || {
+            store
+                .by_digest(digest)
+                .filter(|_| self.options.source.is_some())
+        };
+        let image = named.or_else(other)?;
+        manifest::platform_fits(&image.config.platform(), &self.wanted()).then(|| Pulled {
             image,
             digest: digest.clone(),
             up_to_date: true,
-        });
+            own,
+            by_peer: false,
+        })
     }
-    let tag = reference.tag.clone().unwrap_or_else(|| which.clone());
-    let repository = registries.repository(reference, &options.auth, false);
-    let top = repository.manifest(&which).await?;
-    progress.send(ProgressEvent {
-        progress_detail: None,
-        ..ProgressEvent::about(tag, format!("Pulling from {}", reference.path()))
-    });
-    let digest = top.digest.clone();
-    let (bytes, config, layers) = choose(&repository, top, &wanted, reference).await?;
-    let id = manifest::digest_of(&config)?;
-    let before = store.named(&local_name(reference, &digest));
-    let image = match store.get(&id) {
-        Some(image) => image,
-        None => {
-            let parts = fetch(
-                store,
-                &repository,
-                downloads,
-                bytes,
-                &config,
-                layers,
-                progress,
-            )
-            .await?;
-            let _turn = downloads.unpacking.take(&id).await;
-            unpack(store, parts, progress).await?
+
+    fn wanted(&self) -> Platform {
+        self.options.platform.clone().unwrap_or_else(host_platform)
+    }
+
+    /// Asks the registry with what there is to show to it, the image's own credentials first.
+    async fn by_registry(&self, has_peers: bool) -> Result<Pulled> {
+        let options = self.options;
+        with_credentials(
+            options.auth.clone(),
+            options.other_auth.clone(),
+            |auth| async move { self.by_registry_as(&auth, has_peers).await },
+        )
+        .await
+    }
+
+    /// A registry that cannot be reached is given up early where somebody else can be asked.
+    async fn by_registry_as(&self, auth: &RegistryAuth, has_peers: bool) -> Result<Pulled> {
+        let reference = self.reference;
+        let repository = self.registries.repository(reference, auth, false);
+        let repository = match has_peers {
+            true => repository.into_courtesy(),
+            false => repository,
+        };
+        let top = repository.manifest(&which(reference)).await?;
+        self.obtain(&Source::Registry(&repository), top).await
+    }
+
+    async fn by_peers(&self, peers: Arc<dyn Peers>, only_own: bool) -> Result<Pulled> {
+        let reference = match &self.reference.digest {
+            Some(digest) => self.reference.with_digest(digest.clone()),
+            None => self.reference.clone(),
+        };
+        let digest = reference.digest.as_ref();
+        let holders = Holders::find(peers, &reference.to_string(), digest, only_own).await?;
+        let top = holders.document(&holders.digest).await?;
+        let pulled = self.obtain(&Source::Peers(&holders), top).await?;
+        Ok(Pulled {
+            own: !holders.confirmed,
+            by_peer: true,
+            ..pulled
+        })
+    }
+
+    /// Gets what a manifest or index names.
+    async fn obtain(&self, source: &Source<'_>, top: Fetched) -> Result<Pulled> {
+        let (store, reference, progress) = (self.store, self.reference, self.progress);
+        let tag = reference.tag.clone().unwrap_or_else(|| which(reference));
+        progress.send(ProgressEvent {
+            progress_detail: None,
+            ..ProgressEvent::about(tag, format!("Pulling from {}", reference.path()))
+        });
+        let digest = top.digest.clone();
+        let index = top.bytes.clone();
+        let (bytes, config, layers) = choose(source, top, &self.wanted(), reference).await?;
+        if index != bytes {
+            // Other hosts ask for it by the same digest.
+            let blobs = store.blobs.clone();
+            blocking(move || blobs.put(&index).map(drop)).await?;
         }
+        let id = manifest::digest_of(&config)?;
+        let before = store.named(&local_name(reference, &digest));
+        let image = match store.get(&id) {
+            Some(image) => image,
+            None => {
+                let parts = self.fetch(source, bytes, &config, layers).await?;
+                let _turn = self.downloads.unpacking.take(&id).await;
+                unpack(store, parts, progress).await?
+            }
+        };
+        let up_to_date = before.is_some_and(|before| before.id() == image.id());
+        Ok(Pulled {
+            image,
+            digest,
+            up_to_date,
+            own: false,
+            by_peer: false,
+        })
+    }
+
+    /// Downloads the configuration and all layers that are not here.
+    async fn fetch(
+        &self,
+        source: &Source<'_>,
+        manifest: Vec<u8>,
+        config: &Descriptor,
+        layers: Vec<Descriptor>,
+    ) -> Result<Parts> {
+        let (store, progress) = (self.store, self.progress);
+        let silent = Progress::none();
+        if config.size > DOCUMENT_BYTES_MAX as i64 {
+            return Err(EngineError::invalid("image configuration is too large"));
+        }
+        self.download(source, config, &silent).await?;
+        let config = store
+            .blobs
+            .read(&manifest::digest_of(config)?, DOCUMENT_BYTES_MAX)?;
+        let parsed = ConfigFile::parse(&config)?;
+        if parsed.rootfs.diff_ids.len() != layers.len() {
+            return Err(EngineError::invalid(
+                "layers from manifest don't match image configuration",
+            ));
+        }
+        let mut present = Vec::new();
+        for (layer, chain_id) in layers.iter().zip(chain_ids(&parsed.rootfs.diff_ids)) {
+            let have = store.blobs.has(&manifest::digest_of(layer)?)
+                && store.layers.get(&chain_id)?.is_some();
+            let what = if have {
+                "Already exists"
+            } else {
+                "Pulling fs layer"
+            };
+            progress.send(ProgressEvent::about(short(layer), what));
+            present.push(have);
+        }
+        // A list of futures rather than a lazy stream: closures kept across an await
+        // make the whole future unusable in a spawned task.
+        let missing: Vec<_> = layers
+            .iter()
+            .zip(present)
+            .filter(|(_, present)| !present)
+            .map(|(layer, _)| self.download(source, layer, progress))
+            .collect();
+        futures_util::stream::iter(missing)
+            .buffer_unordered(source.downloads_max())
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(Parts {
+            config,
+            layers,
+            manifest: Some(manifest),
+            parent: None,
+            step: None,
+        })
+    }
+
+    async fn download(
+        &self,
+        source: &Source<'_>,
+        blob: &Descriptor,
+        progress: &Progress,
+    ) -> Result<()> {
+        let (store, downloads) = (self.store, self.downloads);
+        let digest = manifest::digest_of(blob)?;
+        check_size(&digest, blob.size)?;
+        let _turn = downloads.turns.take(&digest).await;
+        if store.blobs.has(&digest) {
+            progress.send(ProgressEvent::about(digest.short(), "Download complete"));
+            return Ok(());
+        }
+        let lease = match source {
+            Source::Registry(_) => self.by_sharers(&digest, blob.size, progress).await,
+            Source::Peers(_) | Source::Peer(..) => Some(None),
+        };
+        if let Some(lease) = lease {
+            let place = (store, downloads);
+            let blob = (&digest, blob.size);
+            let downloaded = download_alone(place, source, blob, progress).await;
+            if let Some(lease) = lease {
+                lease.end(downloaded.is_ok()).await;
+            }
+            downloaded?;
+        }
+        progress.send(ProgressEvent::about(digest.short(), "Download complete"));
+        Ok(())
+    }
+}
+
+/// Whether an error's text is a registry's word that this is not for whoever asked. What it keeps for
+/// some is not to be had from a neighbour then. Many say of what they keep for others that there is none.
+fn is_refusal(text: &str) -> bool {
+    let no_manifest = text.contains("manifest for ") && text.contains(" not found: ");
+    no_manifest || text.contains("name unknown") || is_denial(text)
+}
+
+/// Asks a registry with the image's own credentials, and with those that the cluster keeps for the
+/// registry where there are none or they are refused. Where the cluster's are all there is and they are
+/// refused, as when they have run out, nobody asks: what is for everybody needs none.
+///
+/// # Errors
+/// Of the last credentials that were shown.
+pub async fn with_credentials<T, Asked>(
+    own: RegistryAuth,
+    of_cluster: Option<RegistryAuth>,
+    ask: impl Fn(RegistryAuth) -> Asked,
+) -> Result<T>
+where
+    Asked: Future<Output = Result<T>>,
+{
+    let Some(of_cluster) = of_cluster else {
+        return ask(own).await;
     };
-    let up_to_date = before.is_some_and(|before| before.id() == image.id());
-    Ok(Pulled {
-        image,
-        digest,
-        up_to_date,
-    })
+    if own.is_empty() {
+        return match ask(of_cluster).await {
+            Err(error) if is_denial(&error.to_string()) => {
+                ask(RegistryAuth::default()).await.map_err(|_| error)
+            }
+            first => first,
+        };
+    }
+    match ask(own).await {
+        Err(error) if is_denial(&error.to_string()) => ask(of_cluster).await,
+        first => first,
+    }
+}
+
+/// Whether it is about who asked, as far as the registry says so.
+pub(crate) fn is_denial(text: &str) -> bool {
+    let denied = text.contains("pull access denied") || text.contains(": unauthorized: ");
+    denied || text.contains(NO_CREDENTIALS)
+}
+
+/// Why neither the registry nor another host gave an image.
+fn both(registry: &EngineError, peers: &EngineError) -> EngineError {
+    EngineError::new(registry.kind(), format!("{registry}; {peers}"))
 }
 
 /// `latest`, a tag or a digest, as the registry is asked for it.
@@ -137,7 +375,7 @@ fn short(layer: &Descriptor) -> String {
 
 /// The manifest for the platform: its bytes, its configuration, its layers.
 async fn choose(
-    repository: &Repository<'_>,
+    source: &Source<'_>,
     top: Fetched,
     wanted: &Platform,
     reference: &Reference,
@@ -161,7 +399,7 @@ async fn choose(
                     )));
                 };
                 let digest = manifest::digest_of(chosen)?;
-                document = repository.manifest(digest.as_str()).await?;
+                document = source.document(&digest).await?;
             }
         }
     }
@@ -169,161 +407,6 @@ async fn choose(
         "the index of {} has too many levels",
         reference.familiar()
     )))
-}
-
-/// Downloads the configuration and all layers that are not here.
-async fn fetch(
-    store: &Arc<ImageStore>,
-    repository: &Repository<'_>,
-    downloads: &Downloads,
-    manifest: Vec<u8>,
-    config: &Descriptor,
-    layers: Vec<Descriptor>,
-    progress: &Progress,
-) -> Result<Parts> {
-    let silent = Progress::none();
-    if config.size > DOCUMENT_BYTES_MAX as i64 {
-        return Err(EngineError::invalid("image configuration is too large"));
-    }
-    download(store, repository, downloads, config, &silent).await?;
-    let config = store
-        .blobs
-        .read(&manifest::digest_of(config)?, DOCUMENT_BYTES_MAX)?;
-    let parsed = ConfigFile::parse(&config)?;
-    if parsed.rootfs.diff_ids.len() != layers.len() {
-        return Err(EngineError::invalid(
-            "layers from manifest don't match image configuration",
-        ));
-    }
-    let mut present = Vec::new();
-    for (layer, chain_id) in layers.iter().zip(chain_ids(&parsed.rootfs.diff_ids)) {
-        let have =
-            store.blobs.has(&manifest::digest_of(layer)?) && store.layers.get(&chain_id)?.is_some();
-        let what = if have {
-            "Already exists"
-        } else {
-            "Pulling fs layer"
-        };
-        progress.send(ProgressEvent::about(short(layer), what));
-        present.push(have);
-    }
-    // A list of futures rather than a lazy stream: closures kept across an await
-    // make the whole future unusable in a spawned task.
-    let missing: Vec<_> = layers
-        .iter()
-        .zip(present)
-        .filter(|(_, present)| !present)
-        .map(|(layer, _)| download(store, repository, downloads, layer, progress))
-        .collect();
-    futures_util::stream::iter(missing)
-        .buffer_unordered(repository.downloads_max())
-        .try_collect::<Vec<()>>()
-        .await?;
-    Ok(Parts {
-        config,
-        layers,
-        manifest: Some(manifest),
-        parent: None,
-        step: None,
-    })
-}
-
-async fn download(
-    store: &Arc<ImageStore>,
-    repository: &Repository<'_>,
-    downloads: &Downloads,
-    blob: &Descriptor,
-    progress: &Progress,
-) -> Result<()> {
-    let digest = manifest::digest_of(blob)?;
-    if !(0..=LAYER_BYTES_MAX).contains(&blob.size) {
-        return Err(EngineError::invalid(format!(
-            "blob {digest} has an impossible size of {} bytes",
-            blob.size
-        )));
-    }
-    let _turn = downloads.turns.take(&digest).await;
-    if store.blobs.has(&digest) {
-        progress.send(ProgressEvent::about(digest.short(), "Download complete"));
-        return Ok(());
-    }
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match download_once(store, repository, &digest, blob.size, progress).await {
-            Ok(()) => break,
-            Err(error) if error.kind() == Kind::Unavailable && attempt < ATTEMPTS_MAX => {
-                tracing::warn!(%error, %digest, attempt, "download is tried again");
-                let wait = 1 << attempt.min(4);
-                for left in (1..=wait).rev() {
-                    let text = format!(
-                        "Retrying in {left} second{}",
-                        if left == 1 { "" } else { "s" }
-                    );
-                    progress.send(ProgressEvent::about(digest.short(), text));
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    progress.send(ProgressEvent::about(digest.short(), "Download complete"));
-    Ok(())
-}
-
-async fn download_once(
-    store: &Arc<ImageStore>,
-    repository: &Repository<'_>,
-    digest: &Digest,
-    size: i64,
-    progress: &Progress,
-) -> Result<()> {
-    let blobs = store.blobs.clone();
-    let wanted = digest.clone();
-    let mut writer = blocking(move || blobs.resume(&wanted)).await?;
-    let total = u64::try_from(size).unwrap_or(0);
-    if writer.length() > total {
-        writer.restart()?;
-    }
-    if writer.length() < total || total == 0 {
-        let (resumed, response) = repository.blob(digest, writer.length()).await?;
-        if !resumed && writer.length() > 0 {
-            writer.restart()?;
-        }
-        let mut body = response.into_body();
-        let mut reported = Instant::now();
-        while let Some(chunk) = next_chunk(&mut body).await? {
-            if writer.length() + chunk.len() as u64 > total {
-                return Err(EngineError::invalid(format!(
-                    "blob {digest} is longer than its {size} bytes"
-                )));
-            }
-            // A write of one chunk into the page cache is shorter than handing
-            // it to another thread.
-            writer
-                .write_all(&chunk)
-                .during(|| format!("cannot write blob {digest}"))?;
-            if reported.elapsed() >= REPORT_PERIOD {
-                reported = Instant::now();
-                let done = i64::try_from(writer.length()).unwrap_or(size);
-                progress.send(ProgressEvent::progress(
-                    digest.short(),
-                    "Downloading",
-                    done,
-                    size,
-                ));
-            }
-        }
-        if writer.length() < total {
-            return Err(EngineError::unavailable(format!(
-                "blob {digest} ended after {} of {size} bytes",
-                writer.length()
-            )));
-        }
-    }
-    progress.send(ProgressEvent::about(digest.short(), "Verifying Checksum"));
-    let expected = digest.clone();
-    blocking(move || writer.commit(Some(&expected)).map(|_| ())).await
 }
 
 async fn unpack(store: &Arc<ImageStore>, parts: Parts, progress: &Progress) -> Result<Arc<Image>> {
@@ -337,57 +420,6 @@ async fn unpack(store: &Arc<ImageStore>, parts: Parts, progress: &Progress) -> R
         })
     })
     .await
-}
-
-/// Every tag of a repository, as its registry lists them.
-pub(crate) async fn tags(
-    registries: &Registries,
-    reference: &Reference,
-    auth: &RegistryAuth,
-) -> Result<Vec<String>> {
-    #[derive(serde::Deserialize)]
-    struct Page {
-        #[serde(default)]
-        tags: Option<Vec<String>>,
-    }
-    let repository = registries.repository(reference, auth, false);
-    let mut tags = Vec::new();
-    let mut next = Some(repository.path("tags/list"));
-    while let Some(path) = next.take() {
-        let answer = repository
-            .request(Method::GET, &path, HeaderMap::new(), None)
-            .await?;
-        if !answer.response.status().is_success() {
-            return Err(repository.refused(answer, "").await);
-        }
-        next = answer
-            .response
-            .headers()
-            .get(LINK)
-            .and_then(|value| next_page(value.to_str().ok()?));
-        let page: Page = serde_json::from_slice(&collect(answer.response, SMALL_BODY_MAX).await?)
-            .map_err(|error| {
-            EngineError::unavailable("the registry's list of tags is not one").because(error)
-        })?;
-        tags.extend(page.tags.unwrap_or_default());
-        if tags.len() > TAGS_MAX {
-            return Err(EngineError::invalid(format!(
-                "{} has more than {TAGS_MAX} tags",
-                reference.familiar_name()
-            )));
-        }
-    }
-    Ok(tags)
-}
-
-/// The path in `</v2/…>; rel="next"`.
-fn next_page(link: &str) -> Option<String> {
-    let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
-    let path = match target.split_once("://") {
-        Some((_, rest)) => &rest[rest.find('/')?..],
-        None => target,
-    };
-    rest.contains("next").then(|| path.to_owned())
 }
 
 /// What a name stands for at its registry, and for which platforms.
@@ -433,4 +465,62 @@ pub(crate) async fn inspect(
         descriptor,
         platforms,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn auth(name: &str) -> RegistryAuth {
+        RegistryAuth {
+            username: name.to_owned(),
+            ..RegistryAuth::default()
+        }
+    }
+
+    /// Who asked, and what came of it, where a registry says `answer` to whom.
+    async fn asked(
+        own: &str,
+        of_cluster: Option<&str>,
+        answer: impl Fn(&str) -> Result<()>,
+    ) -> (Vec<String>, Result<()>) {
+        let who = Mutex::new(Vec::new());
+        let ask = |auth: RegistryAuth| {
+            who.lock().unwrap().push(auth.username.clone());
+            let answer = answer(&auth.username);
+            async move { answer }
+        };
+        let outcome = with_credentials(auth(own), of_cluster.map(auth), ask).await;
+        (who.into_inner().unwrap(), outcome)
+    }
+
+    #[tokio::test]
+    async fn what_is_for_everybody_is_had_without_the_clusters_credentials() {
+        let denied = |who: &str| {
+            Err(EngineError::unauthorized(format!(
+                "Get \"x\": unauthorized: {who}"
+            )))
+        };
+        let public = |who: &str| match who {
+            "" => Ok(()),
+            who => denied(who),
+        };
+        let (who, outcome) = asked("", Some("cluster"), public).await;
+        assert_eq!(who, ["cluster", ""]);
+        assert!(outcome.is_ok());
+        let (who, outcome) = asked("", Some("cluster"), denied).await;
+        assert_eq!(who, ["cluster", ""]);
+        let told = outcome.unwrap_err().to_string();
+        assert!(told.ends_with("unauthorized: cluster"), "{told}");
+        let (who, _) = asked("own", Some("cluster"), denied).await;
+        assert_eq!(who, ["own", "cluster"]);
+        let (who, _) = asked("own", None, denied).await;
+        assert_eq!(who, ["own"]);
+        // Of trouble that is not about who asks, asking again helps nobody.
+        let gone = |_: &str| Err(EngineError::unavailable("connection refused"));
+        let (who, _) = asked("", Some("cluster"), gone).await;
+        assert_eq!(who, ["cluster"]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Volumes of the `local` driver: directories that outlive containers.
 
+pub(crate) mod driver;
 mod local_mount;
 mod ops;
 

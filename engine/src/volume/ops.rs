@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ANONYMOUS_LABEL, Made, VolumeRecord, tree_bytes};
+use super::{ANONYMOUS_LABEL, Made, VolumeRecord, driver, tree_bytes};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -17,12 +17,7 @@ use crate::types::{Volume, VolumeCreate, VolumeUsage};
 impl Engine {
     /// Makes a volume; one that is there already is returned as it is.
     pub async fn volume_create(&self, volume: VolumeCreate) -> Result<Volume> {
-        if !matches!(volume.driver.as_str(), "" | "local" | "default") {
-            return Err(EngineError::not_found(format!(
-                "error looking up volume plugin {0}: plugin \"{0}\" not found",
-                volume.driver
-            )));
-        }
+        driver::choose(&volume.driver)?;
         let anonymous = volume.name.is_empty();
         let name = if anonymous {
             names::new_id(&mut rand::rng())

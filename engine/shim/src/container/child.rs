@@ -100,6 +100,7 @@ pub fn assemble(
     process::execute(&Program {
         args: &wanted.args,
         env: &wanted.env,
+        variables: plan.variables,
         cwd: &wanted.cwd,
         user: &wanted.user,
         additional_groups: &wanted.additional_groups,

@@ -132,6 +132,13 @@ fn write_one(
     sys::open_in_root(memory, Path::new(&name), libc::O_PATH, 0)
 }
 
+impl<'a> Files<'a> {
+    /// Each file and its mount.
+    pub fn into_mounts(self) -> Vec<(&'a InjectedFile, OwnedFd)> {
+        self.mounts
+    }
+}
+
 impl Files<'_> {
     /// Shows each file at its target.
     pub fn attach_all(self, root: BorrowedFd<'_>) -> Result<(), StartFailure> {

@@ -1,7 +1,8 @@
 //! Which file a command names, with docker's words when there is none.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::failure::{NOT_EXECUTABLE, NOT_FOUND, failure};
@@ -12,11 +13,11 @@ use crate::sys;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Finds a program in the present root, as the present user. A name with a slash is
-/// a path, others are looked up in `PATH`.
+/// a path, others are looked up in `PATH`; of several the last one counts.
 ///
 /// # Errors
 /// Exit code 127 when there is none, 126 when it may not be executed.
-pub fn find_program(name: &str, env: &[String]) -> Result<CString, StartFailure> {
+pub fn find_program(name: &str, env: &[CString]) -> Result<CString, StartFailure> {
     let error = |text: &str, exit_code| StartFailure {
         message: format!("exec: \"{name}\": {text}"),
         exit_code,
@@ -38,11 +39,12 @@ pub fn find_program(name: &str, env: &[String]) -> Result<CString, StartFailure>
     let search = env
         .iter()
         .rev()
-        .find_map(|variable| variable.strip_prefix("PATH="))
-        .unwrap_or(DEFAULT_PATH);
+        .find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="))
+        .unwrap_or(DEFAULT_PATH.as_bytes());
     let mut denied = false;
-    for directory in search.split(':').filter(|directory| !directory.is_empty()) {
-        let candidate = Path::new(directory).join(name);
+    let directories = search.split(|byte| *byte == b':');
+    for directory in directories.filter(|directory| !directory.is_empty()) {
+        let candidate = Path::new(OsStr::from_bytes(directory)).join(name);
         match executable(&candidate) {
             Ok(()) => return sys::c_path(candidate).map_err(|why| failure(why.to_string())),
             Err(why) => denied |= why.kind() == io::ErrorKind::PermissionDenied,
@@ -80,7 +82,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("tool");
         std::fs::write(&program, "").unwrap();
-        let env = [format!("PATH=/nowhere:{}", directory.path().display())];
+        let path = format!("PATH=/nowhere:{}", directory.path().display());
+        let env = [CString::new(path).unwrap()];
         let mode = |mode| {
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
         };

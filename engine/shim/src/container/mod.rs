@@ -17,8 +17,10 @@ mod mounts;
 mod place;
 pub mod privileges;
 mod process;
+pub mod replaced;
 mod rootfs;
 mod user;
+pub mod variables;
 
 use std::convert::Infallible;
 use std::io;
@@ -34,6 +36,7 @@ pub use exec::ExecPlan;
 pub use injected::Secret;
 pub use mapped::Mapping;
 pub use process::{Program, Stdio};
+pub use variables::Variable;
 
 /// First byte of a message with a terminal.
 const TERMINAL: u8 = b'T';
@@ -115,6 +118,7 @@ pub struct MainPlan<'a> {
     pub group: &'a dyn Group,
     pub stdio: Stdio,
     pub secrets: &'a [Secret],
+    pub variables: &'a [Variable],
     /// The shim's own program.
     pub own_program: BorrowedFd<'a>,
     /// The limit of open files to give to the program, if not the shim's.

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::capabilities;
 use crate::config::{ConsoleSize, Rlimit, Seccomp};
+use crate::container::variables::{self, Variable};
 use crate::container::{lookup, privileges, user};
 use crate::failure::{Context as _, failure};
 use crate::protocol::StartFailure;
@@ -29,6 +30,8 @@ const EXEC_FAILED: i32 = 255;
 pub struct Program<'a> {
     pub args: &'a [String],
     pub env: &'a [String],
+    /// Those that only memory holds; what `env` names as well it says itself.
+    pub variables: &'a [Variable],
     pub cwd: &'a str,
     pub user: &'a str,
     pub additional_groups: &'a [String],
@@ -171,14 +174,19 @@ pub fn execute(program: &Program<'_>) -> Result<Infallible, StartFailure> {
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
 
+    let hidden = variables::entries(program.variables, program.env)?;
     let mut env = program.env.to_vec();
-    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+    let has_home = |variable: &[u8]| variable.starts_with(b"HOME=");
+    if !env.iter().any(|one| has_home(one.as_bytes()))
+        && !hidden.iter().any(|one| has_home(one.as_bytes()))
+    {
         env.push(format!("HOME={}", user.home));
     }
+    let mut env = c_strings(&env)?;
+    env.extend(hidden);
     let name = program.args.first().map_or("", String::as_str);
     let path = lookup::find_program(name, &env)?;
     let args = arguments(program)?;
-    let env = c_strings(&env)?;
 
     // From here on root's descriptors and powers go.
     privileges::set_capabilities(available).context(|| "raising capabilities")?;

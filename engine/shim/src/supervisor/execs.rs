@@ -149,6 +149,7 @@ impl Supervisor {
         Program {
             args,
             env,
+            variables: &self.variables,
             cwd,
             user,
             additional_groups: &main.additional_groups,

@@ -9,6 +9,7 @@ mod clients;
 mod connection;
 mod ending;
 mod execs;
+mod lease;
 mod poll;
 mod processes;
 mod requests;
@@ -26,10 +27,12 @@ use self::checks::Checks;
 use self::connection::{Connection, OUTBOX_BYTES_HIGH};
 use self::ending::Ending;
 use self::execs::Exec;
+use self::lease::Lease;
 use self::poll::{PollSet, Ready};
 use self::processes::Main;
 use crate::cgroup::Group;
 use crate::config::ShimConfig;
+use crate::container::Variable;
 use crate::dns::{self, DnsToken};
 use crate::log::{Lines, Log, Output, Remote};
 use crate::protocol::{Event, State, Status, encode_frame};
@@ -85,10 +88,13 @@ pub struct Supervisor {
     start_channel: Option<UnixStream>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    /// What the container's processes have in their environment and no disk has.
+    variables: Vec<Variable>,
     main: Option<Main>,
     execs: BTreeMap<u64, Exec>,
     next_exec: u64,
     checks: Checks,
+    lease: Option<Lease>,
     paused: bool,
     ending: Option<Ending>,
     log: Log,
@@ -135,9 +141,11 @@ impl Supervisor {
             start_channel: Some(parts.start_channel),
             connections: BTreeMap::new(),
             next_connection: 0,
+            variables: Vec::new(),
             main: None,
             execs: BTreeMap::new(),
             next_exec: 0,
+            lease: None,
             paused: false,
             ending: None,
             log,
@@ -258,6 +266,9 @@ impl Supervisor {
             stalls,
             execs,
             self.checks.next_deadline(self.paused),
+            self.lease
+                .as_ref()
+                .map(|lease| lease.next_deadline(Instant::now())),
             self.ending.as_ref().map(Ending::next_deadline),
             self.log.remote.as_ref().and_then(Remote::next_deadline),
         ]
@@ -313,6 +324,7 @@ impl Supervisor {
         }
         self.tick_execs(now);
         self.tick_checks(now);
+        self.tick_lease(now);
         self.tick_ending(now);
         self.flush_connections(now);
         let ending = self.ending.as_ref().filter(|ending| ending.is_recorded());

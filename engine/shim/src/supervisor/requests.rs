@@ -1,7 +1,7 @@
 //! What clients ask, and what comes of it.
 
 use std::os::fd::AsFd as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::Role;
 use super::execs::Exec;
@@ -17,6 +17,10 @@ impl Supervisor {
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
             Request::Signal { signal, all } => self.signal(signal, all),
             Request::Resize { exec, size } => self.resize(exec.as_deref(), size),
+            Request::Lease { until_ms, grace_ms } => self.lease(
+                Duration::from_millis(until_ms),
+                Duration::from_millis(grace_ms),
+            ),
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Processes => self.list_processes(),
@@ -105,7 +109,7 @@ impl Supervisor {
             })
     }
 
-    fn signal(&mut self, signal: i32, all: bool) -> Result<Response, Refusal> {
+    pub(super) fn signal(&mut self, signal: i32, all: bool) -> Result<Response, Refusal> {
         let main = self.running()?;
         let internal =
             |error: std::io::Error| refuse(RefusalKind::Internal, sys::errno_text(&error));

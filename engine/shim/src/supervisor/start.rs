@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::processes::{Main, Process};
 use super::{Supervisor, ending::Ending};
 use crate::config::{INJECTED_BYTES_MAX, INJECTED_FILES_MAX};
-use crate::container::{self, MainPlan, Mapping, Secret, devices};
+use crate::container::{self, MainPlan, Mapping, Secret, devices, variables};
 use crate::failure::{Context as _, failure};
 use crate::prepare;
 use crate::protocol::{StartAnswer, StartCommand, StartFailure, Started, read_frame, write_frame};
@@ -40,7 +40,7 @@ impl Supervisor {
                 ))));
             }
         };
-        if let Err(failed) = self.launch(&secrets) {
+        if let Err(failed) = self.launch(secrets) {
             self.abandon(Some(failed));
         }
     }
@@ -74,7 +74,8 @@ impl Supervisor {
         Ok(Some(secrets))
     }
 
-    fn launch(&mut self, secrets: &[Secret]) -> Result<(), StartFailure> {
+    fn launch(&mut self, mut secrets: Vec<Secret>) -> Result<(), StartFailure> {
+        self.variables = variables::take(&self.config.variables, &mut secrets)?;
         let rules = devices::rules(&self.config)?;
         // How an earlier run of the same container ended is not how this one did.
         for stale in [&self.config.paths.exit, &self.config.paths.status] {
@@ -110,7 +111,8 @@ impl Supervisor {
             user: self.mapping()?,
             group: self.group.as_ref(),
             stdio,
-            secrets,
+            secrets: &secrets,
+            variables: &self.variables,
             own_program: self.own_program.as_fd(),
             open_files: self.open_files,
             oom_score_adj: self.oom_score_adj,

@@ -16,7 +16,10 @@ use std::ptr;
 
 use libc::{c_int, c_long, c_uint};
 
-pub use mounts::{FsContext, attach_mount, clone_tree, detach_mount, map_ids, mount, set_mount};
+pub use mounts::{
+    FsContext, attach_beneath, attach_mount, clone_tree, detach_mount, detach_mount_at,
+    is_mount_root, map_ids, mount, set_mount,
+};
 pub use sockets::{
     begin_connect, connect_unix, is_stream, local_time, send, socket_error, wait_writable,
 };

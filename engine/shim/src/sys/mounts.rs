@@ -1,6 +1,6 @@
 //! The system calls for mounts: trees as descriptors, attributes, new file systems.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
@@ -20,9 +20,21 @@ pub fn clone_tree(at: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), c"".as_ptr(), flags) })
 }
 
+const BOTH_EMPTY: c_uint = 0x04 | 0x40; // MOVE_MOUNT_F_EMPTY_PATH | _T_EMPTY_PATH
+
 /// Attaches a mount to an open path.
 pub fn attach_mount(mount: BorrowedFd<'_>, at: BorrowedFd<'_>) -> io::Result<()> {
-    const BOTH_EMPTY: c_uint = 0x04 | 0x40; // MOVE_MOUNT_F_EMPTY_PATH | _T_EMPTY_PATH
+    move_mount(mount, at, BOTH_EMPTY)
+}
+
+/// Attaches a mount below the one whose root `top` is: it is seen once that one is taken off. Linux
+/// 6.5; `EINVAL` before.
+pub fn attach_beneath(mount: BorrowedFd<'_>, top: BorrowedFd<'_>) -> io::Result<()> {
+    const MOVE_MOUNT_BENEATH: c_uint = 0x200;
+    move_mount(mount, top, BOTH_EMPTY | MOVE_MOUNT_BENEATH)
+}
+
+fn move_mount(mount: BorrowedFd<'_>, at: BorrowedFd<'_>, flags: c_uint) -> io::Result<()> {
     // SAFETY: both paths are valid empty C strings.
     check(unsafe {
         libc::syscall(
@@ -31,7 +43,7 @@ pub fn attach_mount(mount: BorrowedFd<'_>, at: BorrowedFd<'_>) -> io::Result<()>
             c"".as_ptr(),
             at.as_raw_fd(),
             c"".as_ptr(),
-            BOTH_EMPTY,
+            flags,
         )
     })?;
     Ok(())
@@ -188,6 +200,34 @@ pub fn detach_mount(path: &CStr) -> io::Result<()> {
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }.into(),
     )?;
     Ok(())
+}
+
+/// Takes off the topmost mount at a name in an open directory. The thread's working directory is
+/// that one afterwards.
+pub fn detach_mount_at(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    nix::unistd::fchdir(directory)?;
+    detach_mount(&c_path(name)?)
+}
+
+/// Whether an open path is the root of a mount.
+pub fn is_mount_root(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: all zero is a valid statx, filled by the kernel.
+    let mut status: libc::statx = unsafe { mem::zeroed() };
+    // SAFETY: the path is a C string, the pointer is to a live statx.
+    check(
+        unsafe {
+            libc::statx(
+                fd.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                libc::STATX_BASIC_STATS,
+                &raw mut status,
+            )
+        }
+        .into(),
+    )?;
+    let wanted = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    Ok(status.stx_attributes & wanted != 0)
 }
 
 /// The classic mount call. Null-like empty strings are passed as they are.
