@@ -13,6 +13,8 @@ pub(crate) struct Context<'a> {
     pub report: Report,
     /// Whether a stack is to come of it, and not only the printed document.
     pub deploying: bool,
+    /// Whether it is containers of one host that are to come of it.
+    pub host: bool,
     /// The directory that relative paths of each source start from.
     pub directories: Vec<String>,
 }

@@ -97,7 +97,7 @@ pub(crate) fn print(file: &File) -> String {
     emit(&out.done())
 }
 
-fn print_service(service: &Service) -> Out {
+pub(crate) fn print_service(service: &Service) -> Out {
     let mut out = MapOut::default();
     let text = |value: &Option<String>| value.as_ref().map_or(Out::Null, Out::text);
     let placed = |value: &Option<Placed<String>>| {

@@ -71,6 +71,7 @@ fn scalar(value: &Out, level: usize) -> String {
         Out::Null => "null".to_owned(),
         Out::Bool(value) => value.to_string(),
         Out::Int(value) => value.to_string(),
+        Out::Uint(value) => value.to_string(),
         Out::Float(value) => match float_text(*value).as_str() {
             "NaN" => ".nan".to_owned(),
             "+Inf" => ".inf".to_owned(),
@@ -92,8 +93,9 @@ fn string(text: &str, block_level: Option<usize>) -> String {
     {
         return block(text, level);
     }
-    let odd = |c: char| c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}');
-    if text.chars().any(odd) || reads_as_other(text) {
+    // A value is no merge key.
+    let is_merge_key = text == "<<" && block_level.is_none();
+    if text.chars().any(is_odd) || reads_as_other(text) || is_merge_key {
         double_quoted(text)
     } else if is_plain(text) {
         text.to_owned()
@@ -102,9 +104,14 @@ fn string(text: &str, block_level: Option<usize>) -> String {
     }
 }
 
+/// What docker writes by its number: controls, marks, and what is beyond the first plane.
+fn is_odd(c: char) -> bool {
+    c.is_control() || c > '\u{ffff}' || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}')
+}
+
 /// Whether an unquoted `text` is no string, here or for a reader of YAML 1.1.
 fn reads_as_other(text: &str) -> bool {
-    if resolve(text) != Resolved::Text || boolean(text).is_some() || text == "<<" || text == "=" {
+    if resolve(text) != Resolved::Text || boolean(text).is_some() || text == "=" {
         return true;
     }
     let numeric = |c: char| c.is_ascii_digit() || "+-.:_".contains(c);
@@ -159,20 +166,24 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn is_block(text: &str) -> bool {
-    let odd = |c: char| (c.is_control() && c != '\n' && c != '\t') || c == '\u{feff}';
+    let odd = |c: char| is_odd(c) && c != '\n' && c != '\t';
     !text.chars().any(odd)
-        && !text.starts_with([' ', '\n', '\t'])
+        && !text.starts_with('\t')
+        && text.contains(|c| c != '\n')
         && text.lines().all(|line| !line.ends_with([' ', '\t']))
 }
 
 fn block(text: &str, level: usize) -> String {
-    let mut out = String::from(if text.ends_with("\n\n") {
-        "|+"
-    } else if text.ends_with('\n') {
-        "|"
-    } else {
-        "|-"
-    });
+    let mut out = String::from("|");
+    // How far it is indented cannot be seen of the first line.
+    if text.starts_with([' ', '\n']) {
+        out.push('2');
+    }
+    if text.ends_with("\n\n") {
+        out.push('+');
+    } else if !text.ends_with('\n') {
+        out.push('-');
+    }
     for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
         out.push('\n');
         if !line.is_empty() {
@@ -192,9 +203,20 @@ fn double_quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}') => {
-                out.push_str(&format!("\\U{:08X}", u32::from(c)));
-            }
+            '\0' => out.push_str("\\0"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            '\u{1b}' => out.push_str("\\e"),
+            c if is_odd(c) => match u32::from(c) {
+                0x85 => out.push_str("\\N"),
+                0x2028 => out.push_str("\\L"),
+                0x2029 => out.push_str("\\P"),
+                code @ ..=0xff => out.push_str(&format!("\\x{code:02X}")),
+                code @ ..=0xffff => out.push_str(&format!("\\u{code:04X}")),
+                code => out.push_str(&format!("\\U{code:08X}")),
+            },
             c => out.push(c),
         }
     }
@@ -265,6 +287,11 @@ mod tests {
             "on: off",
             "\n",
             "a\n b\n  c\n",
+            "  a\nb\n",
+            "\n\na\n\n",
+            " \n",
+            "\u{1f41d}\nx",
+            "\0\u{7}\u{1b}\u{7f}\u{85}\u{a0}\u{2028}",
         ];
         for text in texts {
             let value = Out::Map(vec![

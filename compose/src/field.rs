@@ -100,13 +100,11 @@ impl<'n> Field<'n> {
     /// Text; a number counts as the text it was written as.
     pub fn string_or_number(&self, cx: &mut Context<'_>) -> Option<String> {
         match self.resolved() {
-            Some((scalar, Resolved::Text | Resolved::Int(_) | Resolved::Float(_))) => {
-                scalar_text(scalar)
-            }
-            _ => {
+            Some((_, Resolved::Null | Resolved::Bool(_))) | None => {
                 self.wrong_type("string or number", cx);
                 None
             }
+            Some((scalar, _)) => scalar_text(scalar),
         }
     }
 
@@ -160,6 +158,7 @@ impl<'n> Field<'n> {
     pub fn float(&self, cx: &mut Context<'_>) -> Option<f64> {
         let value = match self.resolved() {
             Some((_, Resolved::Int(value))) => Some(value as f64),
+            Some((_, Resolved::Uint(value))) => Some(value as f64),
             Some((_, Resolved::Float(value))) => Some(value),
             Some((scalar, Resolved::Text)) => scalar.text.parse().ok(),
             _ => None,
@@ -216,7 +215,7 @@ impl<'n> Field<'n> {
     pub fn duration(&self, cx: &mut Context<'_>) -> Option<Nanos> {
         let text = match self.resolved() {
             Some((scalar, Resolved::Text)) => &scalar.text,
-            Some((scalar, Resolved::Int(_) | Resolved::Float(_))) => {
+            Some((scalar, Resolved::Int(_) | Resolved::Uint(_) | Resolved::Float(_))) => {
                 cx.error_with_hint(
                     self.at(),
                     format!(
@@ -235,12 +234,10 @@ impl<'n> Field<'n> {
         };
         match duration::parse(text) {
             Some(length) if length.0 >= 0 => Some(length),
-            Some(_) => {
-                self.wrong(
-                    format!("must not be negative, found \"{}\"", shown(text)),
-                    cx,
-                );
-                None
+            Some(length) => {
+                let negative = format!("must not be negative, found \"{}\"", shown(text));
+                self.unfit(negative, cx);
+                Some(length)
             }
             None => {
                 cx.error_with_hint(

@@ -1,9 +1,15 @@
 //! A compose file as typed values, before it becomes a stack.
 
+pub(crate) mod build;
+pub(crate) mod dependency;
 pub(crate) mod deploy;
+pub(crate) mod develop;
+pub(crate) mod device;
 pub(crate) mod environment;
 pub(crate) mod extends;
 pub(crate) mod health;
+pub(crate) mod hook;
+pub(crate) mod host;
 pub(crate) mod network;
 pub(crate) mod object;
 pub(crate) mod passthrough;
@@ -50,7 +56,7 @@ impl File {
             cx.error(root.at, "top-level object must be a mapping");
             return file;
         };
-        if let Some(field) = fields.take("version") {
+        if let Some(field) = fields.take("version").filter(|_| !cx.host) {
             file.version = field.string_or_number(cx);
             if let Some(version) = &file.version
                 && !is_version_3(version)
@@ -74,6 +80,7 @@ impl File {
         fields.take("include");
         if let Some(field) = fields.take("name")
             && let Some(name) = field.string(cx)
+            && !cx.host
             && name != cx.options.stack
         {
             cx.warn(
@@ -81,7 +88,7 @@ impl File {
                 "name has no effect: the stack's name is given when it is deployed",
             );
         }
-        fields.no_effect("models", "models are not run by a cluster", cx);
+        fields.no_effect("models", "models are not run", cx);
         if let Some(field) = fields.take_any("services") {
             file.services = service::read_services(&field, root, cx);
             if file.services.len() > SERVICES_MAX {
@@ -191,8 +198,16 @@ fn named<'n, T>(
     }
     for (key, field) in section.entries(cx) {
         if !is_name(&key.text) {
-            refuse_name(&section.path, &key.text, key.at, cx);
-            continue;
+            // Docker's client leaves networks to the daemon, which makes none of such a name.
+            if section.path != "networks" || key.text.is_empty() {
+                refuse_name(&section.path, &key.text, key.at, cx);
+                continue;
+            }
+            cx.unfit(
+                key.at,
+                format!("{:?} is no name of a network", shown(&key.text)),
+                Some("names have letters, digits, `.`, `_` and `-`".to_owned()),
+            );
         }
         if let Some(value) = read(&key.text, &field, cx) {
             entries.insert(key.text.clone(), Placed { at: key.at, value });

@@ -3,6 +3,8 @@
 //! Keys are left alone. A default may hold variables itself (`${A:-${B}}`), in braces: `$B` within a
 //! default is text.
 
+use std::collections::BTreeSet;
+
 use crate::Env;
 use crate::report::{At, Report};
 use crate::tree::{Form, Node, Scalar, Value};
@@ -158,6 +160,41 @@ pub(crate) struct Wrong {
     pub message: Option<String>,
 }
 
+/// A variable as a file names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Variable {
+    pub name: String,
+    /// Whether the file is refused without it.
+    pub required: bool,
+    /// What stands for it where it is not set.
+    pub default: String,
+    /// What stands for it where it is set.
+    pub alternate: String,
+}
+
+/// The variables in the values below `node`.
+pub(crate) fn variables(node: &Node, found: &mut BTreeSet<Variable>) {
+    match &node.value {
+        Value::Scalar(scalar) => {
+            let mut unset = Vec::new();
+            let mut reader = Reader {
+                rest: &scalar.text,
+                dollars: 0,
+                env: &|_| None,
+                unset: &mut unset,
+                named: Vec::new(),
+            };
+            // What is malformed is told when the file is read.
+            let _ = reader.until(None, false, 0);
+            found.extend(reader.named);
+        }
+        Value::List(items) => items.iter().for_each(|item| variables(item, found)),
+        Value::Map(entries) => entries
+            .iter()
+            .for_each(|(_, value)| variables(value, found)),
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unset {
     pub dollar: usize,
@@ -172,6 +209,7 @@ pub(crate) fn replace(text: &str, env: Env<'_>) -> Replaced {
         dollars: 0,
         env,
         unset: &mut unset,
+        named: Vec::new(),
     };
     let text = reader.until(None, true, 0);
     Replaced { text, unset }
@@ -183,6 +221,8 @@ struct Reader<'t, 'e> {
     dollars: usize,
     env: Env<'e>,
     unset: &'e mut Vec<Unset>,
+    /// All that were met.
+    named: Vec<Variable>,
 }
 
 impl Reader<'_, '_> {
@@ -259,6 +299,17 @@ impl Reader<'_, '_> {
             Some(word) => word,
             None => self.until(Some('}'), live && wanted, nesting + 1)?,
         };
+        let mut variable = Variable {
+            name: name.clone(),
+            required: operator == Some('?'),
+            ..Variable::default()
+        };
+        match operator {
+            Some('-') => variable.default.clone_from(&word),
+            Some('+') => variable.alternate.clone_from(&word),
+            _ => {}
+        }
+        self.named.push(variable);
         match (operator, value) {
             (Some('-'), Some(value)) | (Some('?'), Some(value)) => out.push_str(&value),
             (Some('-'), None) | (Some('+'), Some(_)) => out.push_str(&word),
@@ -288,6 +339,10 @@ impl Reader<'_, '_> {
     }
 
     fn plain(&mut self, name: String, dollar: usize, live: bool, out: &mut String) {
+        self.named.push(Variable {
+            name: name.clone(),
+            ..Variable::default()
+        });
         match (self.env)(&name) {
             Some(value) => out.push_str(&value),
             None if live => self.unset.push(Unset { dollar, name }),
@@ -426,5 +481,26 @@ mod tests {
             .map(|u| (u.dollar, u.name.as_str()))
             .collect();
         assert_eq!(told, [(2, "UNSET"), (3, "OTHER")]);
+    }
+
+    #[test]
+    fn variables_are_listed_with_what_stands_for_them() {
+        let text = "a: $A ${B:-b} ${C?why}\nb: [\"${D:+d}\", $$E, '${F:-${G}}']\n";
+        let root = crate::yaml::parse(text, 0).unwrap().root.unwrap();
+        let mut found = BTreeSet::new();
+        variables(&root, &mut found);
+        let shown: Vec<String> = found
+            .iter()
+            .map(|v| format!("{} {} {} {}", v.name, v.required, v.default, v.alternate))
+            .collect();
+        let wanted = [
+            "A false  ",
+            "B false b ",
+            "C true  ",
+            "D false  d",
+            "F false  ",
+            "G false  ",
+        ];
+        assert_eq!(shown, wanted);
     }
 }

@@ -7,10 +7,13 @@ mod emit;
 mod field;
 mod fields;
 mod file;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod include;
 mod interpolate;
 mod load;
 mod out;
+mod project;
 mod report;
 mod reset;
 mod scalar;
@@ -24,6 +27,12 @@ use std::io;
 use skep_model::StackSpec;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use interpolate::Variable;
+pub use project::{
+    Condition, Project, ProjectBuild, ProjectDependency, ProjectEndpoint, ProjectFile, ProjectHook,
+    ProjectNetwork, ProjectOptions, ProjectService, ProjectVolume, ProjectWatch, SharedNamespaces,
+    WatchAction, profiles,
+};
 
 /// One compose file, already read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,4 +97,43 @@ pub fn config(
     options: &Options,
 ) -> Result<(String, Vec<Diagnostic>), Vec<Diagnostic>> {
     load::config(sources, env, read, options)
+}
+
+/// Reads compose files as a project of one host, later files over earlier ones.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the files.
+pub fn project(
+    sources: &[Source],
+    env: Env<'_>,
+    read: Read<'_>,
+    options: &ProjectOptions,
+) -> Result<Project, Vec<Diagnostic>> {
+    load::project(sources, env, read, options)
+}
+
+/// The name that the files give the project; the last one counts.
+pub fn project_name(sources: &[Source], env: Env<'_>) -> Option<String> {
+    load::project_name(sources, env)
+}
+
+/// The variables that files name in their values, by name.
+pub fn variables_of(sources: &[Source]) -> Vec<Variable> {
+    load::variables_of(sources)
+}
+
+/// The variables of a `.env` file. Variables within values are looked up in those of the file
+/// before them, then by `env`.
+///
+/// # Errors
+/// What is wrong, with its line.
+pub fn variables(bytes: &[u8], env: Env<'_>) -> Result<Vec<(String, String)>, String> {
+    let read = text::dotenv::parse_with(bytes, env)?;
+    Ok(read
+        .into_iter()
+        .filter_map(|one| {
+            let value = one.value.or_else(|| env(&one.name))?;
+            Some((one.name, value))
+        })
+        .collect())
 }

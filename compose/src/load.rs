@@ -1,12 +1,15 @@
 //! The whole way from text to stack.
 
+use std::collections::BTreeSet;
+
 use skep_model::StackSpec;
 
 use crate::context::Context;
 use crate::file::File;
-use crate::interpolate::interpolate;
+use crate::interpolate::{Variable, interpolate, replace, variables};
+use crate::project::{self, Project, ProjectOptions};
 use crate::report::{At, Report};
-use crate::tree::Node;
+use crate::tree::{Node, Value, shown};
 use crate::{
     Diagnostic, Env, Loaded, Options, Read, Source, document, include, reset, stack, yaml,
 };
@@ -36,6 +39,49 @@ pub(crate) fn load(
     })
 }
 
+/// See [`crate::project`].
+pub(crate) fn project(
+    sources: &[Source],
+    env: Env<'_>,
+    read: Read<'_>,
+    options: &ProjectOptions,
+) -> Result<Project, Vec<Diagnostic>> {
+    let own = options.options();
+    let mut cx = context(sources, env, read, &own);
+    cx.deploying = true;
+    cx.host = true;
+    let file = merged(sources, &mut cx);
+    let mut project = Project::default();
+    if !cx.report.has_errors() {
+        project = project::convert(file, options, &mut cx);
+    }
+    project.warnings = cx.report.finish(false)?;
+    Ok(project)
+}
+
+/// See [`crate::project_name`].
+pub(crate) fn project_name(sources: &[Source], env: Env<'_>) -> Option<String> {
+    sources.iter().rev().find_map(|source| {
+        let root = yaml::parse(&source.text, 0).ok()?.root?;
+        match &root.get("name")?.value {
+            Value::Scalar(scalar) => replace(&scalar.text, env).text.ok(),
+            Value::List(_) | Value::Map(_) => None,
+        }
+    })
+}
+
+/// See [`crate::variables_of`].
+pub(crate) fn variables_of(sources: &[Source]) -> Vec<Variable> {
+    let mut found = BTreeSet::new();
+    for source in sources {
+        let parsed = yaml::parse(&source.text, 0).ok();
+        if let Some(root) = parsed.and_then(|parsed| parsed.root) {
+            variables(&root, &mut found);
+        }
+    }
+    found.into_iter().collect()
+}
+
 /// See [`crate::config`].
 pub(crate) fn config(
     sources: &[Source],
@@ -62,6 +108,7 @@ fn context<'a>(
         options,
         report: Report::new(sources.to_vec()),
         deploying: false,
+        host: false,
         directories: vec![options.working_dir.clone(); sources.len()],
     }
 }
@@ -119,6 +166,13 @@ fn tree(source: &Source, number: u32, cx: &mut Context<'_>) -> Option<Node> {
         Ok(parsed) => {
             if let Some(at) = parsed.second_document {
                 cx.warn(at, "only the first document of a file is read");
+            }
+            for (at, tag) in parsed.unknown_tags {
+                cx.warn_with_hint(
+                    at,
+                    format!("the tag `{}` has no effect: it is not known", shown(&tag)),
+                    "tags known here: !reset, !override and those of YAML, as !!str and !!int",
+                );
             }
             if parsed.root.is_none() {
                 cx.error(whole, "top-level object must be a mapping");

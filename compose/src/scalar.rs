@@ -10,6 +10,8 @@ pub(crate) enum Resolved {
     Null,
     Bool(bool),
     Int(i64),
+    /// One that is too large for the former.
+    Uint(u64),
     Float(f64),
     /// The scalar's own text.
     Text,
@@ -33,10 +35,11 @@ pub(crate) fn resolve(text: &str) -> Resolved {
     }
     let plain: String = text.chars().filter(|c| *c != '_').collect();
     if let Some(number) = integer(&plain) {
-        return Resolved::Int(number);
+        return number;
     }
     if is_decimal(&plain)
         && let Ok(number) = plain.parse::<f64>()
+        && number.is_finite()
     {
         return Resolved::Float(number);
     }
@@ -44,7 +47,7 @@ pub(crate) fn resolve(text: &str) -> Resolved {
 }
 
 /// An integer with `0x`, `0o`, `0b` or a leading `0` (octal) for other bases.
-fn integer(text: &str) -> Option<i64> {
+fn integer(text: &str) -> Option<Resolved> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -65,8 +68,13 @@ fn integer(text: &str) -> Option<i64> {
     if !digits.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return None;
     }
-    let magnitude = i128::from(u64::from_str_radix(digits, radix).ok()?);
-    i64::try_from(if negative { -magnitude } else { magnitude }).ok()
+    let magnitude = u64::from_str_radix(digits, radix).ok()?;
+    let signed = i128::from(magnitude) * if negative { -1 } else { 1 };
+    match (i64::try_from(signed), negative) {
+        (Ok(number), _) => Some(Resolved::Int(number)),
+        (Err(_), false) => Some(Resolved::Uint(magnitude)),
+        (Err(_), true) => None,
+    }
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`
@@ -143,7 +151,10 @@ mod tests {
             ("1_000", Int(1000)),
             ("+5", Int(5)),
             ("9223372036854775807", Int(i64::MAX)),
-            ("9223372036854775808", Float(9_223_372_036_854_775_808.0)),
+            ("9223372036854775808", Uint(9_223_372_036_854_775_808)),
+            ("18446744073709551616", Float(18_446_744_073_709_551_616.0)),
+            ("-9223372036854775809", Float(-9_223_372_036_854_775_809.0)),
+            ("1e400", Text),
             ("08", Float(8.0)),
             ("1.50", Float(1.5)),
             (".5", Float(0.5)),

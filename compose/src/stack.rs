@@ -4,6 +4,7 @@
 //! the same objects.
 
 mod container;
+mod dependency;
 mod mount;
 mod network;
 mod object;
@@ -30,12 +31,14 @@ pub(crate) fn convert(mut file: File, cx: &mut Context<'_>) -> StackSpec {
         .iter()
         .map(|(name, one)| service::service(name, one, &file, cx))
         .collect();
+    let depends_on = dependency::dependencies(&file, cx);
     StackSpec {
         name: cx.options.stack.clone(),
         networks,
         secrets,
         configs,
         services,
+        depends_on,
         external_networks,
         external_secrets,
         external_configs,

@@ -2,6 +2,7 @@
 //! environment files; and guessing what a misspelt word meant.
 
 pub(crate) mod cpus;
+pub(crate) mod dotenv;
 pub(crate) mod duration;
 pub(crate) mod env_file;
 pub(crate) mod image;

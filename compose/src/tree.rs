@@ -74,7 +74,7 @@ impl Node {
             Value::Scalar(scalar) => match scalar.resolve() {
                 Resolved::Null => "nothing".to_owned(),
                 Resolved::Bool(_) => format!("the boolean `{}`", shown(&scalar.text)),
-                Resolved::Int(_) | Resolved::Float(_) => {
+                Resolved::Int(_) | Resolved::Uint(_) | Resolved::Float(_) => {
                     format!("the number `{}`", shown(&scalar.text))
                 }
                 Resolved::Text => format!("the string \"{}\"", shown(&scalar.text)),

@@ -73,6 +73,31 @@ fn spec(body: &str) -> String {
 }
 
 #[test]
+fn each_slot_may_have_a_volume_of_its_own() {
+    let mounts = |volumes: &str, top: &str| {
+        let text = spec(volumes) + top;
+        let mounts = container(&[&text])["Mounts"].clone();
+        let mounts = mounts.as_array().unwrap().clone();
+        let source = mounts[0]["Source"].as_str().unwrap().to_owned();
+        let labels = mounts[0]["VolumeOptions"]["Labels"].clone();
+        (source, labels)
+    };
+    let own = json!({"com.docker.stack.namespace": "zz"});
+    let short = "volumes: [\"data-{{.Task.Slot}}:/data\"]";
+    let long = "volumes: [{type: volume, source: \"data-{{.Task.Slot}}\", target: /data}]";
+    let per_slot = "zz_data-{{.Task.Slot}}".to_owned();
+    assert_eq!(mounts(short, ""), (per_slot.clone(), own.clone()));
+    assert_eq!(mounts(long, ""), (per_slot, own.clone()));
+    // With options of the volume: the name is given at the top level, as docker's client wants it.
+    let top = "volumes:\n  data:\n    name: \"db-{{.Task.Slot}}\"\n    labels: {a: b}\n";
+    let labels = json!({"a": "b", "com.docker.stack.namespace": "zz"});
+    assert_eq!(
+        mounts("volumes: [\"data:/data\"]", top),
+        ("db-{{.Task.Slot}}".to_owned(), labels)
+    );
+}
+
+#[test]
 fn the_order_of_maps_and_lists_does_not_matter() {
     let one = "
 services:
@@ -439,4 +464,43 @@ fn the_document_reads_back_as_the_same_stack() {
             .unwrap_or_else(|found| panic!("{name}: {}\n{}", shown(&found), first.document));
         assert_eq!(first.stack, second.stack, "{name}\n{}", first.document);
     }
+}
+
+#[test]
+fn services_wait_for_what_they_depend_on() {
+    let text = "
+services:
+  web: {image: x, depends_on: {db: {condition: service_healthy}, move: {condition: service_completed_successfully}}}
+  db: {image: y}
+  move: {image: z, depends_on: [db]}
+  left: {image: z, depends_on: [right]}
+  right: {image: z, depends_on: [left]}
+";
+    let later = "services: {web: {depends_on: [db, left]}}";
+    let loaded = load_texts(&[text, later], &text_options()).unwrap();
+    let spec = serde_json::to_value(&loaded.stack).unwrap();
+    assert_eq!(
+        spec["DependsOn"],
+        json!({
+            "zz_web": [
+                {"Service": "zz_db", "Condition": "service_healthy"},
+                {"Service": "zz_left", "Condition": "service_started"},
+                {"Service": "zz_move", "Condition": "service_completed_successfully"},
+            ],
+            "zz_move": [{"Service": "zz_db", "Condition": "service_started"}],
+            "zz_left": [{"Service": "zz_right", "Condition": "service_started"}],
+        })
+    );
+    assert_eq!(loaded.warnings.len(), 1, "{}", shown(&loaded.warnings));
+    let restarts = |service: usize| {
+        let policy = &loaded.stack.services[service].task_template.restart_policy;
+        policy.as_ref().map(|policy| policy.condition)
+    };
+    use skep_model::task::RestartCondition;
+    assert_eq!(
+        restarts(2),
+        Some(RestartCondition::OnFailure),
+        "it is to end"
+    );
+    assert_eq!(restarts(1), None);
 }

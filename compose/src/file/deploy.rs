@@ -8,6 +8,7 @@ use skep_model::{Constraint, NanoCpus, Nanos};
 use crate::context::Context;
 use crate::field::Field;
 use crate::fields::Fields;
+use crate::file::device;
 use crate::file::health::count;
 use crate::file::volume::{print_map, size};
 use crate::file::{merge_maps, override_with};
@@ -61,6 +62,8 @@ pub(crate) struct Reservations {
     pub cpus: Option<Cpus>,
     pub memory: Option<i64>,
     pub generic_resources: Vec<Generic>,
+    /// As the API wants requests of devices; where containers of one host are to come of it.
+    pub devices: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -171,19 +174,26 @@ fn read_resources(field: &Field<'_>, deploy: &mut Deploy, cx: &mut Context<'_>) 
     });
     deploy.reservations = fields.take("reservations").and_then(|field| {
         let mut fields = field.fields(cx)?;
-        let reservations = Reservations {
+        let mut reservations = Reservations {
             cpus: read_cpus("cpus", &mut fields, cx),
             memory: fields.take("memory").and_then(|field| memory(&field, cx)),
             generic_resources: fields
                 .take("generic_resources")
                 .map(|field| read_generic(&field, cx))
                 .unwrap_or_default(),
+            devices: Vec::new(),
         };
-        fields.no_effect(
-            "devices",
-            "reserve what nodes offer with generic_resources",
-            cx,
-        );
+        if cx.host {
+            if let Some(field) = fields.take("devices") {
+                reservations.devices = device::read_requests(&field, None, cx);
+            }
+        } else {
+            fields.no_effect(
+                "devices",
+                "reserve what nodes offer with generic_resources",
+                cx,
+            );
+        }
         fields.finish(cx);
         Some(reservations)
     });
@@ -320,6 +330,7 @@ impl Deploy {
         merge_part(&mut self.reservations, later.reservations, |base, later| {
             override_with!(base, later: cpus, memory);
             base.generic_resources.extend(later.generic_resources);
+            base.devices.extend(later.devices);
         });
         self.constraints.extend(later.constraints);
         self.preferences.extend(later.preferences);

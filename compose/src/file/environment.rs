@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::field::{Field, Pair};
 use crate::fields::Fields;
 use crate::report::Placed;
-use crate::text::env_file;
+use crate::text::{dotenv, env_file};
 use crate::tree::Value;
 
 /// Variables by name; nothing where the name stands alone and nobody has a value for it.
@@ -44,7 +44,8 @@ pub(crate) fn read(service: &mut Fields<'_>, cx: &mut Context<'_>) -> (Environme
 
 fn or_callers(name: &str, value: Option<String>, cx: &Context<'_>) -> Option<String> {
     match value {
-        Some(value) if !value.is_empty() => Some(value),
+        // Docker's stacks take an empty value for a missing one, its projects do not.
+        Some(value) if !value.is_empty() || cx.host => Some(value),
         missing => (cx.env)(name).or(missing),
     }
 }
@@ -52,6 +53,8 @@ fn or_callers(name: &str, value: Option<String>, cx: &Context<'_>) -> Option<Str
 struct NamedFile {
     path: Placed<String>,
     required: bool,
+    /// Whether its values are taken as they stand; those of stacks always are.
+    raw: bool,
 }
 
 /// `env_file` as one path, a list of paths, or a list of mappings with `path` and `required`.
@@ -59,6 +62,7 @@ fn files(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<NamedFile> {
     let named = |path| NamedFile {
         path,
         required: true,
+        raw: false,
     };
     let Value::List(_) = &field.node.value else {
         return field.placed_string(cx).map(named).into_iter().collect();
@@ -73,14 +77,14 @@ fn files(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<NamedFile> {
             continue;
         };
         let required = fields.boolean("required", cx).unwrap_or(true);
-        if let Some(format) = fields.take("format") {
-            format.word(&["raw"], cx);
-        }
+        let format = fields.take("format");
+        let raw = format.is_some_and(|format| format.word(&["raw"], cx).is_some());
         match fields.take("path") {
-            Some(path) => files.extend(
-                path.placed_string(cx)
-                    .map(|path| NamedFile { path, required }),
-            ),
+            Some(path) => files.extend(path.placed_string(cx).map(|path| NamedFile {
+                path,
+                required,
+                raw,
+            })),
             None => cx.error(item.at(), format!("{} path is required", item.path)),
         }
         fields.finish(cx);
@@ -101,7 +105,11 @@ fn read_file(file: &NamedFile, variables: &mut Environment, cx: &mut Context<'_>
         read => cx.unwrap_content(read, &path, file.path.at),
     };
     let Some(content) = content else { return };
-    match env_file::parse(&content) {
+    let parsed = match cx.host && !file.raw {
+        true => dotenv::parse_with(&content, cx.env),
+        false => env_file::parse(&content),
+    };
+    match parsed {
         Ok(read) => {
             for variable in read {
                 match variable.value {

@@ -7,6 +7,7 @@ use crate::field::Field;
 use crate::file::override_with;
 use crate::out::{MapOut, Out};
 use crate::report::Placed;
+use crate::scalar::Resolved;
 use crate::text::duration;
 use crate::tree::Value;
 
@@ -27,13 +28,31 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Health> {
         test: fields.take("test").and_then(|test| read_test(&test, cx)),
         timeout: fields.duration("timeout", cx),
         interval: fields.duration("interval", cx),
-        retries: fields.unsigned("retries", cx),
+        retries: fields.take("retries").and_then(|field| retries(&field, cx)),
         start_period: fields.duration("start_period", cx),
         start_interval: fields.duration("start_interval", cx),
         disable: fields.boolean("disable", cx),
     };
     fields.finish(cx);
     Some(health)
+}
+
+/// A count; docker cuts a fraction off.
+fn retries(field: &Field<'_>, cx: &mut Context<'_>) -> Option<u64> {
+    match field.resolved() {
+        Some((scalar, Resolved::Float(value))) if value >= 0.0 && value.fract() != 0.0 => {
+            let whole = value.trunc();
+            cx.warn(
+                field.at(),
+                format!(
+                    "{} is taken as {whole}: `{}` is no count",
+                    field.path, scalar.text
+                ),
+            );
+            Some(whole as u64)
+        }
+        _ => field.unsigned(cx),
+    }
 }
 
 fn read_test(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Vec<String>>> {

@@ -18,6 +18,11 @@ pub(crate) struct Joined {
     pub driver_opts: Option<BTreeMap<String, String>>,
     pub ipv4_address: Option<String>,
     pub ipv6_address: Option<String>,
+    pub mac_address: Option<String>,
+    pub link_local_ips: Vec<String>,
+    /// Networks are joined the highest first.
+    pub priority: Option<i64>,
+    pub gw_priority: Option<i64>,
 }
 
 /// Networks of a service; nothing behind a name means: without options.
@@ -57,6 +62,9 @@ pub(crate) fn read_joined(field: &Field<'_>, cx: &mut Context<'_>) -> JoinedNetw
 
 fn read_options(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Joined {
     const OWN: &str = "addresses of tasks are given by the cluster";
+    if cx.host {
+        return read_host_options(fields, cx);
+    }
     let mut address = |name, cx: &mut Context<'_>| {
         let field = fields.take(name)?;
         cx.warn(field.key, format!("{} has no effect: {OWN}", field.path));
@@ -85,12 +93,45 @@ fn read_options(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Joined {
         driver_opts: fields.map("driver_opts", cx),
         ipv4_address,
         ipv6_address,
+        ..Joined::default()
+    }
+}
+
+/// What a container of one host may ask of a network.
+fn read_host_options(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Joined {
+    fields.no_effect("interface_name", "interfaces are named by their order", cx);
+    let texts = |name, fields: &mut Fields<'_>, cx: &mut Context<'_>| {
+        let list = fields.take(name).map(|field| field.strings(cx));
+        list.map(|list| list.into_iter().map(|text| text.value).collect::<Vec<_>>())
+    };
+    let mut address = |name, cx: &mut Context<'_>| {
+        let field = fields.take(name)?;
+        let text = field.string(cx)?;
+        if text.parse::<std::net::IpAddr>().is_err() {
+            field.wrong(format!("is no IP address, found \"{text}\""), cx);
+        }
+        Some(text)
+    };
+    let (ipv4_address, ipv6_address) = (address("ipv4_address", cx), address("ipv6_address", cx));
+    let mut number = |name, cx: &mut Context<'_>| fields.take(name)?.integer(cx);
+    let (priority, gw_priority) = (number("priority", cx), number("gw_priority", cx));
+    Joined {
+        aliases: texts("aliases", fields, cx),
+        driver_opts: fields.map("driver_opts", cx),
+        ipv4_address,
+        ipv6_address,
+        mac_address: fields.string("mac_address", cx),
+        link_local_ips: texts("link_local_ips", fields, cx).unwrap_or_default(),
+        priority,
+        gw_priority,
     }
 }
 
 impl Joined {
     fn merge(&mut self, later: Self) {
-        override_with!(self, later: aliases, ipv4_address, ipv6_address);
+        override_with!(self, later: aliases, ipv4_address, ipv6_address, mac_address, priority,
+            gw_priority);
+        self.link_local_ips.extend(later.link_local_ips);
         merge_maps(&mut self.driver_opts, later.driver_opts);
     }
 
@@ -158,6 +199,8 @@ pub(crate) struct Pool {
     pub subnet: Option<String>,
     pub ip_range: Option<String>,
     pub gateway: Option<String>,
+    /// Addresses that are others', by name; of one host's networks.
+    pub aux_addresses: BTreeMap<String, String>,
 }
 
 pub(crate) fn read(name: &str, field: &Field<'_>, cx: &mut Context<'_>) -> Option<Network> {
@@ -180,7 +223,7 @@ pub(crate) fn read(name: &str, field: &Field<'_>, cx: &mut Context<'_>) -> Optio
     if let Some(field) = fields.take("enable_ipv4")
         && field.boolean(cx) == Some(false)
     {
-        field.wrong("must be true: networks of a cluster have IPv4", cx);
+        field.wrong("must be true: networks have IPv4", cx);
     }
     if let Some(field) = fields.take("ipam")
         && let Some(mut ipam) = field.fields(cx)
@@ -227,7 +270,13 @@ fn read_pool(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Pool>> {
         }
         Some(text)
     });
-    fields.no_effect("aux_addresses", "addresses are given by the cluster", cx);
+    let aux_addresses = match cx.host {
+        true => fields.map("aux_addresses", cx).unwrap_or_default(),
+        false => {
+            fields.no_effect("aux_addresses", "addresses are given by the cluster", cx);
+            BTreeMap::new()
+        }
+    };
     fields.finish(cx);
     Some(Placed {
         at: item.at(),
@@ -235,6 +284,7 @@ fn read_pool(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Pool>> {
             subnet,
             ip_range,
             gateway,
+            aux_addresses,
         },
     })
 }

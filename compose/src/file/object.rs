@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use skep_model::Timestamp;
+use skep_model::expiry::Expiry;
+use skep_model::job::length;
+
 use crate::context::Context;
 use crate::field::Field;
+use crate::fields::Fields;
 use crate::file::volume::print_map;
 use crate::file::{merge_maps, override_with};
 use crate::out::{MapOut, Out};
@@ -39,6 +44,8 @@ pub(crate) struct FileObject {
     pub driver: Option<String>,
     pub driver_opts: Option<BTreeMap<String, String>>,
     pub template_driver: Option<String>,
+    /// `x-skep-expires` and `x-skep-remind` of a secret.
+    pub expiry: Option<Expiry>,
     pub extras: BTreeMap<String, Out>,
 }
 
@@ -69,6 +76,7 @@ pub(crate) fn read(
         ObjectKind::Secret => {
             object.driver = fields.string("driver", cx);
             object.driver_opts = fields.map("driver_opts", cx);
+            object.expiry = read_expiry(&mut fields, cx);
         }
     }
     object.external = super::network::read_external(what, name, &mut object.name, &mut fields, cx)
@@ -99,6 +107,44 @@ pub(crate) fn read(
     Some(object)
 }
 
+/// When a secret expires: `90d` from each version on, or a moment of the present one.
+fn read_expiry(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Option<Expiry> {
+    let expires = fields.take("x-skep-expires");
+    let remind = fields.take("x-skep-remind");
+    let mut expiry = Expiry::default();
+    if let Some(field) = expires {
+        let given = field.placed_string(cx)?;
+        let length = length(&given.value);
+        match (length, Timestamp::parse(&given.value)) {
+            (Some(length), _) => expiry.after = length.into(),
+            (None, Ok(at)) if !at.is_zero() => expiry.at = at,
+            _ => {
+                let message = format!(
+                    "x-skep-expires {:?} is neither a length of time such as 90d nor a moment such as 2027-01-31T00:00:00Z",
+                    given.value
+                );
+                cx.error(given.at, message);
+                return None;
+            }
+        }
+    }
+    if let Some(field) = remind {
+        let given = field.placed_string(cx)?;
+        match length(&given.value) {
+            Some(length) => expiry.remind = Some(length.into()),
+            None => {
+                let message = format!(
+                    "x-skep-remind {:?} is no length of time such as 14d",
+                    given.value
+                );
+                cx.error(given.at, message);
+                return None;
+            }
+        }
+    }
+    (expiry != Expiry::default()).then_some(expiry)
+}
+
 impl FileObject {
     pub fn is_external(&self) -> bool {
         self.external.unwrap_or(false)
@@ -118,7 +164,7 @@ impl FileObject {
             self.content = later.content;
             self.environment = later.environment;
         }
-        override_with!(self, later: name, external, driver, template_driver);
+        override_with!(self, later: name, external, driver, template_driver, expiry);
         merge_maps(&mut self.labels, later.labels);
         merge_maps(&mut self.driver_opts, later.driver_opts);
         self.extras.extend(later.extras);

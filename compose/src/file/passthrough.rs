@@ -5,6 +5,9 @@ use crate::context::Context;
 use crate::fields::Fields;
 use crate::out::{MapOut, Out};
 
+/// Printed as it stands, whatever becomes of it.
+pub(crate) const DEPENDS_ON: &str = "depends_on";
+
 /// How a key's value is normalised when printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
@@ -53,7 +56,7 @@ const DEPRECATED: [(&str, Shape, &str); 2] = [
 ];
 
 /// Keys of the Compose Specification that mean nothing to a cluster, and why.
-const ELSEWHERE: [(&str, Shape, &str); 25] = [
+const ELSEWHERE: [(&str, Shape, &str); 24] = [
     (
         "annotations",
         AsIs,
@@ -91,7 +94,6 @@ const ELSEWHERE: [(&str, Shape, &str); 25] = [
         AsIs,
         "set resource limits using deploy.resources",
     ),
-    ("depends_on", AsIs, "services of a stack start in any order"),
     ("develop", AsIs, "it serves development on one machine"),
     (
         "device_cgroup_rules",
@@ -193,6 +195,10 @@ pub(crate) fn read(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<(&'stat
         let warning = |path: &str| format!("{path} has no effect: {why}");
         keep(name, shape, &warning, fields, cx);
     }
+    // It has an effect as well: this is how it is printed.
+    if let Some(field) = fields.take(DEPENDS_ON) {
+        printed.push((DEPENDS_ON, Out::from(field.node)));
+    }
     printed
 }
 
@@ -216,6 +222,7 @@ fn normalise(value: Out, shape: Shape) -> Out {
         ),
         (Texts, Out::Text(text)) => Out::List(vec![Out::Text(text)]),
         (Text, Out::Int(number)) => Out::text(number.to_string()),
+        (Text, Out::Uint(number)) => Out::text(number.to_string()),
         (Text, Out::Float(number)) => Out::text(crate::scalar::float_text(number)),
         (Build, Out::Text(context)) => Out::Map(vec![("context".to_owned(), Out::Text(context))]),
         (Build, Out::Map(entries)) => build(&entries),

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use skep_model::PublishMode;
 use skep_model::port::Protocol;
 use skep_model::publish::{PortBalance, PortSource};
+use skep_model::{PortConfig, PublishMode};
 
 use crate::context::Context;
 use crate::field::Field;
@@ -21,12 +21,20 @@ const PORTS_MAX: usize = 16_384;
 pub(crate) struct Port {
     pub at: At,
     pub name: Option<String>,
-    pub target: u16,
+    /// As written, also where that is no port.
+    pub target: u32,
     /// 0 asks for a free one.
-    pub published: u16,
-    pub protocol: Option<Protocol>,
-    pub mode: Option<PublishMode>,
+    pub published: u32,
+    pub protocol: Option<Word<Protocol>>,
+    pub mode: Option<Word<PublishMode>>,
     pub extra: Extra,
+}
+
+/// What was written, and what it means; a word that means nothing stands for what is usual.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Word<T> {
+    pub text: String,
+    pub value: T,
 }
 
 /// What a port can be asked beyond Swarm's.
@@ -48,7 +56,20 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Port> {
                     continue;
                 };
                 match parse_short(&text) {
-                    Ok(short) => ports.extend(short.ports(item.at())),
+                    Ok(short) => {
+                        if text.matches('/').count() > 1 {
+                            item.unfit("has more than one protocol: the first counts", cx);
+                        }
+                        if short.targets.0 == 0 {
+                            item.unfit("has no port of the container: 0 is none", cx);
+                        }
+                        let new = short.ports(item.at());
+                        // All of a range are at one address.
+                        if let Some(first) = new.first() {
+                            check_host(first, &item, cx);
+                        }
+                        ports.extend(new);
+                    }
                     Err(wrong) => item.wrong(
                         format!(
                             "Does not match format 'ports', found \"{}\": {wrong}",
@@ -85,8 +106,10 @@ struct Short {
 /// `[[address:][published]:]target[/protocol]`, where published and target may be ranges.
 fn parse_short(text: &str) -> Result<Short, String> {
     let (ports, protocol) = match text.split_once('/') {
-        Some((ports, "")) => (ports, Protocol::Tcp),
-        Some((ports, protocol)) => (ports, protocol.parse().map_err(|e| format!("{e}"))?),
+        Some((ports, protocols)) => match protocols.split('/').next() {
+            None | Some("") => (ports, Protocol::Tcp),
+            Some(protocol) => (ports, protocol.parse().map_err(|e| format!("{e}"))?),
+        },
         None => (text, Protocol::Tcp),
     };
     let (rest, target) = match ports.rsplit_once(':') {
@@ -108,7 +131,7 @@ fn parse_short(text: &str) -> Result<Short, String> {
         return Err("no port specified".to_owned());
     }
     let targets = range(target).ok_or_else(|| format!("invalid containerPort: {target}"))?;
-    if targets.0 == 0 {
+    if targets.0 == 0 && targets.1 != 0 {
         return Err(format!("invalid containerPort: {target}"));
     }
     let published = match published {
@@ -146,13 +169,19 @@ fn range(text: &str) -> Option<(u16, u16)> {
 impl Short {
     /// The ports one by one, in docker's order (by the target's text).
     fn ports(&self, at: At) -> Vec<Port> {
-        let port = |target, published| Port {
+        let port = |target: u16, published: u16| Port {
             at,
             name: None,
-            target,
-            published,
-            protocol: Some(self.protocol),
-            mode: Some(PublishMode::Ingress),
+            target: target.into(),
+            published: published.into(),
+            protocol: Some(Word {
+                text: self.protocol.as_str().to_owned(),
+                value: self.protocol,
+            }),
+            mode: Some(Word {
+                text: "ingress".to_owned(),
+                value: PublishMode::Ingress,
+            }),
             extra: Extra {
                 host_ip: self.address.clone(),
                 ..Extra::default()
@@ -173,51 +202,32 @@ impl Short {
     }
 }
 
+/// Whether a node can answer on the address or interface of a port.
+fn check_host(port: &Port, item: &Field<'_>, cx: &mut Context<'_>) {
+    // One host knows its own addresses.
+    if !cx.host
+        && let Err(wrong) = port.config().host()
+    {
+        cx.unfit(item.at(), format!("{}: {wrong}", item.path), None);
+    }
+}
+
 fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Port> {
     let mut fields = item.fields(cx)?;
-    let target = fields.take("target");
-    let target = match target {
-        Some(target) => target.integer_within(1, 65_535, cx),
+    let target = match fields.take("target") {
+        Some(target) => number(&target, 1, cx),
         None => {
-            cx.error(item.at(), format!("{} target is required", item.path));
-            None
+            item.unfit("target is required", cx);
+            Some(0)
         }
     };
     let published = match fields.take("published") {
         None => Some(0),
         Some(field) if field.scalar().is_some_and(|scalar| scalar.text.is_empty()) => Some(0),
-        Some(field) => {
-            if let Some(scalar) = field.scalar()
-                && range(&scalar.text).is_some_and(|(first, last)| first != last)
-            {
-                cx.error_with_hint(
-                    field.at(),
-                    format!("{} must be a integer, found a range", field.path),
-                    "the short syntax publishes ranges: \"8000-8010:80\"",
-                );
-                None
-            } else {
-                field.integer_within(0, 65_535, cx)
-            }
-        }
+        Some(field) => read_published(&field, cx),
     };
-    let protocol = match fields.take("protocol") {
-        None => None,
-        Some(field) => field.string(cx).and_then(|text| match text.parse() {
-            Ok(protocol) => Some(protocol),
-            Err(wrong) => {
-                cx.error(field.at(), format!("{}: {wrong}", field.path));
-                None
-            }
-        }),
-    };
-    let mode = fields
-        .take("mode")
-        .and_then(|field| field.word(&["ingress", "host"], cx))
-        .map(|mode| match mode.as_str() {
-            "host" => PublishMode::Host,
-            _ => PublishMode::Ingress,
-        });
+    let protocol = word(&mut fields, "protocol", &["tcp", "udp", "sctp"], cx);
+    let mode = word(&mut fields, "mode", &["ingress", "host"], cx);
     let name = fields.string("name", cx);
     let extra = read_extra(&mut fields, cx);
     fields.no_effect(
@@ -226,16 +236,64 @@ fn read_long(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Port> {
         cx,
     );
     fields.finish(cx);
-    let small = |number: i64| u16::try_from(number).unwrap_or(0);
-    Some(Port {
+    let port = Port {
         at: item.at(),
         name,
-        target: small(target?),
-        published: small(published?),
-        protocol,
-        mode,
+        target: target?,
+        published: published?,
+        protocol: protocol.map(|text| Word {
+            value: text.parse().unwrap_or_default(),
+            text,
+        }),
+        mode: mode.map(|text| Word {
+            value: match text.eq_ignore_ascii_case("host") {
+                true => PublishMode::Host,
+                false => PublishMode::Ingress,
+            },
+            text,
+        }),
         extra,
-    })
+    };
+    check_host(&port, item, cx);
+    Some(port)
+}
+
+fn read_published(field: &Field<'_>, cx: &mut Context<'_>) -> Option<u32> {
+    let text = field.scalar().map_or("", |scalar| scalar.text.as_str());
+    if range(text).is_some_and(|(first, last)| first != last) {
+        cx.error_with_hint(
+            field.at(),
+            format!("{} must be a integer, found a range", field.path),
+            "the short syntax publishes ranges: \"8000-8010:80\"",
+        );
+        return None;
+    }
+    number(field, 0, cx)
+}
+
+/// The number of a port. Docker's client prints any number.
+fn number(field: &Field<'_>, least: u32, cx: &mut Context<'_>) -> Option<u32> {
+    let given = field.integer_within(0, u32::MAX.into(), cx)?;
+    let given = u32::try_from(given).ok()?;
+    if given < least || u16::try_from(given).is_err() {
+        field.unfit(format!("must be from {least} to 65535, found {given}"), cx);
+    }
+    Some(given)
+}
+
+/// One of some words, in any case. Docker's client prints any word.
+fn word(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    known: &[&str],
+    cx: &mut Context<'_>,
+) -> Option<String> {
+    let field = fields.take(name)?;
+    let text = field.string(cx)?;
+    match known.iter().any(|known| known.eq_ignore_ascii_case(&text)) {
+        true => Some(text),
+        false => field.cluster_word(known, cx),
+    }
 }
 
 fn read_extra(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Extra {
@@ -270,9 +328,37 @@ where
 }
 
 impl Port {
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+            .as_ref()
+            .map_or_else(Protocol::default, |protocol| protocol.value)
+    }
+
+    pub fn mode(&self) -> PublishMode {
+        self.mode
+            .as_ref()
+            .map_or(PublishMode::Ingress, |mode| mode.value)
+    }
+
+    /// The port as a cluster publishes it. What is no port was reported, and nothing comes of it.
+    pub fn config(&self) -> PortConfig {
+        let port = |number: u32| u16::try_from(number).unwrap_or(0);
+        PortConfig {
+            name: self.name.clone().unwrap_or_default(),
+            protocol: self.protocol(),
+            target_port: port(self.target),
+            published_port: port(self.published),
+            publish_mode: self.mode(),
+            host_ip: self.extra.host_ip.clone(),
+            interface: self.extra.interface.clone(),
+            source: self.extra.source,
+            balance: self.extra.balance,
+        }
+    }
+
     /// What makes two entries of several files the same port.
-    fn identity(&self) -> (u16, u16, Protocol, &str, &str) {
-        let protocol = self.protocol.unwrap_or_default();
+    fn identity(&self) -> (u32, u32, Protocol, &str, &str) {
+        let protocol = self.protocol();
         let Extra {
             host_ip, interface, ..
         } = &self.extra;
@@ -285,16 +371,11 @@ impl Port {
     pub fn print(&self) -> Out {
         let mut out = MapOut::default();
         out.put_text("name", self.name.as_deref());
-        out.put_text(
-            "mode",
-            self.mode.map(|mode| match mode {
-                PublishMode::Ingress => "ingress",
-                PublishMode::Host => "host",
-            }),
-        );
+        out.put_text("mode", self.mode.as_ref().map(|mode| mode.text.as_str()));
         out.put("target", Out::Int(self.target.into()));
         out.put("published", Out::Int(self.published.into()));
-        out.put_text("protocol", self.protocol.map(Protocol::as_str));
+        let protocol = self.protocol.as_ref();
+        out.put_text("protocol", protocol.map(|protocol| protocol.text.as_str()));
         let Extra {
             host_ip,
             interface,
@@ -350,7 +431,7 @@ mod tests {
         let ports: Vec<String> = short
             .ports(at)
             .iter()
-            .map(|p| format!("{}:{}/{}", p.published, p.target, p.protocol.unwrap()))
+            .map(|p| format!("{}:{}/{}", p.published, p.target, p.protocol().as_str()))
             .collect();
         format!(
             "{}{}",
@@ -386,7 +467,9 @@ mod tests {
             ("x:y", "invalid containerPort: y"),
             ("x:80", "invalid hostPort: x"),
             ("70000:80", "invalid hostPort: 70000"),
-            ("80:0", "invalid containerPort: 0"),
+            ("80:0", "80:0/tcp"),
+            ("80/udp/tcp", "0:80/udp"),
+            ("0-3", "invalid containerPort: 0-3"),
             ("90-80", "invalid containerPort: 90-80"),
             (
                 "80:80-82",

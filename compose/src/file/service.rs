@@ -9,9 +9,11 @@ use skep_model::Nanos;
 use crate::context::Context;
 use crate::field::{Field, Pair};
 use crate::fields::Fields;
+use crate::file::dependency::{self, Dependency};
 use crate::file::deploy::{self, Cpus, Deploy};
 use crate::file::environment::{self, Environment};
 use crate::file::health::{self, Health};
+use crate::file::host::{self, Host};
 use crate::file::network::{self, JoinedNetworks};
 use crate::file::object::{self, Used};
 use crate::file::port::{self, Port};
@@ -19,8 +21,9 @@ use crate::file::volume::{self, ServiceVolume};
 use crate::file::{extends, is_name, merge_maps, passthrough, refuse_name};
 use crate::out::Out;
 use crate::report::{At, Placed};
+use crate::scalar::Resolved;
 use crate::text::{env_file, shell};
-use crate::tree::{Node, Value};
+use crate::tree::{Node, Value, shown};
 
 /// A service as written. Nothing means: not given.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +77,9 @@ pub(crate) struct Service {
     /// `os/architecture`.
     pub platform: Option<Placed<String>>,
     pub profiles: Vec<Placed<String>>,
+    pub depends_on: Vec<Dependency>,
+    /// What only containers of one host can be asked; where they are to come of the file.
+    pub host: Option<Box<Host>>,
     /// Printed only.
     pub passthrough: Vec<(&'static str, Out)>,
     pub extras: BTreeMap<String, Out>,
@@ -142,7 +148,10 @@ pub(crate) fn read(
 }
 
 fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
-    let passthrough = passthrough::read(&mut fields, cx);
+    let (host, passthrough) = match cx.host {
+        true => (Some(Box::new(host::read(&mut fields, cx))), Vec::new()),
+        false => (None, passthrough::read(&mut fields, cx)),
+    };
     let (environment, env_file) = environment::read(&mut fields, cx);
     let deploy = fields
         .take("deploy")
@@ -176,10 +185,7 @@ fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
         oom_score_adj: fields
             .take("oom_score_adj")
             .and_then(|field| field.integer_within(-1000, 1000, cx)),
-        dns: fields
-            .take("dns")
-            .map(|field| field.string_or_list(cx))
-            .unwrap_or_default(),
+        dns: dns(&mut fields, cx),
         dns_search: string_or_list(&mut fields, "dns_search", cx),
         dns_opt: string_or_list(&mut fields, "dns_opt", cx),
         extra_hosts: extra_hosts(&mut fields, cx),
@@ -225,6 +231,11 @@ fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
             .take("profiles")
             .map(|field| field.strings(cx))
             .unwrap_or_default(),
+        depends_on: fields
+            .take(passthrough::DEPENDS_ON)
+            .map(|field| dependency::read(&field, cx))
+            .unwrap_or_default(),
+        host,
         passthrough,
         extras: fields.extras().into_iter().collect(),
     };
@@ -233,7 +244,7 @@ fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
 }
 
 /// `command` and `entrypoint`: a list, or a line that is split into words.
-fn command(
+pub(crate) fn command(
     fields: &mut Fields<'_>,
     name: &'static str,
     cx: &mut Context<'_>,
@@ -276,6 +287,24 @@ fn labels(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Option<BTreeMap<Stri
     }
     merge_maps(&mut from_files, fields.map("labels", cx));
     from_files
+}
+
+/// Name servers. Those that are no addresses are printed, and a cluster does without them.
+fn dns(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<Placed<String>> {
+    let servers = fields.take("dns").map(|field| field.string_or_list(cx));
+    let servers = servers.unwrap_or_default();
+    for server in &servers {
+        if !cx.host && server.value.parse::<std::net::IpAddr>().is_err() {
+            cx.warn(
+                server.at,
+                format!(
+                    "the name server \"{}\" has no effect: it is no IP address",
+                    shown(&server.value)
+                ),
+            );
+        }
+    }
+    servers
 }
 
 fn group_add(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
@@ -351,7 +380,7 @@ fn ulimits(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> BTreeMap<String, Ul
 }
 
 /// `extra_hosts` as a mapping, or a list of `name:address` or `name=address`.
-fn extra_hosts(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
+pub(crate) fn extra_hosts(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
     let Some(field) = fields.take("extra_hosts") else {
         return Vec::new();
     };
@@ -452,6 +481,16 @@ fn restart(
     cx: &mut Context<'_>,
 ) -> Option<Placed<String>> {
     let field = fields.take("restart")?;
+    if cx.host {
+        // `no` without quotes is what everybody writes.
+        if let Some((_, Resolved::Bool(false))) = field.resolved() {
+            return Some(Placed {
+                at: field.at(),
+                value: "no".to_owned(),
+            });
+        }
+        return field.placed_string(cx);
+    }
     let restart = field.placed_string(cx);
     if deploy.is_some_and(|deploy| deploy.restart_policy.is_some()) {
         cx.warn(

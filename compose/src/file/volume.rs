@@ -1,13 +1,16 @@
-//! `volumes`: of a service (short and long) and at the top level.
+//! `volumes` of a service, short and long; those of the top level are in `definition`.
+
+mod definition;
 
 use std::collections::BTreeMap;
 
 use crate::context::Context;
 use crate::field::Field;
-use crate::file::{merge_maps, override_with};
 use crate::out::{MapOut, Out};
 use crate::report::At;
 use crate::tree::Value;
+
+pub(crate) use definition::{Volume, read_definition};
 
 /// One mount of a service, as the file says it.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,10 +139,16 @@ fn has_drive(path: &str) -> bool {
     chars.next().is_some_and(char::is_alphabetic) && chars.next() == Some(':')
 }
 
-/// Whether a path is absolute on Windows: `C:\x`, `C:/x` or `\\host\share`.
+/// Whether a path is absolute on Windows: `C:\x`, `C:/x` or `\\host\share\x`.
 fn is_absolute_on_windows(path: &str) -> bool {
     let slash = |c: Option<char>| matches!(c, Some('/' | '\\'));
-    path.starts_with("\\\\")
+    // A share alone is no path on it, as docker's client sees it.
+    let on_share = path.strip_prefix("\\\\").is_some_and(|rest| {
+        let parts: Vec<&str> = rest.split(['/', '\\']).collect();
+        matches!(parts[..], [server, share, _, ..]
+            if !share.is_empty() && server.starts_with(|c| c != '.'))
+    });
+    on_share
         || path.starts_with(|c: char| c.is_ascii_alphabetic())
             && has_drive(path)
             && slash(path.chars().nth(2))
@@ -370,98 +379,6 @@ pub(crate) fn merge_into(base: &mut Vec<ServiceVolume>, later: Vec<ServiceVolume
     base.retain(|volume| !later.iter().any(|new| new.target == volume.target));
     base.extend(later);
     base.sort_by(|a, b| a.target.cmp(&b.target));
-}
-
-/// A volume of the top level.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Volume {
-    pub name: Option<String>,
-    pub driver: Option<String>,
-    pub driver_opts: Option<BTreeMap<String, String>>,
-    pub external: Option<bool>,
-    pub labels: Option<BTreeMap<String, String>>,
-    pub extras: BTreeMap<String, Out>,
-}
-
-pub(crate) fn read_definition(
-    name: &str,
-    field: &Field<'_>,
-    cx: &mut Context<'_>,
-) -> Option<Volume> {
-    if field.node.is_null() {
-        return Some(Volume::default());
-    }
-    let mut fields = field.fields(cx)?;
-    let mut volume = Volume {
-        name: fields.string("name", cx),
-        driver: fields.string("driver", cx),
-        driver_opts: fields.map("driver_opts", cx),
-        labels: fields.map("labels", cx),
-        ..Volume::default()
-    };
-    let external = super::network::read_external("volume", name, &mut volume.name, &mut fields, cx);
-    volume.external = external.map(|external| external.value);
-    if let Some(external) = external.filter(|external| external.value) {
-        let conflicts = [
-            ("driver", volume.driver.is_some()),
-            (
-                "driver_opts",
-                volume.driver_opts.as_ref().is_some_and(|o| !o.is_empty()),
-            ),
-            (
-                "labels",
-                volume.labels.as_ref().is_some_and(|l| !l.is_empty()),
-            ),
-        ];
-        if let Some((key, _)) = conflicts.iter().find(|(_, given)| *given) {
-            cx.error(
-                external.at,
-                format!(
-                    "conflicting parameters \"external\" and {key:?} specified for volume {name:?}"
-                ),
-            );
-        }
-    }
-    if let Some(spec) = fields.take("x-cluster-spec") {
-        cx.warn(
-            spec.key,
-            format!("{} has no effect: there are no cluster volumes", spec.path),
-        );
-    }
-    volume.extras.extend(fields.extras());
-    fields.finish(cx);
-    Some(volume)
-}
-
-impl Volume {
-    pub fn is_external(&self) -> bool {
-        self.external.unwrap_or(false)
-    }
-
-    pub fn merge(&mut self, later: Self) {
-        if later.is_external() {
-            *self = later;
-            return;
-        }
-        override_with!(self, later: name, driver, external);
-        merge_maps(&mut self.driver_opts, later.driver_opts);
-        merge_maps(&mut self.labels, later.labels);
-        self.extras.extend(later.extras);
-    }
-
-    pub fn print(&self) -> Out {
-        let mut out = MapOut::default();
-        out.put_text("name", self.name.as_deref());
-        out.put_text("driver", self.driver.as_deref());
-        out.put(
-            "driver_opts",
-            self.driver_opts.as_ref().map_or(Out::Null, print_map),
-        );
-        out.put("external", Out::Bool(self.is_external()));
-        out.put("labels", self.labels.as_ref().map_or(Out::Null, print_map));
-        out.extend(self.extras.clone());
-        out.done()
-    }
 }
 
 #[cfg(test)]

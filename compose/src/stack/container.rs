@@ -47,7 +47,7 @@ pub(super) fn container(
             .as_ref()
             .map(|health| healthcheck(health, name, cx)),
         hosts: hosts(service),
-        dns_config: dns(service, cx),
+        dns_config: dns(service),
         secrets: object::used_secrets(name, service, file, cx),
         configs: object::used_configs(name, service, file, cx),
         isolation: text(&service.isolation),
@@ -162,20 +162,12 @@ fn hosts(service: &Service) -> Vec<String> {
         .collect()
 }
 
-fn dns(service: &Service, cx: &mut Context<'_>) -> Option<DnsConfig> {
-    let mut nameservers = Vec::new();
-    for server in &service.dns {
-        match server.value.parse::<std::net::IpAddr>() {
-            Ok(_) => nameservers.push(server.value.clone()),
-            Err(_) => cx.warn(
-                server.at,
-                format!(
-                    "the name server \"{}\" has no effect: it is no IP address",
-                    server.value
-                ),
-            ),
-        }
-    }
+fn dns(service: &Service) -> Option<DnsConfig> {
+    let addresses = service
+        .dns
+        .iter()
+        .filter(|server| server.value.parse::<std::net::IpAddr>().is_ok());
+    let nameservers = addresses.map(|server| server.value.clone()).collect();
     let config = DnsConfig {
         nameservers,
         search: service.dns_search.clone(),

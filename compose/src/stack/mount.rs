@@ -162,11 +162,14 @@ fn named_volume(
         subpath: given.subpath.unwrap_or_default(),
         ..VolumeOptions::default()
     };
-    let definition = &file.volumes.get(&volume.source)?.value;
-    if !definition.is_external() {
-        options.labels = labelled(definition.labels.as_ref(), cx);
+    let definition = file.volumes.get(&volume.source).map(|found| &found.value);
+    if definition.is_none_or(|definition| !definition.is_external()) {
+        let labels = definition.and_then(|definition| definition.labels.as_ref());
+        options.labels = labelled(labels, cx);
         options.labels.extend(given.labels);
-        if definition.driver.is_some() || definition.driver_opts.is_some() {
+        if let Some(definition) = definition
+            && (definition.driver.is_some() || definition.driver_opts.is_some())
+        {
             options.driver_config = Some(Driver {
                 name: definition.driver.clone().unwrap_or_default(),
                 options: definition.driver_opts.clone().unwrap_or_default(),
@@ -184,6 +187,10 @@ fn stack_volume_name(
     cx: &mut Context<'_>,
 ) -> Option<String> {
     let Some(definition) = file.volumes.get(&volume.source) else {
+        // Each slot has one of its own: there is no one volume that the top level could define.
+        if volume.kind == "volume" && is_template(&volume.source) {
+            return Some(scoped(&volume.source, cx));
+        }
         undefined(
             service,
             "volume",
@@ -196,6 +203,11 @@ fn stack_volume_name(
     };
     let name = definition.value.name.clone();
     Some(name.unwrap_or_else(|| scoped(&volume.source, cx)))
+}
+
+/// Whether the name is made for each task.
+fn is_template(name: &str) -> bool {
+    name.contains("{{") && name.contains("}}")
 }
 
 /// `tmpfs` of the short syntax: `/run` or `/run:size=64m,mode=1770`.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::container::{ConfigReference, FileTarget, SecretReference};
 use skep_model::mount::Driver;
+use skep_model::payload::Pin;
 use skep_model::validate::{check_config, check_secret};
 use skep_model::{ConfigId, ConfigSpec, SecretId, SecretSpec};
 
@@ -43,6 +44,7 @@ pub(super) fn secrets(file: &File, cx: &mut Context<'_>) -> (Vec<SecretSpec>, Ve
             data,
             driver,
             templating: templating(secret),
+            expiry: secret.expiry.clone(),
         };
         if let Err(wrong) = check_secret(&spec) {
             cx.error(placed.at, format!("secret {name}: {}", wrong.message));
@@ -162,6 +164,7 @@ pub(super) fn used_secrets(
                 file: Some(target),
                 secret_id: SecretId::default(),
                 secret_name,
+                version: Pin::default(),
             })
             .collect();
     references.sort_by_key(|one| (one.secret_name.clone(), target(one.file.as_ref())));
@@ -183,6 +186,7 @@ pub(super) fn used_configs(
                 runtime: None,
                 config_id: ConfigId::default(),
                 config_name,
+                version: Pin::default(),
             })
             .collect();
     if let Some(spec) = &service.credential_spec
@@ -194,6 +198,7 @@ pub(super) fn used_configs(
                 runtime: Some(serde_json::Value::Object(serde_json::Map::new())),
                 config_id: ConfigId::default(),
                 config_name: full_name(config, &object.value, cx),
+                version: Pin::default(),
             }),
             None => undefined(name, "config", config, spec.at, &file.configs, cx),
         }

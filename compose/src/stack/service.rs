@@ -13,9 +13,9 @@ use skep_model::service::{
 use skep_model::stack::IMAGE_LABEL;
 use skep_model::task::{RestartCondition, RestartPolicy, TaskSpec};
 use skep_model::validate::check_service;
-use skep_model::{MemoryBytes, NanoCpus, Nanos, PortConfig, PublishMode, ServiceMode, ServiceSpec};
+use skep_model::{MemoryBytes, NanoCpus, Nanos, PortConfig, ServiceMode, ServiceSpec};
 
-use super::{container, labelled, network, scoped};
+use super::{container, dependency, labelled, network, scoped};
 use crate::context::Context;
 use crate::file::File;
 use crate::file::deploy::{self, Deploy};
@@ -43,7 +43,7 @@ pub(super) fn service(
         task_template: TaskSpec {
             container_spec: Some(container::container(name, service, file, cx)),
             resources: Some(resources(service, &deploy)),
-            restart_policy: restart_policy(name, service, &deploy, cx),
+            restart_policy: restart_policy(name, service, &deploy, file, cx),
             placement: Some(placement(name, service, &deploy, cx)),
             networks: network::attachments(name, service, file, cx),
             log_driver: service.logging.as_ref().map(|logging| Driver {
@@ -72,10 +72,8 @@ pub(super) fn service(
 fn check_twice(name: &str, service: &Service, cx: &mut Context<'_>) {
     let mut published = HashSet::new();
     for port in service.ports.iter().filter(|port| port.published != 0) {
-        let mode = port.mode.unwrap_or(PublishMode::Ingress);
         let host = (&port.extra.host_ip, &port.extra.interface);
-        let protocol = port.protocol.unwrap_or_default();
-        if !published.insert((port.published, protocol, mode, host)) {
+        if !published.insert((port.published, port.protocol(), port.mode(), host)) {
             cx.error(
                 port.at,
                 format!("service {name}: EndpointSpec: duplicate published ports provided"),
@@ -201,6 +199,49 @@ fn restart_policy(
     name: &str,
     service: &Service,
     deploy: &Deploy,
+    file: &File,
+    cx: &mut Context<'_>,
+) -> Option<RestartPolicy> {
+    let is_job = deploy
+        .mode
+        .as_deref()
+        .is_some_and(|mode| mode.ends_with("-job"));
+    if is_job || !dependency::is_to_end(name, file) {
+        return plain_restart_policy(name, service, deploy, cx);
+    }
+    match plain_restart_policy(name, service, deploy, cx) {
+        Some(policy) if policy.condition == RestartCondition::Any => {
+            let at = service.restart.as_ref().map_or(service.at, |one| one.at);
+            cx.warn_with_hint(
+                at,
+                format!("service {name} is waited for until it ends, and is started again whenever it does"),
+                "set deploy.restart_policy.condition to on-failure or none",
+            );
+            Some(policy)
+        }
+        Some(policy) => Some(policy),
+        // What a cluster does with services that do not say would never come to an end.
+        None => {
+            let never = service
+                .restart
+                .as_ref()
+                .is_some_and(|one| one.value == "no");
+            let condition = match never {
+                true => RestartCondition::None,
+                false => RestartCondition::OnFailure,
+            };
+            Some(RestartPolicy {
+                condition,
+                ..RestartPolicy::default()
+            })
+        }
+    }
+}
+
+fn plain_restart_policy(
+    name: &str,
+    service: &Service,
+    deploy: &Deploy,
     cx: &mut Context<'_>,
 ) -> Option<RestartPolicy> {
     if let Some(given) = &deploy.restart_policy {
@@ -238,7 +279,6 @@ fn older_restart(text: &str) -> Result<Option<RestartPolicy>, String> {
         })?,
     };
     let max_attempts = match u64::try_from(count) {
-        Ok(0) => None,
         Ok(count) => Some(count),
         Err(_) => {
             return Err(
@@ -246,7 +286,7 @@ fn older_restart(text: &str) -> Result<Option<RestartPolicy>, String> {
             );
         }
     };
-    let policy = |condition| {
+    let policy = |condition, max_attempts| {
         Ok(Some(RestartPolicy {
             condition,
             max_attempts,
@@ -255,8 +295,11 @@ fn older_restart(text: &str) -> Result<Option<RestartPolicy>, String> {
     };
     match word {
         "" | "no" => Ok(None),
-        "always" | "unless-stopped" => policy(RestartCondition::Any),
-        "on-failure" => policy(RestartCondition::OnFailure),
+        "always" | "unless-stopped" => policy(
+            RestartCondition::Any,
+            max_attempts.filter(|count| *count > 0),
+        ),
+        "on-failure" => policy(RestartCondition::OnFailure, max_attempts),
         word => Err(format!(
             "invalid restart policy: unknown policy '{word}' (must be one of 'no', 'always', \
              'on-failure', or 'unless-stopped')"
@@ -311,21 +354,7 @@ fn platform(name: &str, given: &Placed<String>, cx: &mut Context<'_>) -> Option<
 
 /// Ports ordered as docker orders them: by mode, target, published, protocol.
 fn endpoint(service: &Service, deploy: &Deploy) -> EndpointSpec {
-    let mut ports: Vec<PortConfig> = service
-        .ports
-        .iter()
-        .map(|port| PortConfig {
-            name: port.name.clone().unwrap_or_default(),
-            protocol: port.protocol.unwrap_or_default(),
-            target_port: port.target,
-            published_port: port.published,
-            publish_mode: port.mode.unwrap_or(PublishMode::Ingress),
-            host_ip: port.extra.host_ip.clone(),
-            interface: port.extra.interface.clone(),
-            source: port.extra.source,
-            balance: port.extra.balance,
-        })
-        .collect();
+    let mut ports: Vec<PortConfig> = service.ports.iter().map(|port| port.config()).collect();
     ports.sort_by(|a, b| {
         (a.published_port, a.target_port, a.protocol).cmp(&(
             b.published_port,

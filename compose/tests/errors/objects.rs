@@ -38,7 +38,7 @@ fn ports_and_volumes() {
         (
             service("ports: [{target: 80, protocol: icmp}]"),
             &[
-                "4:36 services.a.ports.0.protocol: invalid protocol value 'icmp'. Must be either tcp, udp or sctp",
+                "4:36 services.a.ports.0.protocol must be one of the following: \"tcp\", \"udp\", \"sctp\", found \"icmp\"",
             ],
         ),
         (service("ports: ['10.0.0.5:80:80', '10.0.0.6:80:81']"), &[]),

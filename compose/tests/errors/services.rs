@@ -237,9 +237,29 @@ fn hosts_checks_and_what_is_ignored() {
         ),
         (
             service("depends_on: {b: {condition: service_healthy}}"),
+            &["4:18 service a depends on undefined service b"],
+        ),
+        (
+            service("depends_on: [b]"),
+            &["warning 4:18 service a depends on undefined service b: it does not wait for it"],
+        ),
+        (
+            service("depends_on: {b: {condition: service_healthy, required: false}}"),
+            &[],
+        ),
+        (
+            service("depends_on: {b: {condition: healthy}}"),
             &[
-                "warning 4:5 services.a.depends_on has no effect: services of a stack start in any order",
+                "4:33 services.a.depends_on.b.condition must be one of the following: \"service_started\", \"service_healthy\", \"service_completed_successfully\", found \"healthy\"",
             ],
+        ),
+        (
+            service("depends_on: [a]"),
+            &["warning 4:18 dependency cycle detected: a -> a: the last is not waited for"],
+        ),
+        (
+            service("depends_on: {a: {condition: service_started}}"),
+            &["4:18 dependency cycle detected: a -> a"],
         ),
         (
             service("gpus: all"),

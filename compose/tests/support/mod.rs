@@ -115,23 +115,34 @@ pub fn config_files(paths: &[PathBuf]) -> Result<String, Vec<Diagnostic>> {
     .map(|(document, _)| document)
 }
 
-/// Loads texts as `1.yml`, `2.yml`, …; no file can be read.
-pub fn load_texts(texts: &[&str], options: &Options) -> Result<Loaded, Vec<Diagnostic>> {
-    let sources: Vec<Source> = texts
+/// Texts as the files `1.yml`, `2.yml`, ….
+pub fn text_sources(texts: &[&str]) -> Vec<Source> {
+    texts
         .iter()
         .enumerate()
         .map(|(index, text)| Source {
             name: format!("{}.yml", index + 1),
             text: (*text).to_owned(),
         })
-        .collect();
-    let mut read = |path: &str| match path {
-        "/project/secret.txt" => Ok(b"payload".to_vec()),
-        "/project/vars.env" => Ok(b"FROM_FILE=1\n".to_vec()),
-        "/project/sub/base.yml" => Ok(BASE.as_bytes().to_vec()),
-        _ => Err(std::io::ErrorKind::NotFound.into()),
-    };
-    load(&sources, &env, &mut read, options)
+        .collect()
+}
+
+/// Reads these files, by their absolute paths, and no others.
+pub fn reader<'a>(files: &'a [(&str, &str)]) -> impl FnMut(&str) -> std::io::Result<Vec<u8>> + 'a {
+    |path| match files.iter().find(|(known, _)| *known == path) {
+        Some((_, text)) => Ok(text.as_bytes().to_vec()),
+        None => Err(std::io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Loads texts as `1.yml`, `2.yml`, …; few files can be read.
+pub fn load_texts(texts: &[&str], options: &Options) -> Result<Loaded, Vec<Diagnostic>> {
+    let files = [
+        ("/project/secret.txt", "payload"),
+        ("/project/vars.env", "FROM_FILE=1\n"),
+        ("/project/sub/base.yml", BASE),
+    ];
+    load(&text_sources(texts), &env, &mut reader(&files), options)
 }
 
 /// A compose file in another directory, to extend from and to include.

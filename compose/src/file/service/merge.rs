@@ -1,6 +1,7 @@
 //! A service of several files.
 
 use super::{Logging, Service};
+use crate::file::dependency;
 use crate::file::health::Health;
 use crate::file::{merge_maps, network, object, override_with, passthrough, port, volume};
 use crate::out::Out;
@@ -26,6 +27,7 @@ impl Service {
         self.extra_hosts.extend(later.extra_hosts);
         self.tmpfs.extend(later.tmpfs);
         self.profiles.extend(later.profiles);
+        dependency::merge_into(&mut self.depends_on, later.depends_on);
         port::merge_into(&mut self.ports, later.ports);
         volume::merge_into(&mut self.volumes, later.volumes);
         object::merge_used_into(&mut self.secrets, later.secrets);
@@ -35,6 +37,11 @@ impl Service {
         self.merge_logging(later.logging);
         match (&mut self.deploy, later.deploy) {
             (Some(base), Some(later)) => base.merge(later),
+            (base, Some(later)) => *base = Some(later),
+            (_, None) => {}
+        }
+        match (&mut self.host, later.host) {
+            (Some(base), Some(later)) => base.merge(*later),
             (base, Some(later)) => *base = Some(later),
             (_, None) => {}
         }
