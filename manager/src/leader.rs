@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use skep_consensus::{Leadership, ProposeError};
 use skep_model::node::Reachability;
 use skep_model::{Node, NodeId, NodeState, Timestamp};
-use skep_reconcile::{Memory, NodeReport};
+use skep_reconcile::autoscale::Scaling;
+use skep_reconcile::{Memory, NodeReport, Resting};
 use skep_store::{Commit, Snapshot, Transaction};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use crate::autoscale;
 use crate::clock;
 use crate::machine::encode_command;
 use crate::manager::Core;
@@ -27,6 +29,10 @@ const TICK: Duration = Duration::from_millis(250);
 /// A step that was much work is followed by as long a pause, up to this: agents and their reports
 /// need a turn as well, and one step does as much as two.
 const BREATH: Duration = Duration::from_millis(100);
+/// Clocks that go apart by so much were set.
+const APART_MAX: Duration = Duration::from_secs(1);
+/// Services that are scaled by themselves are looked at this often.
+const SCALED_EVERY: Duration = Duration::from_secs(5);
 /// Pause after a step that could not be committed.
 const RETRY: Duration = Duration::from_millis(100);
 /// Heartbeat period of agents when the cluster says none, and its bounds.
@@ -63,14 +69,34 @@ pub async fn run(core: Arc<Core>) {
 }
 
 async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
-    lock(core).restart(clock::now());
+    let since = clock::now();
+    lock(core).restart(since);
     let mut applied = core.machine.applied();
     let mut memory = Memory::new();
+    memory.time_is_steady_since(clock::now());
+    let (mut clocks, mut looked_at) = (Clocks::read(), Instant::now());
+    let mut resting = Resting::default();
+    let (mut scaling, mut scaled_at) = (Scaling::default(), Instant::now());
+    core.usages
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clear();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while leadership.borrow().is_me {
         applied.mark_unchanged();
+        if clocks.differ() {
+            clocks = Clocks::read();
+            warn!("the clock was set, or this machine slept: times are measured anew");
+            memory.time_is_steady_since(clock::now());
+            resting = Resting::default();
+        }
+        // What is decided about nodes must not be decided from how they were long ago.
+        if looked_at.elapsed() > TICK * 2 {
+            watch_nodes(core).await;
+        }
         let stepped = step(core, memory).await;
+        looked_at = Instant::now();
         memory = stepped.memory;
         let breath = stepped.took.min(BREATH);
         let pause = stepped
@@ -92,7 +118,14 @@ async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
                 watch_nodes(core).await;
                 follow_networks(core).await;
                 follow_root(core).await;
+                follow_stacks(core, memory.steady_since(), &mut resting).await;
                 roles::reconcile(core).await;
+                if scaled_at.elapsed() >= SCALED_EVERY {
+                    scaled_at = Instant::now();
+                    autoscale::look(core, &mut scaling).await;
+                }
+                expire_nodes(core, since).await;
+                remind(core).await;
             }
         }
     }
@@ -100,6 +133,23 @@ async fn lead(core: &Arc<Core>, leadership: &mut watch::Receiver<Leadership>) {
 
 fn lock(core: &Core) -> std::sync::MutexGuard<'_, crate::liveness::Liveness> {
     core.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The clock on the wall, and one that nobody sets.
+struct Clocks(Timestamp, Instant);
+
+impl Clocks {
+    fn read() -> Self {
+        Self(clock::now(), Instant::now())
+    }
+
+    /// Whether they have gone apart since.
+    fn differ(&self) -> bool {
+        let (wall, steady) = (clock::now(), self.1.elapsed());
+        wall.since(self.0.plus(steady))
+            .max(self.0.plus(steady).since(wall))
+            > APART_MAX
+    }
 }
 
 /// What came of one look.
@@ -220,6 +270,40 @@ async fn watch_nodes(core: &Arc<Core>) {
     }
 }
 
+/// Removes workers that are down for as long as the cluster wishes, one at a time.
+async fn expire_nodes(core: &Arc<Core>, led_since: Timestamp) {
+    let snapshot = core.machine.store().snapshot();
+    let now = clock::now();
+    let due = skep_reconcile::expire_nodes(&snapshot, led_since, now, &mut clock::random());
+    if let Some((id, commit)) = due.removal {
+        let node = snapshot.node(&id);
+        let name = node.map_or("", |node| node.description.hostname.as_str());
+        match submit::propose(core, &commit).await {
+            Ok(()) => warn!(node = %id, name, "removed from the cluster: it was down for too long"),
+            // It may just have come back: looked at again with the next tick.
+            Err(error) => debug!(node = %id, ?error, "a node that is down could not be removed"),
+        }
+        return;
+    }
+    if let Some(commit) = due.notes
+        && let Err(error) = submit::propose(core, &commit).await
+    {
+        debug!(?error, "for how long nodes are down could not be noted");
+    }
+}
+
+/// Tells of secrets that expire.
+async fn remind(core: &Arc<Core>) {
+    let snapshot = core.machine.store().snapshot();
+    let Some(commit) = skep_reconcile::remind(&snapshot, clock::now()) else {
+        return;
+    };
+    // A secret that has changed meanwhile is looked at again with the next tick.
+    if let Err(error) = submit::propose(core, &commit).await {
+        debug!(?error, "that secrets expire could not be noted");
+    }
+}
+
 /// Does what has waited for the nodes' packets to follow: tasks may stop that no node leads anybody
 /// to any more, and the keys of encrypted networks go a step further.
 async fn follow_networks(core: &Arc<Core>) {
@@ -264,6 +348,26 @@ async fn follow_root(core: &Arc<Core>) {
         Err(CommitError::Conflict { .. }) => (),
         Err(CommitError::Propose(error)) => {
             debug!(%error, "the rotation of the root could not be taken further");
+        }
+    }
+}
+
+/// Notes that the deploy of a stack has come to its end, brings back one that failed, and what others
+/// have made of one.
+async fn follow_stacks(core: &Arc<Core>, steady_since: Timestamp, resting: &mut Resting) {
+    let snapshot = core.machine.store().snapshot();
+    let now = clock::now();
+    let commit = {
+        let mut random = clock::random();
+        skep_reconcile::advance_stacks(&snapshot, steady_since, now, &mut random)
+            .or_else(|| skep_reconcile::settle_stacks(&snapshot, resting, now, &mut random))
+    };
+    let Some(commit) = commit else { return };
+    match submit::propose(core, &commit).await {
+        // What has changed meanwhile is looked at with the next tick.
+        Ok(()) | Err(CommitError::Conflict { .. }) => (),
+        Err(CommitError::Propose(error)) => {
+            debug!(%error, "how far a stack has come could not be noted");
         }
     }
 }

@@ -1,8 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 pub mod assignments;
+mod autoscale;
+pub mod backup;
 mod caller;
+mod claims;
 pub mod clock;
+pub mod external;
+mod forget;
 mod leader;
 mod liveness;
 mod machine;
@@ -16,6 +21,7 @@ pub mod rpc;
 mod sessions;
 mod submit;
 mod transport;
+mod usage;
 
 pub use manager::{Core, Manager, ManagerConfig, StartError};
 pub use skep_consensus::Timing;

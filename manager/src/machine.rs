@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use skep_consensus::StateMachine;
 use skep_model::{Kind, Version};
-use skep_store::{Change, Commit, Store};
+use skep_store::{Change, Commit, Snapshot, Store};
 use tokio::sync::watch;
 
 /// Objects in one piece of a snapshot.
-const CHANGES_PER_CHUNK: usize = 200;
+pub const CHANGES_PER_CHUNK: usize = 200;
 
 /// What applying a command came to, as its proposer hears it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,17 @@ impl Machine {
     }
 }
 
+/// A whole state, `objects` to a chunk: what [`read_chunk`] reads.
+pub fn dump(snapshot: &Snapshot, objects: usize) -> impl Iterator<Item = Vec<u8>> + use<> {
+    let pieces = snapshot.dump(objects);
+    pieces.map(|piece| serde_json::to_vec(&piece).expect("objects serialise"))
+}
+
+/// The objects in one chunk of [`dump`].
+pub fn read_chunk(chunk: &[u8]) -> serde_json::Result<Vec<Change>> {
+    serde_json::from_slice(chunk)
+}
+
 /// A commit as a command of the log.
 pub fn encode_command(commit: &Commit) -> Vec<u8> {
     serde_json::to_vec(commit).expect("commits have text keys and serialise")
@@ -80,14 +91,13 @@ impl StateMachine for Machine {
     }
 
     fn dump(&self) -> Box<dyn Iterator<Item = Vec<u8>> + Send> {
-        let pieces = self.store.snapshot().dump(CHANGES_PER_CHUNK);
-        Box::new(pieces.map(|piece| serde_json::to_vec(&piece).expect("objects serialise")))
+        Box::new(dump(&self.store.snapshot(), CHANGES_PER_CHUNK))
     }
 
     fn restore(&self, index: u64, chunks: &mut dyn Iterator<Item = Vec<u8>>) -> Result<(), String> {
         let mut changes: Vec<Change> = Vec::new();
         for chunk in chunks {
-            let piece: Vec<Change> = serde_json::from_slice(&chunk)
+            let piece = read_chunk(&chunk)
                 .map_err(|error| format!("a piece of the snapshot cannot be read: {error}"))?;
             changes.extend(piece);
         }

@@ -13,9 +13,12 @@ use skep_model::node::{ManagerStatus, Reachability};
 use skep_model::{ClusterId, ControlError, ControlRequest, ControlResponse, NodeId};
 use skep_pki::Sealer;
 use skep_proto::connect::Connector;
+use skep_proto::v1::ExecOpen;
 use skep_proto::v1::ca_server::CaServer;
 use skep_proto::v1::control_server::ControlServer;
 use skep_proto::v1::dispatcher_server::DispatcherServer;
+use skep_proto::v1::exec_server::ExecServer;
+use skep_proto::v1::images_server::ImagesServer;
 use skep_proto::v1::logs_server::LogsServer;
 use skep_proto::v1::membership_server::MembershipServer;
 use skep_proto::v1::raft_server::RaftServer;
@@ -28,10 +31,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
+use crate::claims::Claims;
+use crate::forget;
 use crate::liveness::Liveness;
 use crate::machine::Machine;
 use crate::quorum::Leaderless;
-use crate::rpc::{ca, control, dispatcher, logs, membership, raft};
+use crate::rpc::{ca, control, dispatcher, exec, images, logs, membership, raft};
 use crate::sessions::Sessions;
 use crate::submit;
 use crate::transport::{GrpcTransport, Moved};
@@ -53,6 +58,7 @@ pub struct ManagerConfig {
     pub server_tls: Arc<ArcSwap<ServerConfig>>,
     /// Takes every entry on two cores; set lower for tests of slow machines.
     pub timing: skep_consensus::Timing,
+    /// Entries between snapshots until the cluster's settings are known.
     pub snapshot_every: u64,
     pub keep_entries: u64,
 }
@@ -84,10 +90,16 @@ pub struct Core {
     /// Where managers are that the log has elsewhere.
     pub moved: Arc<Moved>,
     pub sessions: Sessions,
+    /// Searches for images under way.
+    pub searches: images::Searches,
+    /// Who downloads which blob. Used on the leader only.
+    pub claims: Mutex<Claims>,
     /// Used on the leader only.
     pub liveness: Mutex<Liveness>,
     /// The version that each node's packets and names follow. Used on the leader only.
     pub networks: Mutex<BTreeMap<NodeId, u64>>,
+    /// What tasks have used lately. Used on the leader only.
+    pub usages: Mutex<crate::usage::Heard>,
     /// Held while a node gains or loses its vote: a vote that is given while another thread finds
     /// that there is none to take would stay with a node that has forgotten its log.
     pub votes: tokio::sync::Mutex<()>,
@@ -140,8 +152,11 @@ impl Manager {
             connector: config.connector,
             moved,
             sessions: Sessions::default(),
+            searches: images::Searches::default(),
+            claims: Mutex::default(),
             liveness: Mutex::default(),
             networks: Mutex::default(),
+            usages: Mutex::default(),
             votes: tokio::sync::Mutex::default(),
             leaderless: Leaderless::default(),
             leader_wake: tokio::sync::Notify::new(),
@@ -156,9 +171,13 @@ impl Manager {
         ));
         running.spawn(crate::leader::run(Arc::clone(&core)));
         running.spawn(crate::relay::run_signs(Arc::clone(&core)));
+        running.spawn(crate::relay::run_usages(Arc::clone(&core)));
         running.spawn(crate::relay::run_words(Arc::clone(&core)));
         running.spawn(crate::rounds::run(Arc::clone(&core)));
+        running.spawn(crate::autoscale::run_questions(Arc::clone(&core)));
         running.spawn(follow_members(Arc::clone(&core)));
+        running.spawn(follow_settings(Arc::clone(&core)));
+        running.spawn(forget::follow(Arc::clone(&core)));
         running.spawn(crate::quorum::follow(Arc::clone(&core)));
         running.spawn(watch_disk(Arc::clone(&core), stop.clone()));
         info!(node = %core.node, listen = %config.listen, "manager started");
@@ -208,17 +227,36 @@ impl Manager {
         Ok(Consensus::go_on_alone(options(config), me).await?)
     }
 
+    /// Has a manager that never ran begin with a state from elsewhere, the only one of its cluster.
+    /// Start it afterwards, and wait until it leads with [`Manager::lead`].
+    pub async fn begin_with(config: &ManagerConfig, state: &Snapshot) -> Result<(), StartError> {
+        let me = Member {
+            id: config.raft_id,
+            address: config.address.clone(),
+            node: config.node.to_string(),
+        };
+        let chunks = crate::machine::dump(state, crate::machine::CHANGES_PER_CHUNK);
+        let index = state.version().index;
+        Ok(Consensus::begin_with(options(config), me, index, chunks).await?)
+    }
+
+    /// Waits until this manager leads, which it must as the only one that there is.
+    pub async fn lead(&self, within: Duration) -> Result<(), ControlError> {
+        let mut leadership = self.core.consensus.leadership();
+        let leads = leadership.wait_for(|now| now.is_me);
+        match tokio::time::timeout(within, leads).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ControlError::new(
+                skep_model::Kind::Unavailable,
+                "this manager does not lead although it is the only one: see its log",
+            )),
+        }
+    }
+
     /// Waits until this manager leads, the only one that there is, and makes workers of the nodes
     /// that were managers beside it.
     pub async fn take_over(&self, within: Duration) -> Result<(), ControlError> {
-        let mut leadership = self.core.consensus.leadership();
-        let leads = leadership.wait_for(|now| now.is_me);
-        if !matches!(tokio::time::timeout(within, leads).await, Ok(Ok(_))) {
-            return Err(ControlError::new(
-                skep_model::Kind::Unavailable,
-                "this manager does not lead although it is the only one: see its log",
-            ));
-        }
+        self.lead(within).await?;
         let me = ManagerStatus {
             leader: true,
             reachability: Reachability::Reachable,
@@ -327,6 +365,14 @@ impl Manager {
         logs::follow_everywhere(Arc::clone(&self.core), wanted)
     }
 
+    /// Starts a process in a task's container on whichever node it runs.
+    ///
+    /// # Errors
+    /// Nobody has the node's session, or it could not be started.
+    pub async fn exec(&self, wanted: ExecOpen) -> Result<exec::Running, exec::Failed> {
+        exec::start_anywhere(&self.core, wanted).await
+    }
+
     /// Stops serving and closes the log. Bounded.
     pub async fn shutdown(&self) {
         self.stop.cancel();
@@ -361,6 +407,26 @@ async fn follow_members(core: Arc<Core>) {
         let now: Vec<Member> = members.iter().map(|part| part.member.clone()).collect();
         core.moved.follow(&now);
         known = members;
+    }
+}
+
+/// The log is cut as the cluster's settings say, from the moment that they say so.
+async fn follow_settings(core: Arc<Core>) {
+    let mut applied = core.machine.applied();
+    let mut known = None;
+    loop {
+        applied.mark_unchanged();
+        let snapshot = core.machine.store().snapshot();
+        let wanted = snapshot.cluster().map(|it| it.spec.raft.snapshots());
+        drop(snapshot);
+        if let Some((every, kept)) = wanted.filter(|_| wanted != known) {
+            let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+            core.consensus.set_snapshots(every, kept).await;
+            known = wanted;
+        }
+        if applied.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -399,6 +465,12 @@ async fn serve(
         .add_service(sized!(LogsServer::new(logs::LogsService(Arc::clone(
             &core
         )))))
+        .add_service(sized!(ExecServer::new(exec::ExecService(Arc::clone(
+            &core
+        )))))
+        .add_service(sized!(ImagesServer::new(images::ImagesService(
+            Arc::clone(&core)
+        ))))
         .serve_with_incoming(incoming)
         .await;
     if let Err(error) = served {

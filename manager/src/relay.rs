@@ -1,31 +1,38 @@
 //! Brings what the sessions heard to the leader, in batches: one log entry carries many statuses.
 //!
 //! Signs of life go a way of their own. They are not written down, and must not wait for anything
-//! that is.
+//! that is. What tasks use goes another one: it costs no sign of life, however much it is.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use skep_model::node::NodeDescription;
 use skep_model::{NodeId, NodeState, TaskId, TaskStatus};
 use skep_proto::decode;
-use skep_proto::v1::{Heard, RelayRequest, TaskStatusReport};
+use skep_proto::v1::{Heard, RelayReply, RelayRequest, TaskStatusReport, TaskUsage};
 use skep_reconcile::NodeWord;
-use tonic::{Request, Status};
+use skep_store::Snapshot;
+use tonic::{Request, Response, Status};
 use tracing::{debug, warn};
 
 use crate::clock;
 use crate::manager::Core;
+use crate::sessions::Sessions;
 use crate::submit::{self, CommitError};
 
 /// Reports are collected this long.
 const BATCH_TIME: Duration = Duration::from_millis(5);
 /// Signs of life that nobody waits for are collected this long.
 const SIGNS_TIME: Duration = Duration::from_millis(100);
+/// What tasks use is collected this long.
+const USAGES_TIME: Duration = Duration::from_millis(500);
 /// Pause after the leader could not be reached.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long the leader may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the other managers may take to confirm that the leader leads.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// A commit of reports that lost a race is made anew this often.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -36,18 +43,58 @@ pub async fn run_signs(core: Arc<Core>) {
             () = core.sessions.signs_came.notified() => tokio::time::sleep(BATCH_TIME).await,
             () = tokio::time::sleep(SIGNS_TIME) => (),
         }
-        let heard = core.sessions.take_signs();
-        if heard.is_empty() {
+        let Some(request) = next_signs(&core.sessions) else {
             continue;
+        };
+        let heard = request.heard.clone();
+        match hand_on(&core, request).await {
+            Ok(reply) => {
+                let confirmed: BTreeSet<&String> = reply.confirmed.iter().collect();
+                for sign in heard
+                    .iter()
+                    .filter(|sign| confirmed.contains(&sign.node_id))
+                {
+                    let node = NodeId::new(&sign.node_id);
+                    core.sessions.confirm(&node, sign.sent);
+                }
+            }
+            Err(status) => {
+                debug!(%status, "signs of life wait for a leader");
+                core.sessions.return_signs(heard);
+                tokio::time::sleep(RETRY).await;
+            }
         }
-        let request = RelayRequest {
-            heard: heard.clone(),
-            statuses: Vec::new(),
+    }
+}
+
+/// The signs of life that are to be handed on now, and nothing else.
+pub fn next_signs(sessions: &Sessions) -> Option<RelayRequest> {
+    let heard = sessions.take_signs();
+    (!heard.is_empty()).then(|| RelayRequest {
+        heard,
+        ..RelayRequest::default()
+    })
+}
+
+/// What tasks use that is to be handed on now, and nothing else.
+pub fn next_usages(sessions: &Sessions) -> Option<RelayRequest> {
+    let usages = sessions.take_usages();
+    (!usages.is_empty()).then(|| RelayRequest {
+        usages,
+        ..RelayRequest::default()
+    })
+}
+
+/// Brings what tasks use to the leader, for as long as the manager runs. What does not arrive is
+/// followed by other measurements.
+pub async fn run_usages(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(USAGES_TIME).await;
+        let Some(request) = next_usages(&core.sessions) else {
+            continue;
         };
         if let Err(status) = hand_on(&core, request).await {
-            debug!(%status, "signs of life wait for a leader");
-            core.sessions.return_signs(heard);
-            tokio::time::sleep(RETRY).await;
+            debug!(%status, "measurements did not reach the leader and were dropped");
         }
     }
 }
@@ -61,6 +108,7 @@ pub async fn run_words(core: Arc<Core>) {
         let request = RelayRequest {
             heard: words.descriptions.clone(),
             statuses: words.statuses.clone(),
+            ..RelayRequest::default()
         };
         if let Err(status) = hand_on(&core, request).await {
             debug!(%status, "reports wait for a leader");
@@ -70,40 +118,80 @@ pub async fn run_words(core: Arc<Core>) {
     }
 }
 
-async fn hand_on(core: &Arc<Core>, request: RelayRequest) -> Result<(), Status> {
+async fn hand_on(core: &Arc<Core>, request: RelayRequest) -> Result<RelayReply, Status> {
     let leader = submit::leader_elsewhere(core)
         .await
         .map_err(|error| skep_proto::status::from_control(&error))?;
     match leader {
-        None => take_in(core, request).await.map(drop),
+        None => take_in(core, request).await,
         Some(leader) => {
             let mut client = submit::control_client(core, &leader);
             match tokio::time::timeout(TIMEOUT, client.relay(Request::new(request))).await {
-                Ok(reply) => reply.map(drop),
+                Ok(reply) => reply.map(Response::into_inner),
                 Err(_) => Err(Status::deadline_exceeded("the leader did not answer")),
             }
         }
     }
 }
 
-/// On the leader: notes the signs of life, and commits statuses and descriptions. Returns the
-/// nodes among those heard that are no longer members.
-pub async fn take_in(core: &Arc<Core>, request: RelayRequest) -> Result<Vec<String>, Status> {
+/// On the leader: notes the signs of life, and commits statuses and descriptions.
+pub async fn take_in(core: &Arc<Core>, request: RelayRequest) -> Result<RelayReply, Status> {
     if note_signs(core, &request.heard) {
         core.leader_wake.notify_one();
     }
+    let confirmed = match request.heard.iter().any(|heard| heard.sent > 0) {
+        true => {
+            still_leads(core).await?;
+            living(&core.machine.store().snapshot(), &request.heard)
+        }
+        false => Vec::new(),
+    };
+    note_usages(core, &request.usages);
     describe(core, &request.heard).await?;
     if !request.statuses.is_empty() {
         record(core, &request.statuses).await?;
     }
     let snapshot = core.machine.store().snapshot();
     let removed = snapshot.cluster().map(|cluster| &cluster.removed_nodes);
-    Ok(request
-        .heard
-        .iter()
-        .filter(|heard| removed.is_some_and(|removed| removed.contains_key(heard.node_id.as_str())))
-        .map(|heard| heard.node_id.clone())
-        .collect())
+    let heard = request.heard.iter().map(|heard| &heard.node_id);
+    let removed =
+        heard.filter(|node| removed.is_some_and(|removed| removed.contains_key(node.as_str())));
+    Ok(RelayReply {
+        removed: removed.cloned().collect(),
+        confirmed,
+    })
+}
+
+/// Whose signs of life are to be confirmed. For one that is down by the state tasks may be started
+/// elsewhere at any moment: it has to be up again first.
+fn living(snapshot: &Snapshot, heard: &[Heard]) -> Vec<String> {
+    let is_down = |node: &str| {
+        let node = snapshot.node(&NodeId::new(node));
+        node.is_none_or(|node| node.status.state == NodeState::Down)
+    };
+    let asked = heard.iter().filter(|heard| heard.sent > 0);
+    let living = asked.filter(|heard| !is_down(&heard.node_id));
+    living.map(|heard| heard.node_id.clone()).collect()
+}
+
+/// Nodes go by what is confirmed to them: that their signs of life were heard by a manager that led
+/// afterwards, so that whoever leads next counts from later.
+async fn still_leads(core: &Core) -> Result<(), Status> {
+    let barrier = core.consensus.read_barrier();
+    match tokio::time::timeout(CONFIRM_TIMEOUT, barrier).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(Status::unavailable(error.to_string())),
+        Err(_) => Err(Status::unavailable("the managers do not answer")),
+    }
+}
+
+/// Notes what tasks have used.
+fn note_usages(core: &Core, all: &[TaskUsage]) {
+    let (snapshot, now) = (core.machine.store().snapshot(), clock::now());
+    let mut usages = core.usages.lock().unwrap_or_else(PoisonError::into_inner);
+    for usage in all {
+        usages.note(&snapshot, usage, now);
+    }
 }
 
 /// Notes the signs of life. Says whether something is to be done about one of them.

@@ -4,7 +4,7 @@ use skep_model::cluster::{CaConfig, RootCa, RootRotation};
 use skep_model::{Cluster, ControlError, ControlRequest, Kind, Timestamp};
 use skep_pki::authority::{NewRoot, generate_root};
 use skep_pki::identity::tls_info;
-use skep_pki::root::{RootError, check_root, cross_sign, normalize, same_key};
+use skep_pki::root::{RootError, check_root, check_root_cert, cross_sign, normalize, same_key};
 use skep_pki::token::root_digest;
 use skep_reconcile::control::{NextRoot, RootWish, root_wish};
 use skep_store::Snapshot;
@@ -31,8 +31,15 @@ pub fn first(wanted: &CaConfig, now: Timestamp) -> Result<RootCa, ControlError> 
         ..RootCa::default()
     };
     let root = match root_wish(&none, wanted)? {
-        RootWish::Keep | RootWish::Generate => generate(now)?,
+        RootWish::Keep | RootWish::Generate if wanted.external_cas.is_empty() => generate(now)?,
         RootWish::Take { cert, key } => check_root(cert, key, now).map_err(refused)?,
+        // It would sign for a root whose key nobody outside has, or for nobody who could ask it.
+        RootWish::Keep | RootWish::Generate | RootWish::Adopt { .. } => {
+            return Err(ControlError::new(
+                Kind::FailedPrecondition,
+                "a new swarm makes its own first certificates: init it without `--external-ca`, then run `swarm ca --rotate --ca-cert CERT --external-ca protocol=cfssl,url=URL`",
+            ));
+        }
     };
     Ok(RootCa {
         cert: root.cert_pem,
@@ -52,6 +59,10 @@ fn next(
         RootWish::Keep => return Ok(None),
         RootWish::Generate => return begin(present, generate(now)?, forced, now).map(Some),
         RootWish::Take { cert, key } => check_root(cert, key, now).map_err(refused)?,
+        RootWish::Adopt { cert } => NewRoot {
+            cert_pem: check_root_cert(cert, now).map_err(refused)?,
+            key_pem: String::new(),
+        },
     };
     let same = |pem: &str| normalize(pem).is_ok_and(|certs| certs == [given.cert_pem.as_str()]);
     // Back to the present root, or for the second time to the next one.
@@ -93,6 +104,12 @@ fn begin(
     forced: u64,
     now: Timestamp,
 ) -> Result<NextRoot, ControlError> {
+    if present.key.is_empty() {
+        return Err(ControlError::new(
+            Kind::FailedPrecondition,
+            "the present root must sign the next one, and an external CA has its key: bring it back first, with `swarm ca --rotate --ca-cert PRESENT --ca-key KEY`",
+        ));
+    }
     let old = NewRoot {
         cert_pem: present.cert.clone(),
         key_pem: present.key.clone(),
@@ -207,6 +224,35 @@ mod tests {
         // At birth it is simply the root.
         let born = first(&brought(&own), NOW).unwrap();
         assert_eq!((born.cert, born.rotation), (own.cert_pem, None));
+    }
+
+    #[test]
+    fn a_root_may_come_without_its_key_and_must_bring_it_to_go() {
+        let mut cluster = cluster();
+        let outside = generate_root(NOW).unwrap();
+        let adopted = |root: &NewRoot| CaConfig {
+            signing_ca_cert: root.cert_pem.clone(),
+            external_cas: vec![serde_json::json!({"URL": "https://ca/", "CACert": root.cert_pem})],
+            ..CaConfig::default()
+        };
+        let next_root = next(&cluster, &adopted(&outside), NOW).unwrap().unwrap();
+        let rotation = next_root.root_ca.rotation.clone().unwrap();
+        assert_eq!(
+            (rotation.cert, rotation.key.as_str()),
+            (outside.cert_pem.clone(), "")
+        );
+        assert!(first(&adopted(&outside), NOW).is_err(), "not at birth");
+        // Once it has ended there is nothing to sign the next one with.
+        cluster.root_ca = RootCa {
+            cert: outside.cert_pem.clone(),
+            ..RootCa::default()
+        };
+        let refused = next(&cluster, &forced(1), NOW).unwrap_err();
+        assert!(refused.message.contains("--ca-key"), "{refused}");
+        let back = next(&cluster, &brought(&outside), NOW).unwrap().unwrap();
+        assert!(!back.root_ca.key.is_empty() && back.root_ca.rotation.is_none());
+        cluster.root_ca = back.root_ca;
+        assert!(next(&cluster, &forced(1), NOW).unwrap().is_some());
     }
 
     #[test]

@@ -1,23 +1,37 @@
 //! The agents whose sessions end on this manager, and what was heard from them.
 
+mod execs;
+mod located;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use skep_model::NodeId;
-use skep_proto::v1::{Heard, LogCancel, LogLines, LogSubscribe, TaskStatusReport, manager_message};
-use tokio::sync::{Notify, mpsc};
+use skep_proto::v1::{
+    Heard, Heartbeat, LogCancel, LogLines, LogSubscribe, TaskStatusReport, TaskUsage,
+    manager_message,
+};
+use skep_store::Snapshot;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::warn;
 
 use crate::assignments::{Affected, Shared};
 use crate::manager::Core;
+use crate::rpc::exec::Ends;
+use crate::usage::is_own;
 
 /// Messages that may wait for one agent, beside its assignments.
 const OUTGOING: usize = 64;
 /// Log batches that may wait for one reader.
 const LOG_BATCHES: usize = 1024;
 
+/// Measurements that wait at most. They are fetched twice a second.
+const USAGES_MAX: usize = 20_000;
+/// Services that are to be measured are looked up this often at most.
+const MEASURED_EVERY: Duration = Duration::from_secs(1);
 /// Statuses that are handed on at a time: one commit has to carry them.
 const STATUSES_MAX: usize = 2000;
 /// Bytes of descriptions that are handed on at a time, for the same reason: after a change of the
@@ -33,6 +47,7 @@ struct Outbox {
     signs: BTreeMap<String, Heard>,
     descriptions: BTreeMap<String, Heard>,
     statuses: BTreeMap<String, TaskStatusReport>,
+    usages: BTreeMap<String, TaskUsage>,
 }
 
 /// What the leader writes down.
@@ -52,11 +67,17 @@ pub struct Sessions {
     /// There is something to be written down.
     pub words_came: Notify,
     logs: Mutex<HashMap<u64, mpsc::Sender<LogLines>>>,
+    /// Processes that agents were told to start and whose streams they did not bring yet.
+    execs: Mutex<HashMap<u64, (NodeId, oneshot::Sender<Ends>)>>,
+    /// Questions about images that agents are asked, and where the answers go.
+    questions: Mutex<HashMap<u64, located::Answers>>,
     next: AtomicU64,
     /// What the sessions have in common.
     common: ArcSwapOption<Shared>,
     /// Held while that is made.
     making: Mutex<()>,
+    /// Services whose tasks are to be measured, in order, and when they were looked up.
+    measured: Mutex<Option<(Instant, Arc<[String]>)>>,
 }
 
 struct Handle {
@@ -136,6 +157,7 @@ impl Sessions {
         *known = Heard {
             gone: heard.gone || known.gone,
             network_version: heard.network_version.max(known.network_version),
+            sent: heard.sent.max(known.sent),
             ..heard
         };
         drop(outbox);
@@ -158,6 +180,43 @@ impl Sessions {
         self.words_came.notify_one();
     }
 
+    /// Notes what a node said its tasks use: only of tasks that are known to be its own.
+    pub fn used(&self, snapshot: &Snapshot, node: &NodeId, mut usages: Vec<TaskUsage>) {
+        usages.retain(|usage| is_own(snapshot, node, usage));
+        let mut outbox = lock(&self.outbox);
+        for mut usage in usages {
+            let is_known = outbox.usages.contains_key(&usage.task_id);
+            if outbox.usages.len() >= USAGES_MAX && !is_known {
+                continue;
+            }
+            usage.node_id = node.to_string();
+            outbox.usages.insert(usage.task_id.clone(), usage);
+        }
+    }
+
+    /// Takes the measurements to hand them on.
+    pub fn take_usages(&self) -> Vec<TaskUsage> {
+        let usages = std::mem::take(&mut lock(&self.outbox).usages);
+        usages.into_values().collect()
+    }
+
+    /// The services whose tasks agents are to measure.
+    pub fn measured(&self, core: &Core) -> Arc<[String]> {
+        let mut measured = lock(&self.measured);
+        if let Some((at, services)) = &*measured
+            && at.elapsed() < MEASURED_EVERY
+        {
+            return Arc::clone(services);
+        }
+        let snapshot = core.machine.store().snapshot();
+        let scaled = snapshot.services().filter(|one| one.spec.is_autoscaled());
+        let mut services: Vec<String> = scaled.map(|one| one.id.to_string()).collect();
+        services.sort();
+        let services: Arc<[String]> = services.into();
+        *measured = Some((Instant::now(), Arc::clone(&services)));
+        services
+    }
+
     /// Takes the signs of life to hand them on.
     pub fn take_signs(&self) -> Vec<Heard> {
         let signs = std::mem::take(&mut lock(&self.outbox).signs);
@@ -171,7 +230,11 @@ impl Sessions {
         for heard in old {
             if heard.gone || heard.network_version > 0 {
                 let known = outbox.signs.entry(heard.node_id.clone());
-                let known = known.or_insert_with(|| heard.clone());
+                let known = known.or_insert_with(|| Heard {
+                    // What is to be confirmed is said again.
+                    sent: 0,
+                    ..heard.clone()
+                });
                 known.network_version = known.network_version.max(heard.network_version);
             }
         }
@@ -288,6 +351,17 @@ impl Sessions {
             out,
             lines,
         })
+    }
+
+    /// Tells an agent that whoever leads has heard its heartbeat sent then.
+    pub fn confirm(&self, node: &NodeId, sent: u64) {
+        if let Some(handle) = lock(&self.open).get(node) {
+            let heartbeat = Heartbeat { sent };
+            // One that is lost is made up for by the next.
+            let _ = handle
+                .out
+                .try_send(manager_message::Content::Confirmed(heartbeat));
+        }
     }
 
     /// Hands log lines to whoever asked. A reader that falls behind by a whole queue is cut off,

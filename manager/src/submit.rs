@@ -10,8 +10,8 @@ use skep_proto::v1::control_client::ControlClient;
 use skep_proto::v1::{ControlPayload, control_reply};
 use skep_proto::{MESSAGE_BYTES_MAX, decode, encode, status};
 use skep_store::{Commit, Snapshot};
-use tonic::Request;
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use crate::caller::mark_forwarded;
 use crate::clock;
@@ -202,21 +202,26 @@ async fn submit_here(
     if let ControlRequest::UpdateNode { id, spec, .. } = request {
         crate::roles::before_update(core, id, spec)?;
     }
+    if let ControlRequest::UpdateCluster { spec, .. } = request
+        && let Some(cluster) = core.machine.store().snapshot().cluster()
+    {
+        let member = core.connector.config();
+        crate::external::before_update(&cluster.root_ca, spec, &member).await?;
+    }
     let mut last = None;
+    let mut is_current = false;
     for _ in 0..ATTEMPTS_MAX {
-        let snapshot = core.machine.store().snapshot();
-        let now = clock::now();
-        let next_root = crate::root::for_request(request, &snapshot, now)?;
-        let (commit, response) = skep_reconcile::control::execute_with_root(
-            request,
-            next_root,
-            &snapshot,
-            now,
-            &mut clock::random(),
-        )?;
-        if commit.is_empty() {
-            return Ok(response);
-        }
+        let (commit, response) = match decide(core, request) {
+            Ok(decided) if !decided.0.is_empty() => decided,
+            decided if is_current => return decided.map(|(_, response)| response),
+            // What is refused, or changes nothing, goes through no log that would tell whether
+            // another manager leads by now and knows better.
+            _ => {
+                confirm_leading(core).await?;
+                is_current = true;
+                continue;
+            }
+        };
         match propose(core, &commit).await {
             Ok(()) => return Ok(response),
             Err(error @ CommitError::Conflict { .. }) => last = Some(describe(&error)),
@@ -237,6 +242,34 @@ async fn submit_here(
     Err(last.unwrap_or_else(|| ControlError::new(Kind::OutOfSequence, "update out of sequence")))
 }
 
+/// Decides a request by what this manager knows.
+fn decide(
+    core: &Core,
+    request: &ControlRequest,
+) -> Result<(Commit, ControlResponse), ControlError> {
+    let snapshot = core.machine.store().snapshot();
+    let now = clock::now();
+    let next_root = crate::root::for_request(request, &snapshot, now)?;
+    skep_reconcile::control::execute_with_root(
+        request,
+        next_root,
+        &snapshot,
+        now,
+        &mut clock::random(),
+    )
+}
+
+/// Waits until this manager knows everything that was acknowledged before.
+async fn confirm_leading(core: &Core) -> Result<(), ControlError> {
+    let confirmed = core.consensus.read_barrier().await;
+    confirmed.map(drop).map_err(|error| match error {
+        ReadError::NotLeader { .. } | ReadError::Unavailable => {
+            ControlError::new(Kind::Unavailable, NO_LEADER)
+        }
+        ReadError::Stopped => ControlError::new(Kind::Unavailable, error.to_string()),
+    })
+}
+
 async fn forward(
     core: &Arc<Core>,
     leader: &Member,
@@ -253,16 +286,9 @@ async fn forward(
         Ok(Err(status)) if was_not_sent(&status) => {
             return Err(ControlError::new(Kind::Unavailable, NO_LEADER));
         }
-        Ok(Err(status)) => return Err(status::to_control(&status)),
-        Err(_) => {
-            return Err(ControlError::new(
-                Kind::Unavailable,
-                format!(
-                    "the leader at {} did not answer in time: the change may or may not have been made",
-                    leader.address
-                ),
-            ));
-        }
+        Ok(Err(status)) if is_refusal(&status) => return Err(status::to_control(&status)),
+        Ok(Err(_)) => return Err(unanswered(leader, "was lost before it answered")),
+        Err(_) => return Err(unanswered(leader, "did not answer in time")),
     };
     let unreadable =
         |error: skep_proto::DecodeError| ControlError::new(Kind::Internal, error.to_string());
@@ -280,6 +306,31 @@ async fn forward(
     }
 }
 
+/// The error of a request that the leader may have decided.
+fn unanswered(leader: &Member, how: &str) -> ControlError {
+    let message = format!(
+        "the leader at {} {how}: the change may or may not have been made",
+        leader.address
+    );
+    ControlError::new(Kind::Unavailable, message)
+}
+
+/// Whether the other side itself refused a call. What ends a call that was sent otherwise is the
+/// connection, and says nothing about what became of the request.
+fn is_refusal(status: &tonic::Status) -> bool {
+    let is_own = std::error::Error::source(status).is_none();
+    let is_lost = matches!(
+        status.code(),
+        Code::Unknown
+            | Code::Internal
+            | Code::Unavailable
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::DataLoss
+    );
+    is_own && !is_lost
+}
+
 /// Whether a call failed before anything went to the other side.
 fn was_not_sent(status: &tonic::Status) -> bool {
     let mut cause = std::error::Error::source(status);
@@ -290,4 +341,53 @@ fn was_not_sent(status: &tonic::Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_proto::v1::Empty;
+    use skep_proto::v1::ca_client::CaClient;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tonic::Status;
+
+    use super::*;
+
+    /// A request that was on its way when the leader died was answered with a bare `transport error`,
+    /// as if the daemon had failed and nothing been done.
+    #[tokio::test]
+    async fn a_connection_that_ends_is_no_refusal() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // It hears the call, and dies.
+            let _ = stream.read(&mut [0; 64]).await;
+        });
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let status = CaClient::new(channel).get_root(Empty {}).await.unwrap_err();
+        assert!(!is_refusal(&status), "{status:?}");
+        assert!(!was_not_sent(&status), "{status:?}");
+    }
+
+    #[test]
+    fn what_the_leader_says_is_passed_on() {
+        assert!(is_refusal(&Status::permission_denied("no")));
+        assert!(!is_refusal(&Status::unavailable("it stops")));
+        let leader = Member {
+            address: "10.0.0.1:2377".to_owned(),
+            ..Member::default()
+        };
+        let error = unanswered(&leader, "was lost before it answered");
+        assert_eq!(error.kind, Kind::Unavailable);
+        assert_eq!(
+            error.message,
+            "the leader at 10.0.0.1:2377 was lost before it answered: the change may or may not \
+             have been made"
+        );
+    }
 }

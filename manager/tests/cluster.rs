@@ -22,7 +22,7 @@ use skep_proto::v1::ca_client::CaClient;
 use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::membership_client::MembershipClient;
 use skep_proto::v1::{
-    AgentMessage, Empty, Hello, IssueRequest, JoinRequest, LeaveRequest, agent_message,
+    AgentMessage, Heartbeat, Hello, IssueRequest, JoinRequest, LeaveRequest, agent_message,
     manager_message,
 };
 use skep_reconcile::{InitialCluster, NewNode};
@@ -286,6 +286,22 @@ async fn a_cluster_goes_on_without_its_leader() {
     members[2].manager.shutdown().await;
 }
 
+/// A leader that has just lost the others does not know it for a second. It used to refuse, by what it
+/// knew, names that were free again and versions that were the newest with the next leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_needs_a_quorum_as_well() {
+    let (root, directory) = (Root::new(), tempfile::tempdir().unwrap());
+    let members = three(&root, directory.path()).await;
+    let leader = &members[0].manager;
+    leader.submit(service("web")).await.unwrap();
+    let taken = leader.submit(service("web")).await.unwrap_err();
+    assert_eq!(taken.kind, Kind::Conflict, "{taken}");
+    tokio::join!(members[1].manager.shutdown(), members[2].manager.shutdown());
+    let refused = leader.submit(service("web")).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unavailable, "{refused}");
+    leader.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_is_assigned_its_tasks_and_only_members_are_heard() {
     let (root, directory) = (Root::new(), tempfile::tempdir().unwrap());
@@ -455,7 +471,7 @@ async fn certificates_are_swapped_while_sessions_and_writes_go_on() {
         }
     }
     // The session has heard of what was written after its manager's certificate changed.
-    let beat = agent_message::Content::Heartbeat(Empty {});
+    let beat = agent_message::Content::Heartbeat(Heartbeat { sent: 0 });
     let content = Some(beat);
     out.send(AgentMessage { content }).await.unwrap();
     let mut tasks = BTreeSet::new();

@@ -1,13 +1,14 @@
 //! The door: one member of the replicated log.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::error::{InitializeError, RaftError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::barrier::Readers;
 use crate::batcher::Proposals;
@@ -26,6 +27,8 @@ use crate::{
 
 /// What each step of a shutdown may take.
 const SHUTDOWN_STEP: Duration = Duration::from_secs(5);
+/// A snapshot that is asked for is looked after this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One member. Clones are handles to the same member; it ends with [`Consensus::shutdown`] or when
 /// the last handle is dropped.
@@ -44,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) elections: Arc<Elections>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) snapshot_every: watch::Sender<u64>,
     pub(crate) proposals: Proposals,
     pub(crate) readers: Readers,
     pub(crate) applied: watch::Receiver<u64>,
@@ -68,6 +72,18 @@ impl Consensus {
     /// Whether this member has ever been part of a cluster (its log is not empty).
     pub async fn is_initialized(&self) -> bool {
         self.inner.raft.is_initialized().await.unwrap_or(false)
+    }
+
+    /// From now on takes a snapshot after so many entries, at least one, and keeps so many old ones
+    /// beside the newest. Old ones that are too many go at once.
+    pub async fn set_snapshots(&self, every: u64, keep: usize) {
+        self.inner.snapshot_every.send_replace(every.max(1));
+        let shelf = Arc::clone(&self.inner.shelf);
+        let kept = tokio::task::spawn_blocking(move || shelf.set_keep(keep)).await;
+        if let Ok(Err(error)) = kept {
+            // They are tried again with the next snapshot, whose failure is this member's end.
+            tracing::warn!(%error, "old snapshots could not be removed");
+        }
     }
 
     /// Makes this member the first and only voter of a new cluster and waits until it leads.
@@ -311,6 +327,48 @@ impl Consensus {
     pub async fn trigger_snapshot(&self) {
         // It fails only when this member has stopped, which `stopped` tells.
         let _ = self.inner.raft.trigger().snapshot().await;
+    }
+
+    /// Takes a snapshot of the present state, then removes every log entry that it holds and every other
+    /// snapshot: what was overwritten by now is in no file of this member afterwards.
+    ///
+    /// # Errors
+    /// It was not done in time, or this member has stopped.
+    pub async fn forget_history(&self, within: Duration) -> io::Result<()> {
+        let raft = &self.inner.raft;
+        let stopped = || io::Error::other("this member has stopped");
+        let applied = raft.metrics().borrow().last_applied;
+        let Some(applied) = applied.map(|id| id.index) else {
+            return Ok(());
+        };
+        let mut metrics = raft.data_metrics();
+        let cut = async {
+            loop {
+                let (snapshot, purged) = {
+                    let now = metrics.borrow_and_update();
+                    (
+                        now.snapshot.map(|id| id.index),
+                        now.purged.map(|id| id.index),
+                    )
+                };
+                match (snapshot >= Some(applied), purged >= Some(applied)) {
+                    (_, true) => return Ok(()),
+                    (true, false) => raft.trigger().purge_log(applied).await,
+                    (false, _) => raft.trigger().snapshot().await,
+                }
+                .map_err(|_| stopped())?;
+                // One that was being built, or is still being read, is looked after again.
+                let changed = timeout(LOOK_AGAIN, metrics.changed()).await;
+                if let Ok(Err(_)) = changed {
+                    return Err(stopped());
+                }
+            }
+        };
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        timeout(within, cut).await.map_err(late)??;
+        let shelf = Arc::clone(&self.inner.shelf);
+        let removed = tokio::task::spawn_blocking(move || shelf.remove_old()).await;
+        removed.map_err(io::Error::other)?
     }
 
     /// Resolves when this member has stopped, with the reason. A failed disk ends here: the

@@ -4,13 +4,15 @@
 //! unseat a healthy leader. So openraft's own timer is off, and an election is begun only after a
 //! majority said that it hears no leader either and would accept this member's log.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use openraft::ServerState;
 use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
 
 use crate::contact::{Contacts, is_quorum};
 use crate::log_store::Tail;
@@ -31,6 +33,8 @@ pub(crate) struct Elections {
     pub standing: Arc<Standing>,
     pub tail: Arc<Tail>,
     pub timing: Timing,
+    /// Where the random parts of waits come from.
+    pub dice: Mutex<StdRng>,
 }
 
 impl Elections {
@@ -50,6 +54,7 @@ impl Elections {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 // The raft is gone.
                 changed = metrics.changed() => if changed.is_err() { return },
                 _ = tick.tick() => {}
@@ -84,14 +89,21 @@ impl Elections {
             } else {
                 // Nobody was disturbed by the question, so it is soon asked again.
                 let heartbeat = self.timing.heartbeat;
-                not_before = Instant::now() + heartbeat + heartbeat.mul_f64(rand::rng().random());
+                not_before = Instant::now() + heartbeat + heartbeat.mul_f64(self.dice().random());
             }
         }
     }
 
     /// A random time between the shortest and the longest election time-out.
     fn patience(&self) -> Duration {
-        rand::rng().random_range(self.timing.election_min..self.timing.election_max)
+        let range = self.timing.election_min..self.timing.election_max;
+        self.dice().random_range(range)
+    }
+
+    fn dice(&self) -> MutexGuard<'_, StdRng> {
+        self.dice
+            .lock()
+            .expect("nothing panics while it holds the dice")
     }
 
     /// Heartbeats, sent aside of raft: while raft waits for a disk, here or there, leader and

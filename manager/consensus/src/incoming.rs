@@ -1,12 +1,12 @@
 //! What other members send here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Snapshot;
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::snapshot::receive;
 use crate::wire::{Answer, Envelope, Message, ReadRefusal, SnapshotHeader, decode, encode};

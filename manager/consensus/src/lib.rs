@@ -20,6 +20,7 @@ mod metrics;
 mod network;
 mod open;
 mod options;
+mod origin;
 mod raft;
 mod snapshot;
 mod standing;
@@ -34,7 +35,7 @@ pub use machine::StateMachine;
 pub use member::{Leadership, Member, MemberPart, Part};
 pub use metrics::{Follower, Metrics, Stopped};
 pub use options::{
-    BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Backend, COMMAND_BYTES_MAX, Options, SNAPSHOT_CHUNK_BYTES,
-    Timing,
+    BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Backend, COMMAND_BYTES_MAX, LogWriter, Options,
+    SNAPSHOT_CHUNK_BYTES, Timing,
 };
 pub use transport::{Chunks, MESSAGE_BYTES_MAX, Transport, TransportError};

@@ -352,10 +352,10 @@ mod tests {
     use skep_pki::{Sealer, SecretKey};
 
     use super::*;
-    use crate::Backend;
     use crate::journal::Journal;
     use crate::vault::Vault;
     use crate::writer;
+    use crate::{Backend, LogWriter};
 
     fn entry(index: u64) -> Entry {
         let commands = vec![Bytes::from(vec![7; 100_000])];
@@ -386,7 +386,7 @@ mod tests {
         }
         tail.opened(&recovered);
         let tail = Arc::new(tail);
-        let (writer, _) = writer::start(journal, Arc::clone(&tail)).unwrap();
+        let (writer, _) = writer::start(journal, Arc::clone(&tail), LogWriter::Thread).unwrap();
         LogStore::new(tail, writer, recovered)
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::contact::Contacts;
-use crate::raft::{Raft, StoredMembership};
+use crate::raft::{LogId, Raft, StoredMembership};
 use crate::standing::{Duty, Standing};
 use crate::{Member, MembershipError, Timing};
 
@@ -162,7 +162,10 @@ impl Membership {
                 return Err(MembershipError::Unavailable);
             };
             match changed {
-                Ok(_) => return Ok(()),
+                Ok(changed) => {
+                    self.shown(changed.log_id, deadline).await;
+                    return Ok(());
+                }
                 Err(RaftError::Fatal(_)) => return Err(MembershipError::Stopped),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                     return Err(MembershipError::NotLeader {
@@ -185,6 +188,15 @@ impl Membership {
                 ))) => return Err(MembershipError::LastVoter { id: self.me }),
             }
         }
+    }
+
+    /// Waits until a change that was made is shown: who asks next looks there, and openraft tells of it
+    /// a moment later than it answers.
+    async fn shown(&self, change: LogId, deadline: Instant) {
+        let mut metrics = self.raft.server_metrics();
+        let shown = metrics.wait_for(|now| *now.membership_config.log_id() >= Some(change));
+        // It was made in either case.
+        let _ = timeout_at(deadline, shown).await;
     }
 
     /// Waits until a learner has nearly all of the log and answers.
@@ -244,7 +256,7 @@ impl Membership {
     }
 
     fn is_reachable(&self, id: u64) -> bool {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let since = self.contacts.since_answer(id, self.standing.term(), now);
         id == self.me || since.is_some_and(|since| since <= self.timing.election_max)
     }

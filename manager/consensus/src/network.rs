@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::error::{
@@ -19,6 +19,7 @@ use openraft::raft::{
 };
 use openraft::{AnyError, RaftNetwork, RaftNetworkFactory, Snapshot, StorageIOError};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::contact::Contacts;
 use crate::raft::{LogId, StorageError, Types, Vote, entry_bytes};

@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
 
 use crate::applier::Applier;
 use crate::consensus::Inner;
@@ -18,7 +21,7 @@ use crate::log_store::{LogStore, Tail};
 use crate::membership::Membership;
 use crate::network::{Links, Network};
 use crate::raft::Raft;
-use crate::snapshot::Shelf;
+use crate::snapshot::{Shelf, policy};
 use crate::standing::Standing;
 use crate::vault::Vault;
 use crate::{Consensus, OpenError, Options, StateMachine, Transport};
@@ -50,7 +53,14 @@ impl Consensus {
         machine: Arc<dyn StateMachine>,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, OpenError> {
-        let Options { id, timing, .. } = options;
+        let Options {
+            id,
+            timing,
+            snapshot_every,
+            log_writer,
+            seed,
+            ..
+        } = options;
         let config = config(&options)?;
         let vault = Vault::new(options.sealer.clone(), id);
         let directory = options.directory.clone();
@@ -70,9 +80,11 @@ impl Consensus {
         } = opened;
 
         let (writer, log_closed) =
-            writer::start(journal, Arc::clone(&tail)).map_err(|source| OpenError::Io {
-                path: directory.clone(),
-                source,
+            writer::start(journal, Arc::clone(&tail), log_writer).map_err(|source| {
+                OpenError::Io {
+                    path: directory.clone(),
+                    source,
+                }
             })?;
         let log_store = LogStore::new(Arc::clone(&tail), writer, recovered);
         let contacts = Arc::new(Contacts::new(id, Instant::now()));
@@ -106,6 +118,7 @@ impl Consensus {
             standing: Arc::clone(&standing),
             tail: Arc::clone(&tail),
             timing,
+            dice: Mutex::new(StdRng::seed_from_u64(seed)),
         });
         let membership = Arc::new(Membership {
             me: id,
@@ -125,12 +138,14 @@ impl Consensus {
             timing.heartbeat / 3,
         );
         let leadership = standing.leadership();
+        let (snapshot_every, every) = watch::channel(snapshot_every);
         let tasks = vec![
             spawn(Arc::clone(&standing).run()),
             spawn(Arc::clone(&elections).run()),
             spawn(batcher.run()),
             spawn(barrier.run()),
             spawn(upkeep(raft.clone(), Arc::clone(&membership), tail)),
+            spawn(policy::run(raft.clone(), every)),
         ];
         let inner = Inner {
             id,
@@ -142,6 +157,7 @@ impl Consensus {
             elections,
             membership,
             shelf,
+            snapshot_every,
             proposals,
             readers,
             applied,
@@ -206,7 +222,8 @@ fn config(options: &Options) -> Result<Config, OpenError> {
         install_snapshot_timeout: 60_000,
         max_payload_entries: ENTRIES_PER_MESSAGE,
         replication_lag_threshold: options.snapshot_every.saturating_mul(2),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
+        // Asked for by `snapshot::policy`, whose interval can be changed.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: options.keep_entries,
         purge_batch_size: 1,
         ..Config::default()

@@ -23,6 +23,16 @@ pub enum Backend {
     Segments,
 }
 
+/// Who writes the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogWriter {
+    /// A thread of its own, so that a slow disk holds nobody else up.
+    #[default]
+    Thread,
+    /// A task of the runtime, which stands still meanwhile, and with it a simulated clock: for tests.
+    Task,
+}
+
 /// The clock of raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -60,12 +70,16 @@ pub struct Options {
     pub sealer: Sealer,
     pub backend: Backend,
     pub timing: Timing,
-    /// Entries after which a snapshot is taken and older entries are dropped.
+    /// Entries after which a snapshot is taken and older entries are dropped. This and the number of
+    /// old snapshots are what a member begins with: see [`crate::Consensus::set_snapshots`].
     pub snapshot_every: u64,
     /// Entries kept behind a snapshot for followers that are a little slow.
     pub keep_entries: u64,
     /// Old snapshots kept beside the newest one.
     pub keep_snapshots: usize,
+    pub log_writer: LogWriter,
+    /// Where the random parts of its waits begin: other for each member, or elections collide.
+    pub seed: u64,
 }
 
 impl Options {
@@ -80,6 +94,8 @@ impl Options {
             snapshot_every: 10_000,
             keep_entries: 500,
             keep_snapshots: 0,
+            log_writer: LogWriter::default(),
+            seed: rand::random(),
         }
     }
 }

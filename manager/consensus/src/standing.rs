@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use openraft::ServerState;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::contact::Contacts;
 use crate::raft::{Raft, ServerMetrics};
@@ -162,7 +162,9 @@ impl Standing {
         let mut tick = tokio::time::interval(self.timing.heartbeat / 2);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // Either way leads to the same look, so it does not matter which is seen first.
             tokio::select! {
+                biased;
                 changed = metrics.changed() => if changed.is_err() {
                     self.stop(Stopped::Failed("raft has ended".to_owned()));
                     return;

@@ -1,4 +1,4 @@
-//! The one thread that owns the journal. Order in the queue is order on disk.
+//! The one thread (or task) that owns the journal. Order in the queue is order on disk.
 
 use std::io;
 use std::ops::Range;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use openraft::storage::LogFlushed;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::LogWriter;
 use crate::journal::{Journal, JournalError};
 use crate::log_store::Tail;
 use crate::raft::{Entry, LogId, Types, Vote};
@@ -47,35 +48,69 @@ pub(crate) enum Job {
     },
 }
 
-/// A handle to the thread; it ends when all handles are gone.
+/// A handle to the writer; it ends when all handles are gone.
 pub(crate) type Writer = mpsc::Sender<Job>;
 
-/// Starts the thread. The receiver resolves when it has ended and the journal is closed.
+/// Starts it. The receiver resolves when it has ended and the journal is closed.
 pub(crate) fn start(
     journal: Journal,
     tail: Arc<Tail>,
+    who: LogWriter,
 ) -> io::Result<(Writer, oneshot::Receiver<()>)> {
-    let (jobs, queue) = mpsc::channel(QUEUE);
+    let (jobs, mut queue) = mpsc::channel(QUEUE);
     let (ended, end) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("consensus-log".to_owned())
-        .spawn(move || {
-            run(journal, queue, &tail);
-            // Nobody may be waiting for the end.
-            let _ = ended.send(());
-        })?;
+    let mut desk = Desk::new(journal, tail);
+    let mut group = Vec::new();
+    match who {
+        LogWriter::Thread => {
+            std::thread::Builder::new()
+                .name("consensus-log".to_owned())
+                .spawn(move || {
+                    while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+                        desk.work_off(&mut group);
+                    }
+                    desk.close();
+                    // Nobody may be waiting for the end.
+                    let _ = ended.send(());
+                })?;
+        }
+        LogWriter::Task => {
+            tokio::spawn(async move {
+                while queue.recv_many(&mut group, GROUP).await > 0 {
+                    desk.work_off(&mut group);
+                }
+                desk.close();
+                let _ = ended.send(());
+            });
+        }
+    }
     Ok((jobs, end))
 }
 
-fn run(mut journal: Journal, mut queue: mpsc::Receiver<Job>, tail: &Tail) {
-    let mut committed = None;
-    let mut group = Vec::new();
-    let mut failed: Option<String> = None;
-    while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+/// The journal, and what is not in it yet.
+struct Desk {
+    journal: Journal,
+    tail: Arc<Tail>,
+    /// How far the log is committed; written with the next append.
+    committed: Option<LogId>,
+    failed: Option<String>,
+}
+
+impl Desk {
+    fn new(journal: Journal, tail: Arc<Tail>) -> Self {
+        Self {
+            journal,
+            tail,
+            committed: None,
+            failed: None,
+        }
+    }
+
+    fn work_off(&mut self, group: &mut Vec<Job>) {
         let mut jobs = group.drain(..).peekable();
         while let Some(job) = jobs.next() {
             // After a failure nothing more is written: what is on disk is no longer known.
-            if let Some(reason) = &failed {
+            if let Some(reason) = &self.failed {
                 refuse(job, reason);
                 continue;
             }
@@ -91,26 +126,34 @@ fn run(mut journal: Journal, mut queue: mpsc::Receiver<Job>, tail: &Tail) {
                     None
                 }
                 Job::SaveCommitted { committed: newer } => {
-                    committed = newer;
+                    self.committed = newer;
                     continue;
                 }
                 job => Some(job),
             };
             let worked = catch_unwind(AssertUnwindSafe(|| match job {
-                None => append(&mut journal, committed.take(), appends, tail),
-                Some(job) => work(&mut journal, job),
+                None => append(
+                    &mut self.journal,
+                    self.committed.take(),
+                    appends,
+                    &self.tail,
+                ),
+                Some(job) => work(&mut self.journal, job),
             }));
             match worked {
                 Ok(Ok(())) => {}
-                Ok(Err(reason)) => failed = Some(reason),
-                Err(_panic) => failed = Some("the log's thread panicked".to_owned()),
+                Ok(Err(reason)) => self.failed = Some(reason),
+                Err(_panic) => self.failed = Some("the log's writer panicked".to_owned()),
             }
         }
     }
-    if failed.is_none()
-        && let Err(error) = journal.save_committed(committed)
-    {
-        tracing::warn!(%error, "how far the log is committed was not saved");
+
+    fn close(mut self) {
+        if self.failed.is_none()
+            && let Err(error) = self.journal.save_committed(self.committed)
+        {
+            tracing::warn!(%error, "how far the log is committed was not saved");
+        }
     }
 }
 

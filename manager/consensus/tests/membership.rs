@@ -248,3 +248,40 @@ async fn the_only_survivor_goes_on_alone_with_everything_it_had() {
         cluster.stop(leader).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_begins_with_a_state_from_elsewhere() {
+    for backend in [Backend::Sled, Backend::Segments] {
+        let mut cluster = Cluster::new(backend);
+        // Several pieces long, too.
+        let state: Vec<Vec<u8>> = (0..40)
+            .map(|at| vec![at; 30_000 * usize::from(at)])
+            .collect();
+        let begin = |cluster: &Cluster| {
+            Consensus::begin_with(cluster.options(7), member(7), 40, state.clone().into_iter())
+        };
+        begin(&cluster).await.unwrap();
+        let again = begin(&cluster).await;
+        assert!(matches!(again, Err(OpenError::Damaged { .. })), "{again:?}");
+        for written in 0..2 {
+            cluster.open(7).await.unwrap();
+            assert_eq!(cluster.leader_among(&[7]).await, 7);
+            assert_eq!(parts(&cluster, 7), [(7, Part::Voter)]);
+            assert_eq!(
+                cluster.write(&[7], &format!("new {written}")).await,
+                41 + written
+            );
+            assert_eq!(cluster.journal(7).commands()[..40], state);
+            if written == 0 {
+                cluster.stop(7).await;
+            }
+        }
+        // Others get it from there.
+        cluster.open(8).await.unwrap();
+        let leader = cluster.member(7);
+        leader.add_learner(member(8)).await.unwrap();
+        leader.promote(8).await.unwrap();
+        cluster.write(&[7, 8], "with another").await;
+        assert_eq!(cluster.converged(&[7, 8]).await.len(), 43);
+    }
+}

@@ -203,3 +203,75 @@ async fn a_directory_is_opened_once_and_with_its_own_key() {
     cluster.sealer = sealer;
     cluster.open(1).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_often_and_how_many_can_be_changed_while_it_runs() {
+    let mut cluster = Cluster::new(Backend::Sled);
+    cluster.keep_entries = 5;
+    cluster.grow(1).await;
+    let member = cluster.member(1);
+    let kept = || {
+        std::fs::read_dir(cluster.path(1).join("snapshots"))
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|it| it == "snapshot"))
+            .count()
+    };
+    write(&cluster, &[1], 0..60).await;
+    assert_eq!(
+        member.metrics().snapshot_log,
+        None,
+        "10 000 are not reached"
+    );
+    // What was written before counts as well.
+    member.set_snapshots(20, 2).await;
+    eventually("a snapshot", || member.metrics().snapshot_log > Some(50)).await;
+    for round in 0..4 {
+        let last = member.metrics().snapshot_log;
+        write(&cluster, &[1], 60 + round * 25..85 + round * 25).await;
+        eventually("the next one", || member.metrics().snapshot_log > last).await;
+    }
+    eventually("old ones are kept", || kept() == 3).await;
+    member.set_snapshots(1_000, 0).await;
+    assert_eq!(kept(), 1, "and go when they are wanted no more");
+    write(&cluster, &[1], 160..220).await;
+    // One may have been due before.
+    let last = member.metrics().snapshot_log;
+    assert!(last < Some(170), "{last:?}");
+    drop(member);
+    cluster.stop(1).await;
+    cluster.open(1).await.unwrap();
+    cluster.leader().await;
+    cluster.member(1).read_barrier().await.unwrap();
+    assert_eq!(cluster.journal(1).commands().len(), 220);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_is_forgotten_when_it_is_asked_for() {
+    let mut cluster = Cluster::new(Backend::Sled);
+    cluster.grow(1).await;
+    let member = cluster.member(1);
+    member.set_snapshots(20, 3).await;
+    for round in 0..3 {
+        let last = member.metrics().snapshot_log;
+        write(&cluster, &[1], round * 25..(round + 1) * 25).await;
+        eventually("a snapshot", || member.metrics().snapshot_log > last).await;
+    }
+    let applied = member.metrics().last_applied_log;
+    assert!(member.metrics().purged_log < applied);
+    let within = std::time::Duration::from_secs(10);
+    member.forget_history(within).await.unwrap();
+    let after = member.metrics();
+    assert!(after.purged_log >= applied && after.snapshot_log >= applied);
+    let left = std::fs::read_dir(cluster.path(1).join("snapshots")).unwrap();
+    assert_eq!(left.count(), 1, "old snapshots are gone, this once");
+    // Nothing is left to be forgotten, and all goes on.
+    member.forget_history(within).await.unwrap();
+    write(&cluster, &[1], 75..80).await;
+    drop(member);
+    cluster.stop(1).await;
+    cluster.open(1).await.unwrap();
+    cluster.leader().await;
+    cluster.member(1).read_barrier().await.unwrap();
+    assert_eq!(cluster.journal(1).commands().len(), 80);
+}

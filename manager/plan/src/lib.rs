@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 pub mod allocate;
+pub mod autoscale;
 pub mod enforce;
+pub mod homes;
 pub mod reap;
 pub mod schedule;
 pub mod service;

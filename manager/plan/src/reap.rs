@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{Nanos, NodeId, Service, Task, TaskId, TaskState, Timestamp};
+use skep_model::{Nanos, NodeId, Service, Task, TaskId, TaskState, Timestamp, Version};
 
 use crate::service::in_order;
 use crate::service::restart::earlier;
+use crate::service::run::is_beside;
 
 /// A job that is done keeps all its tasks for so long: clients that wait for it count them.
 const SEEN_AFTER: Duration = Duration::from_secs(60);
@@ -83,10 +84,15 @@ fn uncounted(service: &Service, slot: &[&Arc<Task>]) -> usize {
 }
 
 fn beyond_limit(service: &Service, kept: &mut Vec<&Arc<Task>>, limit: usize, reaped: &mut Reaped) {
-    let mut slots: BTreeMap<(u64, Option<&NodeId>), Vec<&Arc<Task>>> = BTreeMap::new();
+    type Place<'a> = (u64, Option<&'a NodeId>, Option<Version>);
+    let mut slots: BTreeMap<Place<'_>, Vec<&Arc<Task>>> = BTreeMap::new();
     for task in std::mem::take(kept) {
         let node = (task.slot == 0).then_some(&task.node_id);
-        slots.entry((task.slot, node)).or_default().push(task);
+        // Runs of a job that go on beside one another have slots of their own.
+        let run = task
+            .job_iteration
+            .filter(|_| is_beside(service, task.job_iteration));
+        slots.entry((task.slot, node, run)).or_default().push(task);
     }
     for mut slot in slots.into_values() {
         slot.sort_by_key(|task| in_order(task));
@@ -122,6 +128,7 @@ fn finished_jobs(service: &Service, kept: Vec<&Arc<Task>>, now: Timestamp, reape
         .into_iter()
         .filter(|task| is_history(task))
         .filter(|task| is_seen || !is_current(service, task))
+        .filter(|task| !is_beside(service, task.job_iteration))
         .collect();
     if let Some(at) = seen_at.filter(|_| !is_seen) {
         reaped.wake_at = Some(at);
@@ -150,6 +157,7 @@ fn is_history(task: &Task) -> bool {
 fn is_current(service: &Service, task: &Task) -> bool {
     let status = service.job_status.as_ref();
     status.is_some_and(|status| task.job_iteration == Some(status.job_iteration))
+        || is_beside(service, task.job_iteration)
 }
 
 /// Whether somebody still counts this task: a job its completions, an update its failures.

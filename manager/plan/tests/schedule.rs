@@ -82,7 +82,7 @@ fn place_all(
 ) -> BTreeMap<String, usize> {
     let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
     let mut counts = BTreeMap::new();
-    for outcome in schedule(table, &tasks, NOW) {
+    for outcome in schedule(table, &tasks, &BTreeMap::new(), NOW) {
         let place = match outcome.result {
             Ok(placed) => placed.node.to_string(),
             Err(reason) => reason.explanation,
@@ -131,6 +131,33 @@ fn a_task_on_an_encrypted_network_goes_only_where_frames_can_be_encrypted() {
         place_all(&mut unable, tasks("secret").take(1)),
         &[(
             "no suitable node (network encryption not possible on 2 nodes)",
+            1,
+        )],
+    );
+}
+
+#[test]
+fn a_task_with_secrets_as_variables_goes_only_where_they_are_known() {
+    let with_target = |target: &str| {
+        let text = format!(
+            r#"{{"ContainerSpec":{{"Secrets":[{{"SecretName":"key","File":{{"Name":"{target}"}}}}]}}}}"#
+        );
+        (0..2).map(move |at| task(&format!("t{at}"), &text))
+    };
+    let newer = node("b", |node| node.description.knows_variables = true);
+    let nodes = table([plain("a"), newer]);
+    check(
+        place_all(&mut nodes.clone(), with_target("env:KEY")),
+        &[("b", 2)],
+    );
+    check(
+        place_all(&mut nodes.clone(), with_target("key")),
+        &[("a", 1), ("b", 1)],
+    );
+    check(
+        place_all(&mut table([plain("a")]), with_target("env:KEY").take(1)),
+        &[(
+            "no suitable node (secrets as variables not possible on 1 node)",
             1,
         )],
     );
@@ -393,7 +420,7 @@ fn nodes_are_ranked_by_what_the_label_says() {
             })
             .collect();
         let mut got: BTreeMap<&str, usize> = wanted.iter().map(|(node, _)| (*node, 0)).collect();
-        for outcome in schedule(&mut table, &tasks, NOW) {
+        for outcome in schedule(&mut table, &tasks, &BTreeMap::new(), NOW) {
             let node = outcome.result.unwrap().node;
             *got.get_mut(node.as_str()).unwrap() += 1;
         }
@@ -438,7 +465,7 @@ fn generic_resources_are_granted_by_name_or_number_and_given_back() {
     let tasks: Vec<Arc<Task>> = (0..3)
         .map(|at| Arc::new(task(&format!("t{at}"), spec)))
         .collect();
-    let outcomes = schedule(&mut table, &tasks, NOW);
+    let outcomes = schedule(&mut table, &tasks, &BTreeMap::new(), NOW);
     let granted = |at: usize| {
         outcomes[at]
             .result
@@ -456,7 +483,7 @@ fn generic_resources_are_granted_by_name_or_number_and_given_back() {
     let mut ended = ran.clone();
     ended.status.state = TaskState::Failed;
     table.task_changed(Some(&ran), Some(&ended));
-    let again = schedule(&mut table, &tasks[2..], NOW);
+    let again = schedule(&mut table, &tasks[2..], &BTreeMap::new(), NOW);
     assert_eq!(
         again[0].result.clone().unwrap().generic_resources,
         granted(0).unwrap()

@@ -1,10 +1,12 @@
 //! What the leader keeps between steps: only what can be derived from the state again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use skep_model::limits::CHANGES_PER_COMMIT_MAX;
 use skep_model::node::NodeDescription;
-use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, TaskState, Timestamp};
+use skep_model::registry_login::host_of;
+use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Stack, Task, TaskState, Timestamp};
 use skep_plan::NodeTable;
 use skep_store::Snapshot;
 
@@ -16,6 +18,9 @@ const CHANGES_PER_STEP_MAX: usize = 400;
 const _: () = assert!(CHANGES_PER_STEP_MAX <= CHANGES_PER_COMMIT_MAX);
 /// A step has room for so many changes at least, however large they are: a service and some tasks.
 const CHANGES_PER_COMMIT_LEAST: usize = 8;
+
+/// A clock that goes back by more was wrong before, or is now.
+const PUT_BACK_MAX: Duration = Duration::from_secs(60);
 
 /// Caches of the control loop. Start with an empty one on becoming leader.
 ///
@@ -38,13 +43,42 @@ pub struct Memory {
     pub(crate) down_nodes: BTreeSet<NodeId>,
     /// Room came free somewhere: tasks that wait for a node or an address may try again.
     pub(crate) retry: bool,
+    /// Since when this leader has measured time without a break.
+    pub(crate) steady_since: Timestamp,
     /// How often the room of a step was halved since a commit was taken.
     halvings: u32,
+    /// When the last step was made.
+    looked_at: Timestamp,
 }
 
 impl Memory {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Time is measured without a break since this moment only: this leader has begun, or its clock
+    /// was set. How long something has lasted before it is not known.
+    pub fn time_is_steady_since(&mut self, now: Timestamp) {
+        self.steady_since = now;
+        // Those who wait for a time to be over wait from now on.
+        self.timers.values_mut().for_each(|at| *at = now.min(*at));
+    }
+
+    /// Takes note of the time. A clock that was put back makes all timers wrong: everything is looked
+    /// at again, as by a new leader.
+    pub(crate) fn look(&mut self, now: Timestamp) {
+        if now.plus(PUT_BACK_MAX) < self.looked_at {
+            *self = Self {
+                steady_since: now,
+                ..Self::new()
+            };
+        }
+        self.looked_at = now;
+    }
+
+    /// Since when this leader has measured time without a break.
+    pub fn steady_since(&self) -> Timestamp {
+        self.steady_since
     }
 
     /// The last commit was refused for its bytes: the next step has half the room.
@@ -94,6 +128,28 @@ impl Memory {
             let service = new.or(old);
             self.dirty.extend(service.map(|service| service.id.clone()));
             self.retry |= new.is_none();
+            // Nobody waits for what is not there.
+            if let (Some(service), None) = (old, new) {
+                let stack = &service.stack;
+                let of_it =
+                    |other: &&std::sync::Arc<Service>| !stack.is_empty() && other.stack == *stack;
+                let waiting = now.services().filter(of_it);
+                self.dirty.extend(waiting.map(|service| service.id.clone()));
+            }
+        }
+        for (old, new) in now.changes_since::<Stack>(&last) {
+            let waits = |stack: Option<&std::sync::Arc<Stack>>| {
+                stack
+                    .map(|stack| stack.spec.depends_on.clone())
+                    .unwrap_or_default()
+            };
+            if waits(old) != waits(new) {
+                let name = new.or(old).map(|stack| stack.spec.name.clone());
+                let of_it = now
+                    .services()
+                    .filter(|service| Some(&service.stack) == name.as_ref());
+                self.dirty.extend(of_it.map(|service| service.id.clone()));
+            }
         }
         for (old, new) in now.changes_since::<Task>(&last) {
             let task = new.or(old);
@@ -106,6 +162,15 @@ impl Memory {
             let ends = |task: &Task| task.status.state.is_terminal();
             let frees = new.is_none_or(|task| ends(task)) && !old.is_some_and(|task| ends(task));
             self.retry |= frees;
+        }
+        // Whoever could not pull is tried again.
+        let logins = now.changes_since::<skep_model::RegistryLogin>(&last);
+        for login in logins.filter_map(|(_, new)| new) {
+            let from_it = now.services().filter(|service| {
+                let host = host_of(service.spec.task_template.image());
+                host.eq_ignore_ascii_case(&login.spec.host)
+            });
+            self.dirty.extend(from_it.map(|service| service.id.clone()));
         }
         let networks = now.changes_since::<skep_model::Network>(&last);
         self.retry |= networks.count() > 0;

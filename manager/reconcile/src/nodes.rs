@@ -10,6 +10,7 @@ use skep_plan::allocate::numbers::choose_index;
 use skep_store::{Commit, Snapshot, Transaction};
 
 use crate::allocate::Allocator;
+use crate::expiry::just_down;
 use crate::step::{Stage, orphan};
 
 /// Tasks of a node that has been down for so long are given up.
@@ -121,6 +122,10 @@ pub fn record_node_states(
         let mut node = Node::clone(known);
         if node.status.state != report.state {
             node.status.since = now;
+            node.status.down = match report.state {
+                NodeState::Down => just_down(snapshot.cluster().map(|it| &**it), now),
+                NodeState::Ready | NodeState::Unknown | NodeState::Disconnected => None,
+            };
         }
         node.status.state = report.state;
         node.status.message.clone_from(&report.message);

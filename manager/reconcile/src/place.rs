@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{Constraint, ServiceId, Task, TaskState, TaskStatus, state::Actor};
-use skep_plan::{Outcome, schedule};
+use skep_model::volume_home::{VolumeHomes, is_sticky};
+use skep_model::{Constraint, Service, ServiceId, Task, TaskState, TaskStatus, state::Actor};
+use skep_plan::schedule::Placed;
+use skep_plan::schedule::behind_predecessor;
+use skep_plan::{Outcome, homes, schedule};
 use skep_store::Key;
 
 use crate::step::{Stage, waiting};
@@ -45,11 +48,26 @@ pub(crate) fn place(stage: &mut Stage<'_>, seen: &[ServiceId], all: bool) {
     }
     let mut is_any_placed = false;
     for ((service, _), tasks) in groups {
-        let outcomes = schedule(&mut stage.memory.table, &tasks, stage.now);
+        let known = stage.tx.service(&service).cloned();
+        let is_sticky = known
+            .as_ref()
+            .is_some_and(|known| is_sticky(&known.spec.labels));
+        let mut homes = known
+            .filter(|_| is_sticky)
+            .map(|known| known.volume_homes.clone())
+            .unwrap_or_default();
+        let (behind, free) = behind_predecessors(stage, &service, &homes, &tasks);
+        let mut outcomes = schedule(&mut stage.memory.table, &free, &homes, stage.now);
+        outcomes.extend(behind);
         is_any_placed |= outcomes.iter().any(|outcome| outcome.result.is_ok());
         for (outcome, task) in outcomes.iter().zip(in_order(&outcomes, &tasks)) {
-            record(stage, &service, outcome, task);
+            let expected = match &outcome.result {
+                Ok(placed) if is_sticky => at_home(stage, &mut homes, task, placed),
+                _ => Vec::new(),
+            };
+            record(stage, &service, outcome, task, expected);
         }
+        keep(stage, &service, homes);
     }
     stage.memory.last = stage.tx.view().clone();
     // Those that are to be beside one that has its place now may have theirs.
@@ -59,6 +77,71 @@ pub(crate) fn place(stage: &mut Stage<'_>, seen: &[ServiceId], all: bool) {
             .last
             .waiting_tasks()
             .any(|task| waits_for_company(task));
+}
+
+/// Tasks whose predecessors may still have their volumes, with the reason, and the others.
+fn behind_predecessors(
+    stage: &mut Stage<'_>,
+    service: &ServiceId,
+    homes: &VolumeHomes,
+    tasks: &[Arc<Task>],
+) -> (Vec<Outcome>, Vec<Arc<Task>>) {
+    let (mut behind, mut free) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let slot = |_| {
+            stage
+                .tx
+                .tasks_of_slot(service, task.slot)
+                .cloned()
+                .collect()
+        };
+        let home = homes.get(&task.slot);
+        let others: Vec<_> = home.map(slot).unwrap_or_default();
+        let table = &stage.memory.table;
+        let until = home.and_then(|home| {
+            let until = homes::occupied_until(home, task, &others, table, stage.now)?;
+            Some((until, behind_predecessor(task, home)))
+        });
+        let Some((until, reason)) = until else {
+            free.push(task.clone());
+            continue;
+        };
+        if until < homes::WHEN_IT_SAYS_SO {
+            let timer = stage.memory.timers.entry(service.clone()).or_insert(until);
+            *timer = until.min(*timer);
+        }
+        behind.push(Outcome {
+            task: task.id.clone(),
+            result: Err(reason),
+        });
+    }
+    (behind, free)
+}
+
+/// Gives a placed task's slot its home, and the task the volumes that it must find there.
+fn at_home(
+    stage: &Stage<'_>,
+    homes: &mut VolumeHomes,
+    task: &Task,
+    placed: &Placed,
+) -> Vec<String> {
+    let Some(node) = stage.tx.node(&placed.node) else {
+        return Vec::new();
+    };
+    homes::claim(homes, task, node, stage.now);
+    homes::expected(homes, task, node)
+}
+
+/// Stores the homes of a service's slots.
+fn keep(stage: &mut Stage<'_>, service: &ServiceId, homes: VolumeHomes) {
+    let Some(known) = stage.tx.service(service) else {
+        return;
+    };
+    if !homes.is_empty() && known.volume_homes != homes {
+        let mut service = Service::clone(known);
+        service.volume_homes = homes;
+        stage.put_service(service);
+    }
 }
 
 /// Whether a task without a node is to be beside those of a service.
@@ -86,7 +169,13 @@ fn in_order<'a>(
         .filter_map(move |outcome| by_id.get(&outcome.task).copied())
 }
 
-fn record(stage: &mut Stage<'_>, service: &ServiceId, outcome: &Outcome, task: &Task) {
+fn record(
+    stage: &mut Stage<'_>,
+    service: &ServiceId,
+    outcome: &Outcome,
+    task: &Task,
+    expected: Vec<String>,
+) {
     let now = stage.now;
     let status = |state, message: &str, err: &str| TaskStatus {
         timestamp: now,
@@ -107,6 +196,7 @@ fn record(stage: &mut Stage<'_>, service: &ServiceId, outcome: &Outcome, task: &
             stage.tx.update_task(&task.id, Actor::Scheduler, |task| {
                 task.node_id = placed.node.clone();
                 task.generic_resources.clone_from(&placed.generic_resources);
+                task.volumes_expected = expected;
                 task.status = status(TaskState::Assigned, message, "");
             })
         }

@@ -38,14 +38,32 @@ pub fn preview(
         .find::<Service>(id.as_str())
         .map_err(|_| missing())?;
     let service = after.service(&before.id).ok_or_else(missing)?;
+    let preview = of_service(Some(&before.spec), service, &after, now);
+    Ok(ServicePreview {
+        warnings: response.warnings,
+        ..preview
+    })
+}
+
+/// What a service would do whose spec was `had`, in the state that it is in `after`.
+pub(crate) fn of_service(
+    had: Option<&ServiceSpec>,
+    service: &Service,
+    after: &Snapshot,
+    now: Timestamp,
+) -> ServicePreview {
     let tasks: Vec<Arc<Task>> = after.tasks_of_service(&service.id).cloned().collect();
-    let table = table(&after);
+    let table = table(after);
     let plan = plan_service(&ServiceView {
         service,
         tasks: &tasks,
         nodes: &table,
         now,
+        steady_since: Timestamp::ZERO,
         budget: usize::MAX,
+        // What comes after the waiting is what is asked about.
+        waits: &[],
+        registry_login_at: None,
     });
     let mut ended = BTreeMap::new();
     let mut made = Vec::new();
@@ -65,13 +83,15 @@ pub fn preview(
         .collect();
     previews.extend(new_tasks(service, &made, &previews));
     let config = update_config(service);
-    Ok(ServicePreview {
-        changes: differences(&public(&before.spec), &public(&service.spec)),
+    ServicePreview {
+        changes: had
+            .map(|had| differences(&public(had), &public(&service.spec)))
+            .unwrap_or_default(),
         tasks: previews,
         parallelism: config.parallelism,
         order: config.order,
-        warnings: response.warnings,
-    })
+        warnings: Vec::new(),
+    }
 }
 
 /// A spec without what nobody is to read.

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use skep_model::external_ca::pin_root;
 use skep_model::node::RenewalOrder;
 use skep_model::{Cluster, JoinTokens, Node, NodeState, Random, Timestamp};
 use skep_store::{Commit, Snapshot, Transaction};
@@ -68,6 +69,9 @@ fn without_old_root(cluster: &Cluster, random: &mut dyn Random) -> Option<Cluste
     cluster.tls_info.trust_root.clone_from(&rotation.cert);
     // They pin the root that goes.
     cluster.issued_tokens.clear();
+    // Settings of before may have authorities that name no root: theirs is the one that goes.
+    let authorities = &mut cluster.spec.ca_config.external_cas;
+    pin_root(authorities, &[], &cluster.root_ca.cert);
     cluster.root_ca.cert = rotation.cert;
     cluster.root_ca.key = rotation.key;
     cluster.join_tokens = JoinTokens {

@@ -1,16 +1,21 @@
 //! One step of the control loop: everything that is to be done now, in one commit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use skep_model::disconnect::OnDisconnect;
+use skep_model::registry_login::host_of;
+use skep_model::volume_home::is_sticky;
 use skep_model::{
-    Random, Service, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp, state::Actor,
+    Random, RegistryLogin, Service, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    state::Actor,
 };
-use skep_plan::{Action, ServiceView, enforce, new_task, plan_service, reap};
+use skep_plan::{Action, ServiceView, enforce, homes, new_task, plan_service, reap};
 use skep_store::{Commit, Key, Snapshot, Transaction};
 
 use crate::allocate::Allocator;
 use crate::memory::{Memory, may_run};
-use crate::{nodes, place, rebalance};
+use crate::{gate, nodes, place, rebalance};
 
 /// What one step decided.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,6 +41,7 @@ pub fn reconcile(
     now: Timestamp,
     random: &mut dyn Random,
 ) -> Step {
+    memory.look(now);
     memory.catch_up(snapshot);
     let mut stage = Stage {
         tx: Transaction::new(snapshot, now),
@@ -100,6 +106,21 @@ impl Stage<'_> {
         }
     }
 
+    /// One that must not run beside its successor, as with the same volumes, is told to stop, and waited
+    /// for.
+    fn evict(&mut self, id: &TaskId) {
+        let task = self.tx.task(id);
+        let is_exclusive = task.is_some_and(|task| OnDisconnect::of(&task.labels).exclusive);
+        let service = task.and_then(|task| self.tx.service(&task.service_id));
+        if is_exclusive || service.is_some_and(|service| is_sticky(&service.spec.labels)) {
+            if let Err(error) = self.tx.raise_desired(id, TaskState::Shutdown) {
+                self.step.notes.push(error.to_string());
+            }
+            return;
+        }
+        self.move_task(id, Actor::Enforcer, TaskState::Rejected, enforce::EVICTED);
+    }
+
     /// Rejects tasks that their node, as it is now, no longer suits.
     fn enforce(&mut self) {
         for id in std::mem::take(&mut self.memory.changed_nodes) {
@@ -113,12 +134,7 @@ impl Stage<'_> {
                     .map(|service| service.spec.task_template.clone())
             };
             for task in enforce::evicted(&node, &tasks, current) {
-                self.move_task(
-                    &task,
-                    Actor::Enforcer,
-                    TaskState::Rejected,
-                    enforce::EVICTED,
-                );
+                self.evict(&task);
                 if let Some(task) = self.tx.task(&task) {
                     self.memory.dirty.insert(task.service_id.clone());
                 }
@@ -146,6 +162,9 @@ impl Stage<'_> {
             self.memory.retry = false;
         }
         let mut seen = Vec::new();
+        // Those that were looked at for what they wait for: once is enough, since how far others are
+        // changes between steps.
+        let mut woken = BTreeSet::new();
         while self.room() > 0 {
             let Some(id) = self.memory.dirty.pop_first() else {
                 break;
@@ -154,6 +173,7 @@ impl Stage<'_> {
             if self.tx.service(&id).is_some() {
                 allocator.service(self, &id);
                 self.service(&id);
+                self.wake_dependents(&id, &mut woken);
             } else {
                 self.orphans(&id);
             }
@@ -165,17 +185,33 @@ impl Stage<'_> {
         seen
     }
 
+    fn wake_dependents(&mut self, id: &ServiceId, woken: &mut BTreeSet<ServiceId>) {
+        let Some(service) = self.tx.service(id) else {
+            return;
+        };
+        for waiting in gate::dependents(self.tx.view(), service) {
+            if woken.insert(waiting.clone()) {
+                self.memory.dirty.insert(waiting);
+            }
+        }
+    }
+
     fn service(&mut self, id: &ServiceId) {
+        self.settle_homes(id);
         let Some(service) = self.tx.service(id).cloned() else {
             return;
         };
         let tasks: Vec<_> = self.tx.tasks_of_service(id).cloned().collect();
+        let waits = gate::waits(self.tx.view(), &service);
         let plan = plan_service(&ServiceView {
             service: &service,
             tasks: &tasks,
             nodes: &self.memory.table,
             now: self.now,
+            steady_since: self.memory.steady_since,
             budget: self.room(),
+            waits: &waits,
+            registry_login_at: registry_login_at(self.tx.view(), &service),
         });
         let name = &service.spec.name;
         let notes = plan.notes.iter();
@@ -208,6 +244,23 @@ impl Stage<'_> {
             self.memory.timers.insert(id.clone(), at);
         }
         self.rebalance(&service, &tasks);
+        self.give_in_place(&service);
+    }
+
+    /// Takes in what the tasks of a service say of where its volumes are.
+    fn settle_homes(&mut self, id: &ServiceId) {
+        let Some(service) = self.tx.service(id) else {
+            return;
+        };
+        if !is_sticky(&service.spec.labels) && service.volume_homes.is_empty() {
+            return;
+        }
+        let tasks: Vec<_> = self.tx.tasks_of_service(id).cloned().collect();
+        if let Some(homes) = homes::settle(service, &tasks, &self.memory.table, self.now) {
+            let mut service = Service::clone(service);
+            service.volume_homes = homes;
+            self.put_service(service);
+        }
     }
 
     /// Spreads a service anew that is to be without being asked, once nodes are settled.
@@ -324,6 +377,13 @@ impl Stage<'_> {
         self.step.commit = self.tx.commit();
         self.step
     }
+}
+
+/// When the cluster was last given credentials for the registry of a service's image.
+fn registry_login_at(view: &Snapshot, service: &Service) -> Option<Timestamp> {
+    let host = host_of(service.spec.task_template.image());
+    let login = view.by_name::<RegistryLogin>(&host);
+    login.map(|login| login.kept_at)
 }
 
 /// Tasks before `Assigned`: all of them, or those of the services just looked at.

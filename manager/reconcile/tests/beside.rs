@@ -73,6 +73,20 @@ fn a_service_may_keep_its_own_tasks_apart() {
     assert!(live.iter().all(|task| task.spec.image() == "img:2"));
 }
 
+/// Tasks of a global service are made for their nodes. Those that waited for company were not looked
+/// at again when the service needed none any more, and waited for ever.
+#[test]
+fn tasks_of_a_global_service_wait_for_what_is_wanted_now() {
+    let mut cluster = cluster(3);
+    let global = r#","Mode":{"Global":{}}"#;
+    cluster.create(spec("agent", 0, &constrained("service==db", global)));
+    cluster.converge();
+    assert_eq!(nodes(&cluster, "agent"), []);
+    cluster.update("agent", |spec| spec.task_template.placement = None);
+    cluster.converge();
+    assert_eq!(nodes(&cluster, "agent").len(), 3);
+}
+
 #[test]
 fn nobody_waits_for_itself() {
     let mut cluster = cluster(1);

@@ -367,6 +367,8 @@ fn deploy(spec: StackSpec, prune: bool) -> ControlRequest {
     ControlRequest::DeployStack {
         spec: Box::new(spec),
         prune,
+        basis: None,
+        wish: Default::default(),
     }
 }
 
@@ -441,7 +443,10 @@ fn a_stack_that_cannot_be_deployed_changes_nothing() {
 
     cluster.ask(deploy(stack(), false)).unwrap();
     let mut wrong = stack();
-    wrong.secrets[0].data = b"other".to_vec();
+    wrong.secrets[0].templating = Some(skep_model::mount::Driver {
+        name: "golang".into(),
+        ..Default::default()
+    });
     assert_eq!(
         cluster.refusal(deploy(wrong, false)),
         "only updates to Labels are allowed"

@@ -118,6 +118,22 @@ fn a_job_runs_again_only_when_it_has_something_else_to_do() {
 }
 
 #[test]
+fn a_job_is_stored_with_the_counts_that_it_has() {
+    let mut cluster = cluster(1);
+    cluster.create(spec("job", 0, r#"{"Mode":{"ReplicatedJob":{}}}"#));
+    let counts = |cluster: &Cluster| match cluster.service("job").spec.mode {
+        ServiceMode::ReplicatedJob(job) => (job.max_concurrent, job.total_completions),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(counts(&cluster), (Some(1), Some(1)));
+    cluster.update("job", |spec| {
+        spec.mode = ServiceMode::ReplicatedJob(Default::default());
+    });
+    let status = cluster.service("job").job_status.unwrap();
+    assert_eq!(status.job_iteration.index, 0, "it is the same");
+}
+
+#[test]
 fn finished_tasks_of_a_job_go_when_their_time_is_over_and_stay_counted() {
     let mut cluster = cluster(1);
     let job = r#"{"Mode":{"ReplicatedJob":{"MaxConcurrent":2,"TotalCompletions":2}},

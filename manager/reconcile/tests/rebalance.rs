@@ -116,6 +116,23 @@ fn preferences_are_evened_out_first() {
     assert_eq!(zones.iter().filter(|in_a| **in_a).count(), 1);
 }
 
+/// A constraint that goes restarts nothing, and tasks keep what they were placed by. They were held to
+/// it when they were to be spread anew.
+#[test]
+fn tasks_are_moved_by_what_is_wanted_now() {
+    let mut cluster = cluster(3);
+    let rest = r#"{"TaskTemplate":{"Placement":{"Constraints":["node.hostname!=n2"]}}}"#;
+    cluster.create(spec("web", 6, rest));
+    cluster.converge();
+    let before = cluster.live("web");
+    cluster.update("web", |spec| spec.task_template.placement = None);
+    cluster.converge();
+    assert!(before.iter().all(|task| task.node_id.as_str() != "n2"));
+    assert_eq!(ask(&mut cluster, None).actions.len(), 2);
+    cluster.converge();
+    assert_eq!(spread(&cluster), even([2, 2, 2]));
+}
+
 /// The spec is not what fails.
 #[test]
 fn moves_that_fail_come_to_a_halt_and_the_rest_stays() {

@@ -5,7 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::json;
 use skep_model::cluster::{RootCa, RootRotation};
+use skep_model::external_ca::ExternalCa;
 use skep_model::node::TlsInfo;
 use skep_model::{Cluster as Object, ControlRequest, Node, NodeId, NodeState, Timestamp};
 use skep_reconcile::control::{self, NextRoot};
@@ -267,4 +269,122 @@ fn nodes_are_told_in_batches_and_those_that_do_not_follow_hold_up_nobody() {
     let (view, object) = (cluster.view(), object(&cluster));
     let following = view.nodes().filter(|node| follows_root(&object, node));
     assert_eq!(following.count(), 2);
+}
+
+/// The root that each external authority signs for.
+fn authorities(cluster: &Cluster) -> Vec<String> {
+    let all = object(cluster).spec.ca_config.external_cas;
+    let all = ExternalCa::read(&all).unwrap().into_iter();
+    all.map(|authority| authority.ca_cert).collect()
+}
+
+fn complete(cluster: &mut Cluster, root: &str) {
+    rotate(cluster, root);
+    look(cluster);
+    report(cluster, "n0", root);
+    look(cluster);
+    assert_eq!(object(cluster).root_ca.cert, root);
+}
+
+#[test]
+fn an_authority_that_names_no_root_keeps_the_one_that_it_was_given_for() {
+    let mut cluster = with_root(1);
+    let blank = vec![json!({"Protocol": "cfssl", "URL": "https://ca/"})];
+    let given = cluster.cluster_request(|spec| spec.ca_config.external_cas = blank.clone());
+    cluster.ask(given).unwrap();
+    complete(&mut cluster, "B");
+    assert_eq!(authorities(&cluster), ["A"]);
+    let after = object(&cluster);
+    let all = ExternalCa::read(&after.spec.ca_config.external_cas).unwrap();
+    assert!(!all[0].signs_for(&after.root_ca.cert, true));
+
+    // A client that drops what it does not know, or writes it in another way, is not refused.
+    let same = vec![json!({"URL": "https://ca/", "CACert": "A\r\n", "Options": {}})];
+    for (sent, root) in [(blank, "A"), (same, "A\r\n")] {
+        let request = cluster.cluster_request(|spec| {
+            spec.ca_config.external_cas = sent;
+            spec.orchestration.task_history_retention_limit = Some(7);
+        });
+        cluster.ask(request).unwrap();
+        assert_eq!(authorities(&cluster), [root]);
+    }
+    let other = vec![json!({"URL": "https://other/"})];
+    let request = cluster.cluster_request(|spec| spec.ca_config.external_cas = other);
+    cluster.ask(request).unwrap();
+    assert_eq!(authorities(&cluster), ["B"]);
+}
+
+#[test]
+fn what_was_stored_without_a_root_stays_with_the_one_that_goes() {
+    for is_under_way in [false, true] {
+        let mut cluster = with_root(1);
+        let store = |cluster: &mut Cluster| {
+            let mut object = object(cluster);
+            object.spec.ca_config.external_cas = vec![json!({"URL": "https://ca/"})];
+            let mut tx = Transaction::new(&cluster.view(), cluster.now);
+            tx.put(object).unwrap();
+            let commit = tx.commit().unwrap();
+            cluster.apply(&commit);
+        };
+        if is_under_way {
+            rotate(&mut cluster, "B");
+            store(&mut cluster);
+            look(&mut cluster);
+            report(&mut cluster, "n0", "B");
+            look(&mut cluster);
+        } else {
+            store(&mut cluster);
+            complete(&mut cluster, "B");
+        }
+        assert_eq!(object(&cluster).root_ca.cert, "B");
+        assert_eq!(authorities(&cluster), ["A"]);
+    }
+}
+
+#[test]
+fn the_authority_of_a_root_without_its_key_is_not_taken_away() {
+    let mut cluster = with_root(1);
+    let count = 1;
+    let own = vec![json!({"URL": "https://ca/", "CACert": "B"})];
+    let mut adopted = next(&cluster, "B", count);
+    adopted.root_ca.rotation.as_mut().unwrap().key.clear();
+    let request = cluster.cluster_request(|spec| {
+        spec.ca_config.force_rotate = count;
+        spec.ca_config.signing_ca_cert = "B".to_owned();
+        spec.ca_config.external_cas = own.clone();
+    });
+    let view = cluster.view();
+    let (commit, _) =
+        control::execute_with_root(&request, Some(adopted), &view, cluster.now, &mut || 1).unwrap();
+    cluster.apply(&commit);
+    // Neither while nodes follow, nor afterwards.
+    for is_over in [false, true] {
+        if is_over {
+            look(&mut cluster);
+            report(&mut cluster, "n0", "B");
+            look(&mut cluster);
+            assert_eq!(object(&cluster).root_ca.cert, "B");
+        }
+        let none = cluster.cluster_request(|spec| spec.ca_config.external_cas.clear());
+        let refused = cluster.refusal(none);
+        assert!(refused.contains("`--external-ca`"), "{refused}");
+        let kept = cluster.cluster_request(|spec| {
+            spec.orchestration.task_history_retention_limit = Some(i64::from(is_over));
+        });
+        cluster.ask(kept).unwrap();
+    }
+    // Its key is brought: nobody else needs to have it.
+    let mut with_key = object(&cluster).root_ca;
+    with_key.key = "key of B".to_owned();
+    let back = NextRoot {
+        root_ca: with_key,
+        tls_info: object(&cluster).tls_info,
+    };
+    let request = cluster.cluster_request(|spec| {
+        spec.ca_config.signing_ca_cert = "B".to_owned();
+        spec.ca_config.signing_ca_key = "key of B".to_owned();
+        spec.ca_config.external_cas.clear();
+    });
+    let view = cluster.view();
+    control::execute_with_root(&request, Some(back), &view, cluster.now, &mut || 1).unwrap();
 }

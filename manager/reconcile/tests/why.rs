@@ -191,3 +191,35 @@ fn many_tasks_that_fit_nowhere_are_told_within_bounds() {
     assert_eq!(told.len(), 20_000 / 150);
     assert_eq!(why.causes[0].refusals.len(), 150);
 }
+
+#[test]
+fn a_node_that_is_down_tells_when_it_is_removed() {
+    let down = |cluster: &Cluster| {
+        let told = causes(cluster, "n1");
+        let [(Trouble::NodeDown, message)] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        message.clone()
+    };
+    let mut cluster = cluster(2);
+    cluster.heard("n1", NodeState::Down);
+    let message = down(&cluster);
+    assert!(!message.contains("removed"), "{message}");
+    let request = cluster.cluster_request(|spec| {
+        let label = skep_model::cluster::NODE_EXPIRY_LABEL;
+        spec.labels.insert(label.to_owned(), "24h".to_owned());
+    });
+    cluster.ask(request).unwrap();
+    cluster.now = cluster.now.plus(Duration::from_secs(3600));
+    let message = down(&cluster);
+    let at = cluster.now.plus(Duration::from_secs(23 * 3600));
+    let wanted = format!("it is removed from the cluster at {at} if it does not come back");
+    assert!(message.contains(&wanted), "{message}");
+    // Managers are not.
+    cluster.heard("n0", NodeState::Down);
+    let told = causes(&cluster, "n0");
+    assert!(
+        told.iter().all(|(_, message)| !message.contains("removed")),
+        "{told:?}"
+    );
+}

@@ -94,7 +94,12 @@ impl Shared {
             .snapshot
             .changes_since::<skep_model::Config>(&before.snapshot);
         let secrets = secrets.filter(|(old, _)| old.is_some()).count();
-        if secrets + configs.filter(|(old, _)| old.is_some()).count() > 0 {
+        // Tasks may be there before the credentials that they are pulled with.
+        let logins = self
+            .snapshot
+            .changes_since::<skep_model::RegistryLogin>(&before.snapshot);
+        let payloads = secrets + configs.filter(|(old, _)| old.is_some()).count();
+        if payloads + logins.count() > 0 {
             affected.add_all();
         }
     }

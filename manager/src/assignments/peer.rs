@@ -48,6 +48,7 @@ fn is_same(old: &Node, new: &Node) -> bool {
         && old.ingress_addresses == new.ingress_addresses
         && old.description.hostname == new.description.hostname
         && old.description.addresses == new.description.addresses
+        && old.description.takes_registry_logins == new.description.takes_registry_logins
         && old.description.encryption.keys == new.description.encryption.keys
         && old.renewal == new.renewal
 }

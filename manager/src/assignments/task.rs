@@ -79,6 +79,8 @@ fn is_same_to_its_node(old: &Task, new: &Task) -> bool {
         running_since: _,
         restarts,
         by_update,
+        in_place,
+        volumes_expected,
     } = old;
     state_told(old) == state_told(new)
         && *desired_state == new.desired_state
@@ -89,6 +91,8 @@ fn is_same_to_its_node(old: &Task, new: &Task) -> bool {
         && *slot == new.slot
         && *restarts == new.restarts
         && *by_update == new.by_update
+        && *in_place == new.in_place
+        && *volumes_expected == new.volumes_expected
         && *created_at == new.created_at
         && *spec_version == new.spec_version
         && *job_iteration == new.job_iteration

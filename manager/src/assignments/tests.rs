@@ -5,7 +5,8 @@ use skep_model::network::IpamConfig;
 use skep_model::service::VirtualIp;
 use skep_model::task::{ContainerStatus, NetworkAttachment};
 use skep_model::{
-    Attachment, Config, Network, PortConfig, Secret, Service, Task, TaskState, Timestamp,
+    Attachment, Config, Network, PortConfig, RegistryLogin, Secret, Service, Task, TaskState,
+    Timestamp,
 };
 use skep_store::{Change, Commit, Key, Object, Store};
 
@@ -45,6 +46,7 @@ impl World {
         node.spec.role = role;
         node.status.addr = format!("192.0.2.{number}");
         node.description.hostname = id.to_owned();
+        node.description.takes_registry_logins = true;
         self.put(Object::Node(node.into()));
     }
 
@@ -403,6 +405,17 @@ fn random_change(dice: &mut Dice, world: &mut World) {
             world.put(Object::Attachment(place.into()));
         }
         11 => world.apply(remove(Key::Attachment(dice.pick(&["p", "q"]).into()))),
+        12 if dice.roll(3) == 0 => world.apply(remove(Key::RegistryLogin("l".into()))),
+        12 if dice.roll(2) == 0 => {
+            // The images of tasks in here name no registry.
+            let mut login = RegistryLogin {
+                id: "l".into(),
+                ..Default::default()
+            };
+            login.spec.host = "docker.io".to_owned();
+            login.spec.password = dice.roll(9).to_string();
+            world.put(Object::RegistryLogin(login.into()));
+        }
         12 => {
             let mut config = Config {
                 id: "c".into(),

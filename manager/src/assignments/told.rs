@@ -1,11 +1,13 @@
 //! What a node was told, and the way from there to what it is to be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skep_model::{Config, NodeId, Secret, Task, TaskSpec};
+use skep_model::payload::{Payload as _, PayloadId};
+use skep_model::registry_login::host_of;
+use skep_model::{Config, NodeId, RegistryLogin, Secret, Task};
 use skep_proto::assignment::Item;
 use skep_proto::encode;
 use skep_proto::v1::{AssignmentItem, Assignments};
@@ -24,8 +26,15 @@ pub struct Told {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mark {
     Whole(Bytes),
-    /// Of an object that is told as it is stored.
-    Version(u64),
+    /// Of a secret or config: which of its payloads were told.
+    Payload {
+        version: u64,
+        numbers: Numbers,
+    },
+    /// Of credentials for a registry.
+    RegistryLogin {
+        version: u64,
+    },
     /// Of a task, which changes more often than what is told of it.
     Task {
         version: u64,
@@ -38,9 +47,13 @@ enum Source<'a> {
     Part(&'a Part),
     Local(Part),
     Task(&'a Arc<Task>),
-    Secret(&'a Arc<Secret>),
-    Config(&'a Arc<Config>),
+    Secret(&'a Arc<Secret>, Numbers),
+    Config(&'a Arc<Config>, Numbers),
+    RegistryLogin(&'a Arc<RegistryLogin>),
 }
+
+/// Numbers of versions of a payload.
+type Numbers = BTreeSet<u64>;
 
 impl Source<'_> {
     fn key(&self) -> Arc<str> {
@@ -48,27 +61,36 @@ impl Source<'_> {
             Self::Part(part) => Arc::clone(&part.key),
             Self::Local(part) => Arc::clone(&part.key),
             Self::Task(task) => format!("task/{}", task.id).into(),
-            Self::Secret(secret) => format!("secret/{}", secret.id).into(),
-            Self::Config(config) => format!("config/{}", config.id).into(),
+            Self::Secret(secret, _) => format!("secret/{}", secret.id).into(),
+            Self::Config(config, _) => format!("config/{}", config.id).into(),
+            Self::RegistryLogin(login) => format!("registry/{}", login.spec.host).into(),
         }
     }
 
     /// How to know the item again, and its encoded form if it is not what `before` says.
     fn compare(&self, before: Option<&Mark>) -> (Mark, Option<Bytes>) {
-        let stored = |version: u64, item: &dyn Fn() -> Item| {
-            let mark = Mark::Version(version);
+        let payload = |version: u64, numbers: &Numbers, item: &dyn Fn() -> Item| {
+            let numbers = numbers.clone();
+            let mark = Mark::Payload { version, numbers };
             let is_news = before != Some(&mark);
             (mark, is_news.then(|| encode(&item()).into()))
         };
         match self {
             Self::Part(part) => whole(&part.value, before),
             Self::Local(part) => whole(&part.value, before),
-            Self::Secret(secret) => stored(secret.version.index, &|| {
-                Item::Secret(Secret::clone(secret))
+            Self::Secret(secret, numbers) => payload(secret.version.index, numbers, &|| {
+                Item::Secret(secret.only(|number| numbers.contains(&number)))
             }),
-            Self::Config(config) => stored(config.version.index, &|| {
-                Item::Config(Config::clone(config))
+            Self::Config(config, numbers) => payload(config.version.index, numbers, &|| {
+                Item::Config(config.only(|number| numbers.contains(&number)))
             }),
+            Self::RegistryLogin(login) => {
+                let version = login.version.index;
+                let mark = Mark::RegistryLogin { version };
+                let is_news = before != Some(&mark);
+                let item = || Item::RegistryLogin(RegistryLogin::clone(login));
+                (mark, is_news.then(|| encode(&item()).into()))
+            }
             Self::Task(task) => {
                 let version = task.version.index;
                 match before {
@@ -139,7 +161,8 @@ impl Shared {
             return sources;
         };
         sources.push(Source::Local(Part::new(&Item::Local(self.local(found)))));
-        let mut files = BTreeMap::new();
+        let mut numbers = BTreeMap::new();
+        let mut registries = BTreeSet::new();
         for task in self
             .snapshot
             .tasks_on_node(node)
@@ -148,10 +171,16 @@ impl Shared {
             sources.push(Source::Task(task));
             // A task that has ended, or is to end, gets no secret.
             if task.is_live() {
-                self.files(&mut files, &task.spec);
+                add_payloads(&mut numbers, task);
+                registries.insert(host_of(task.spec.image()));
             }
         }
-        sources.extend(files.into_values());
+        sources.extend(self.payloads(numbers));
+        let logins = registries
+            .into_iter()
+            .filter(|_| found.description.takes_registry_logins)
+            .filter_map(|host| self.snapshot.by_name::<RegistryLogin>(&host));
+        sources.extend(logins.map(Source::RegistryLogin));
         let networks = self.networks_of(node);
         for network in &networks {
             sources.extend(self.on_network(network).map(Source::Part));
@@ -160,19 +189,25 @@ impl Shared {
         sources
     }
 
-    fn files<'a>(&'a self, files: &mut BTreeMap<(bool, String), Source<'a>>, spec: &TaskSpec) {
-        let Some(container) = spec.container() else {
-            return;
-        };
-        for reference in &container.secrets {
-            if let Some(secret) = self.snapshot.secret(&reference.secret_id) {
-                files.insert((true, secret.id.to_string()), Source::Secret(secret));
-            }
-        }
-        for reference in &container.configs {
-            if let Some(config) = self.snapshot.config(&reference.config_id) {
-                files.insert((false, config.id.to_string()), Source::Config(config));
-            }
-        }
+    fn payloads(&self, numbers: BTreeMap<PayloadId, Numbers>) -> impl Iterator<Item = Source<'_>> {
+        numbers
+            .into_iter()
+            .filter_map(|(object, numbers)| match object {
+                PayloadId::Secret(id) => Some(Source::Secret(self.snapshot.secret(&id)?, numbers)),
+                PayloadId::Config(id) => Some(Source::Config(self.snapshot.config(&id)?, numbers)),
+            })
+    }
+}
+
+/// The versions of payloads that a task is to see: an agent gets no others.
+fn add_payloads(numbers: &mut BTreeMap<PayloadId, Numbers>, task: &Task) {
+    for one in task
+        .spec
+        .container()
+        .into_iter()
+        .flat_map(|it| it.payloads())
+    {
+        let wanted = task.version_wanted(one.object.as_str(), one.pin);
+        numbers.entry(one.object).or_default().insert(wanted);
     }
 }

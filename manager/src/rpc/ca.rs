@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skep_model::node::NodeDescription;
 use skep_model::{Availability, Cluster, NodeId, NodeRole};
+use skep_pki::authority::AuthorityError;
 use skep_pki::rescue::former_holder;
 use skep_pki::{Authority, Peer, same_secret};
 use skep_proto::decode;
@@ -12,12 +13,13 @@ use skep_proto::v1::ca_client::CaClient;
 use skep_proto::v1::ca_server::Ca;
 use skep_proto::v1::{Empty, IssueReply, IssueRequest, RootReply};
 use skep_reconcile::NewNode;
-use skep_store::Snapshot;
+use skep_store::{Commit, Snapshot};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::caller::{is_forwarded, mark_forwarded, verify};
 use crate::clock;
+use crate::external::{Authorities, Wanted};
 use crate::manager::Core;
 use crate::submit::{self, CommitError};
 
@@ -74,15 +76,55 @@ async fn issue(
         .await
         .map_err(|error| skep_proto::status::from_control(&error))?;
     let cluster = Arc::clone(cluster(&snapshot)?);
-    let (node, role) = match peer {
-        Some(peer) => renewed(&snapshot, &peer)?,
-        None if !request.expired_cert_pem.is_empty() => rescued(core, &snapshot, request)?,
-        None => admitted(core, &cluster, request).await?,
+    let (node, role, new) = match peer {
+        Some(peer) => {
+            let (node, role) = renewed(&snapshot, &peer)?;
+            (node, role, None)
+        }
+        None if !request.expired_cert_pem.is_empty() => {
+            let (node, role) = rescued(core, &snapshot, request)?;
+            (node, role, None)
+        }
+        None => {
+            let new = stranger(&cluster, request)?;
+            // Whether it may come in is decided again with its admission: signing takes its time, and a
+            // node that is not signed for must not be listed.
+            let (_, role) = admission(&snapshot, request, &new)?;
+            (new.id.clone(), role, Some(new))
+        }
     };
+    let peer = Peer {
+        node: node.clone(),
+        role,
+        cluster: core.cluster.clone(),
+    };
+    let cert_pem = sign(core, &cluster, &request.csr_pem, &peer).await?;
+    if let Some(new) = new
+        && admitted(core, request, &new).await? != role
+    {
+        return Err(Status::unavailable(
+            "the join token was changed meanwhile: try again",
+        ));
+    }
     // The observed role follows the certificate; a demotion has set it before.
     if role == NodeRole::Manager {
         record_role(core, &node).await?;
     }
+    info!(%node, ?role, "certificate issued");
+    Ok(IssueReply {
+        cert_pem,
+        root_pem: cluster.root_ca.trusted(),
+        node_id: node.to_string(),
+    })
+}
+
+/// Signs a request, or has it signed by the authority outside that the cluster names.
+async fn sign(
+    core: &Core,
+    cluster: &Cluster,
+    csr_pem: &str,
+    peer: &Peer,
+) -> Result<String, Status> {
     let now = clock::now();
     let life = match cluster.spec.ca_config.node_cert_expiry.duration() {
         Duration::ZERO => Duration::from_secs(2160 * 3600),
@@ -90,17 +132,22 @@ async fn issue(
             u64::try_from(skep_model::limits::CERT_EXPIRY_SECS_MIN).unwrap_or(3600),
         )),
     };
-    let internal = |error: skep_pki::authority::AuthorityError| Status::internal(error.to_string());
+    let refused = |error: skep_model::ControlError| skep_proto::status::from_control(&error);
+    if let Some(outside) = Authorities::of(cluster).map_err(refused)? {
+        let wanted = Wanted {
+            csr_pem,
+            peer,
+            life,
+            now,
+        };
+        let member = core.connector.config();
+        return outside.sign(&member, wanted).await.map_err(refused);
+    }
+    let internal = |error: AuthorityError| Status::internal(error.to_string());
     let authority = Authority::of(&cluster.root_ca).map_err(internal)?;
-    let cert_pem = authority
-        .sign(&request.csr_pem, &node, role, &core.cluster, life, now)
-        .map_err(|error| Status::invalid_argument(error.to_string()))?;
-    info!(%node, ?role, "certificate issued");
-    Ok(IssueReply {
-        cert_pem,
-        root_pem: cluster.root_ca.trusted(),
-        node_id: node.to_string(),
-    })
+    authority
+        .sign(csr_pem, &peer.node, peer.role, &peer.cluster, life, now)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// A member asks for its next certificate: the same node, in the role it should have now.
@@ -148,12 +195,8 @@ fn rescued(
     }
 }
 
-/// A stranger with a token becomes a node.
-async fn admitted(
-    core: &Arc<Core>,
-    cluster: &Cluster,
-    request: &IssueRequest,
-) -> Result<(NodeId, NodeRole), Status> {
+/// A stranger as the node that it would be.
+fn stranger(cluster: &Cluster, request: &IssueRequest) -> Result<NewNode, Status> {
     let mut description: NodeDescription = decode("node description", &request.description)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     // Until it says so itself: a rotation of the root need not wait for a node that never had a
@@ -169,22 +212,38 @@ async fn admitted(
             )));
         }
     };
-    let id = NodeId::random(&mut clock::random());
+    Ok(NewNode {
+        id: NodeId::random(&mut clock::random()),
+        availability,
+        description,
+        ..NewNode::default()
+    })
+}
+
+/// The commit that takes a stranger in, and the role that its token is for.
+fn admission(
+    snapshot: &Snapshot,
+    request: &IssueRequest,
+    new: &NewNode,
+) -> Result<(Option<Commit>, NodeRole), Status> {
+    skep_reconcile::admit(snapshot, &request.token, new.clone(), clock::now())
+        .map_err(|error| skep_proto::status::from_control(&error))
+}
+
+/// A stranger with a token becomes a node.
+async fn admitted(
+    core: &Arc<Core>,
+    request: &IssueRequest,
+    new: &NewNode,
+) -> Result<NodeRole, Status> {
     for _ in 0..ATTEMPTS_MAX {
         let snapshot = core.machine.store().snapshot();
-        let new = NewNode {
-            id: id.clone(),
-            availability,
-            description: description.clone(),
-            ..NewNode::default()
-        };
-        let (commit, role) = skep_reconcile::admit(&snapshot, &request.token, new, clock::now())
-            .map_err(|error| skep_proto::status::from_control(&error))?;
+        let (commit, role) = admission(&snapshot, request, new)?;
         let Some(commit) = commit else {
-            return Ok((id, role));
+            return Ok(role);
         };
         match submit::propose(core, &commit).await {
-            Ok(()) => return Ok((id, role)),
+            Ok(()) => return Ok(role),
             Err(CommitError::Conflict { .. }) => (),
             Err(error) => return Err(skep_proto::status::from_control(&submit::describe(&error))),
         }

@@ -56,7 +56,7 @@ impl Control for ControlService {
         if !self.0.consensus.leadership().borrow().is_me {
             return Err(Status::unavailable(submit::NO_LEADER));
         }
-        let removed = crate::relay::take_in(&self.0, request.into_inner()).await?;
-        Ok(Response::new(RelayReply { removed }))
+        let reply = crate::relay::take_in(&self.0, request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 }

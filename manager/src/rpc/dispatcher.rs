@@ -7,8 +7,9 @@ use skep_model::{NodeId, NodeRole, Timestamp};
 use skep_pki::Peer;
 use skep_proto::v1::dispatcher_server::Dispatcher;
 use skep_proto::v1::{
-    AgentMessage, ControlPayload, ControlReply, Empty, Heard, ManagerMessage, ManagerPeer,
-    Managers, Roots, Welcome, agent_message, manager_message,
+    AdmitReply, AdmitRequest, AgentMessage, ClaimReply, ClaimRequest, ControlPayload, ControlReply,
+    Empty, ExecFrame, Heard, LocateReply, LocateRequest, ManagerMessage, ManagerPeer, Managers,
+    Measure, Roots, Welcome, agent_message, manager_message,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -19,7 +20,7 @@ use tracing::{debug, info};
 use crate::assignments::Told;
 use crate::caller::require;
 use crate::manager::Core;
-use crate::rpc::attach;
+use crate::rpc::{attach, exec, images};
 use crate::sessions::Calls;
 
 /// The first message must come within this time.
@@ -38,6 +39,7 @@ pub struct DispatcherService(pub Arc<Core>);
 #[tonic::async_trait]
 impl Dispatcher for DispatcherService {
     type SessionStream = ReceiverStream<Result<ManagerMessage, Status>>;
+    type ExecStream = exec::Frames;
 
     async fn session(
         &self,
@@ -56,9 +58,7 @@ impl Dispatcher for DispatcherService {
             out,
             told: Told::default(),
             managers: Vec::new(),
-            told_role: None,
-            told_renewal: None,
-            told_roots: String::new(),
+            word: Word::default(),
             network: Network::default(),
         };
         tokio::spawn(session.run(request.into_inner()));
@@ -75,6 +75,39 @@ impl Dispatcher for DispatcherService {
             attach::answer(&self.0, &node, &payload).await,
         ))
     }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<ExecFrame>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let node = require(&request, &self.0)?.peer.node;
+        exec::attend(&self.0, &node, request.into_inner()).await
+    }
+
+    async fn locate(
+        &self,
+        request: Request<LocateRequest>,
+    ) -> Result<Response<LocateReply>, Status> {
+        let node = require(&request, &self.0)?.peer.node;
+        let mut holders = images::locate_anywhere(&self.0, request.into_inner()).await;
+        holders.retain(|holder| holder.node_id != node.as_str());
+        Ok(Response::new(LocateReply { holders }))
+    }
+
+    async fn admit(&self, request: Request<AdmitRequest>) -> Result<Response<AdmitReply>, Status> {
+        require(&request, &self.0)?;
+        let reply = images::admit(&self.0, &request.into_inner().node_id);
+        Ok(Response::new(reply))
+    }
+
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<ClaimReply>, Status> {
+        let node = require(&request, &self.0)?.peer.node;
+        let claim = ClaimRequest {
+            node_id: node.to_string(),
+            ..request.into_inner()
+        };
+        images::claim(&self.0, claim).await.map(Response::new)
+    }
 }
 
 struct Session {
@@ -84,13 +117,21 @@ struct Session {
     out: mpsc::Sender<Result<ManagerMessage, Status>>,
     told: Told,
     managers: Vec<ManagerPeer>,
-    /// The role for which a new certificate was asked last.
-    told_role: Option<NodeRole>,
-    /// The order for a certificate of another issuer that was passed on last.
-    told_renewal: Option<Timestamp>,
-    /// The roots that the agent was told to trust last.
-    told_roots: String,
+    word: Word,
     network: Network,
+}
+
+/// What the agent was told last beside its assignments.
+#[derive(Default)]
+struct Word {
+    /// The role for which a new certificate was asked.
+    role: Option<NodeRole>,
+    /// The order for a certificate of another issuer that was passed on.
+    renewal: Option<Timestamp>,
+    /// The roots to trust.
+    roots: String,
+    /// The services whose tasks are to be measured.
+    measured: Arc<[String]>,
 }
 
 /// How far the node's packets and names follow the state.
@@ -208,7 +249,10 @@ impl Session {
                     self.report_network();
                 }
                 // The log's members are no part of the state: nothing is applied when they change.
-                _ = members_at.tick() => self.tell_managers().await?,
+                _ = members_at.tick() => {
+                    self.tell_managers().await?;
+                    self.tell_measured().await?;
+                }
                 () = self.out.closed() => return Ok(()),
             }
         }
@@ -273,7 +317,7 @@ impl Session {
     /// Takes one message. False ends the session.
     fn take(&mut self, message: AgentMessage) -> bool {
         match message.content {
-            Some(agent_message::Content::Heartbeat(_)) => self.hear(Vec::new(), false),
+            Some(agent_message::Content::Heartbeat(beat)) => self.hear_beat(beat.sent),
             Some(agent_message::Content::Description(description)) => self.hear(description, false),
             Some(agent_message::Content::Statuses(batch)) => {
                 // A node speaks for its own tasks only.
@@ -285,7 +329,15 @@ impl Session {
                     .collect();
                 self.core.sessions.reported(statuses);
             }
+            Some(agent_message::Content::Usages(said)) => {
+                let snapshot = self.core.machine.store().snapshot();
+                let node = &self.peer.node;
+                self.core.sessions.used(&snapshot, node, said.usages);
+            }
             Some(agent_message::Content::Logs(lines)) => self.core.sessions.deliver_logs(lines),
+            Some(agent_message::Content::Located(located)) => {
+                self.core.sessions.located(&self.peer.node, located);
+            }
             Some(agent_message::Content::Goodbye(_)) => {
                 self.hear(Vec::new(), true);
                 return false;
@@ -299,13 +351,22 @@ impl Session {
         true
     }
 
+    fn hear_beat(&self, sent: u64) {
+        self.core.sessions.heard(Heard {
+            node_id: self.peer.node.to_string(),
+            address: self.address.clone(),
+            sent,
+            ..Default::default()
+        });
+    }
+
     fn hear(&self, description: Vec<u8>, gone: bool) {
         self.core.sessions.heard(Heard {
             node_id: self.peer.node.to_string(),
             address: self.address.clone(),
             description,
             gone,
-            network_version: 0,
+            ..Default::default()
         });
     }
 
@@ -345,10 +406,10 @@ impl Session {
         let wanted = common.role_wanted(&node, self.peer.role);
         let renewal = common.renewal_due(&node);
         let role_changes =
-            wanted.is_some_and(|role| role != self.peer.role) && self.told_role != wanted;
-        let issuer_changes = renewal.is_some() && self.told_renewal != renewal;
+            wanted.is_some_and(|role| role != self.peer.role) && self.word.role != wanted;
+        let issuer_changes = renewal.is_some() && self.word.renewal != renewal;
         if role_changes || issuer_changes {
-            (self.told_role, self.told_renewal) = (wanted, renewal);
+            (self.word.role, self.word.renewal) = (wanted, renewal);
             self.tell(manager_message::Content::Renew(Empty {})).await?;
         }
         let change = self.told.next(&common, &node);
@@ -369,12 +430,25 @@ impl Session {
 
     /// Tells the agent which roots to trust, with each session and each change.
     async fn tell_roots(&mut self, roots: String) -> Result<(), Status> {
-        if roots.is_empty() || roots == self.told_roots {
+        if roots.is_empty() || roots == self.word.roots {
             return Ok(());
         }
-        self.told_roots.clone_from(&roots);
+        self.word.roots.clone_from(&roots);
         self.tell(manager_message::Content::Roots(Roots { pem: roots }))
             .await
+    }
+
+    /// Tells the agent what to measure, when that is other than before.
+    async fn tell_measured(&mut self) -> Result<(), Status> {
+        let services = self.core.sessions.measured(&self.core);
+        if services == self.word.measured {
+            return Ok(());
+        }
+        self.word.measured = Arc::clone(&services);
+        self.tell(manager_message::Content::Measure(Measure {
+            services: services.to_vec(),
+        }))
+        .await
     }
 
     async fn tell_managers(&mut self) -> Result<(), Status> {

@@ -1,6 +1,7 @@
 //! A commit: the changes one transaction makes, as raft carries them.
 
 use serde::{Deserialize, Serialize};
+use skep_model::payload::InPlace;
 use skep_model::resources::GenericResource;
 use skep_model::serde_help::is_zero;
 use skep_model::service::Endpoint;
@@ -111,6 +112,10 @@ pub struct TaskPatch {
     pub draining_since: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<Vec<InPlace>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes_expected: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub updated_at: Timestamp,
 }
@@ -140,6 +145,9 @@ impl TaskPatch {
             draining_since: (old.draining_since != new.draining_since)
                 .then_some(new.draining_since),
             drained_at: (old.drained_at != new.drained_at).then_some(new.drained_at),
+            in_place: (old.in_place != new.in_place).then(|| new.in_place.clone()),
+            volumes_expected: (old.volumes_expected != new.volumes_expected)
+                .then(|| new.volumes_expected.clone()),
             updated_at: new.updated_at,
         };
         let mut patched = old.clone();
@@ -176,6 +184,12 @@ impl TaskPatch {
         }
         if let Some(at) = self.drained_at {
             task.drained_at = at;
+        }
+        if let Some(orders) = &self.in_place {
+            task.in_place.clone_from(orders);
+        }
+        if let Some(volumes) = &self.volumes_expected {
+            task.volumes_expected.clone_from(volumes);
         }
         task.updated_at = self.updated_at;
     }

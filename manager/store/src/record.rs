@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use skep_model::{
     Attachment, AttachmentId, Cluster, ClusterId, Config, ConfigId, Network, NetworkId, Node,
-    NodeId, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, Version,
+    NodeId, RegistryLogin, RegistryLoginId, Secret, SecretId, Service, ServiceId, Stack, StackId,
+    Task, TaskId, Timestamp, Version,
 };
 
 use crate::state::{State, Table};
@@ -128,4 +129,5 @@ records! {
     Config ConfigId configs "config", |config| Some(&config.spec.name), |_, _, _| ();
     Stack StackId stacks "stack", |stack| Some(&stack.spec.name), |_, _, _| ();
     Attachment AttachmentId attachments "attachment", |_| None, State::index_attachment;
+    RegistryLogin RegistryLoginId registry_logins "registry", |login| Some(&login.spec.host), |_, _, _| ();
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use skep_model::{
-    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret,
-    SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Version,
+    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId,
+    RegistryLogin, RegistryLoginId, Secret, SecretId, Service, ServiceId, Stack, StackId, Task,
+    TaskId, Version,
 };
 
 use crate::commit::Change;
@@ -59,6 +60,7 @@ tables! {
     Config ConfigId config configs;
     Stack StackId stack stacks;
     Attachment AttachmentId attachment attachments;
+    RegistryLogin RegistryLoginId registry_login registry_logins;
 }
 
 impl Snapshot {
@@ -181,6 +183,10 @@ impl Snapshot {
             Key::Config(id) => self.get::<Config>(id).cloned().map(Object::Config),
             Key::Stack(id) => self.get::<Stack>(id).cloned().map(Object::Stack),
             Key::Attachment(id) => self.get::<Attachment>(id).cloned().map(Object::Attachment),
+            Key::RegistryLogin(id) => {
+                let login = self.get::<RegistryLogin>(id).cloned();
+                login.map(Object::RegistryLogin)
+            }
         }
     }
 
@@ -371,6 +377,7 @@ impl Snapshot {
         add::<Stack>(self, &mut keys);
         add::<Task>(self, &mut keys);
         add::<Attachment>(self, &mut keys);
+        add::<RegistryLogin>(self, &mut keys);
         keys
     }
 

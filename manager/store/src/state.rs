@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::{
-    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret,
-    SecretId, Service, ServiceId, Stack, Task, TaskId, TaskState, Version,
+    Attachment, AttachmentId, Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId,
+    RegistryLogin, Secret, SecretId, Service, ServiceId, Stack, Task, TaskId, TaskState, Version,
 };
 
 use crate::record::Record;
@@ -41,6 +41,7 @@ pub struct State {
     pub(crate) configs: Table<Config>,
     pub(crate) stacks: Table<Stack>,
     pub(crate) attachments: Table<Attachment>,
+    pub(crate) registry_logins: Table<RegistryLogin>,
     /// Tasks in the order service, slot, task.
     pub(crate) by_slot: OrdSet<(ServiceId, u64, TaskId)>,
     /// Tasks with a node.

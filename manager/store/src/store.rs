@@ -375,7 +375,8 @@ fn check_removed_are_unused(state: &State, commit: &Commit) -> Result<(), Confli
             | Key::Service(_)
             | Key::Task(_)
             | Key::Stack(_)
-            | Key::Attachment(_) => None,
+            | Key::Attachment(_)
+            | Key::RegistryLogin(_) => None,
         };
         if let Some(user) = user
             && after.version_of(key) == Version::default()
@@ -400,6 +401,7 @@ fn name_taken(state: &State, object: &Object) -> Option<&'static str> {
         Object::Config(record) => taken(state, &**record),
         Object::Stack(record) => taken(state, &**record),
         Object::Attachment(record) => taken(state, &**record),
+        Object::RegistryLogin(record) => taken(state, &**record),
         Object::Cluster(_) | Object::Node(_) | Object::Task(_) => None,
     }
 }
@@ -420,6 +422,7 @@ fn at_version(object: &Object, version: Version) -> Object {
         Object::Config(record) => Object::Config(stamped(&**record, version)),
         Object::Stack(record) => Object::Stack(stamped(&**record, version)),
         Object::Attachment(record) => Object::Attachment(stamped(&**record, version)),
+        Object::RegistryLogin(record) => Object::RegistryLogin(stamped(&**record, version)),
     }
 }
 
@@ -434,6 +437,7 @@ fn put(state: &mut State, object: Object) -> Option<Object> {
         Object::Config(record) => state.put(record).map(Object::Config),
         Object::Stack(record) => state.put(record).map(Object::Stack),
         Object::Attachment(record) => state.put(record).map(Object::Attachment),
+        Object::RegistryLogin(record) => state.put(record).map(Object::RegistryLogin),
     }
 }
 
@@ -448,5 +452,6 @@ fn remove(state: &mut State, key: &Key) -> Option<Object> {
         Key::Config(id) => state.remove(id).map(Object::Config),
         Key::Stack(id) => state.remove(id).map(Object::Stack),
         Key::Attachment(id) => state.remove(id).map(Object::Attachment),
+        Key::RegistryLogin(id) => state.remove(id).map(Object::RegistryLogin),
     }
 }

@@ -1,6 +1,7 @@
 //! Snapshots are files: written aside, synced, renamed into place, verified before they are used.
 
 mod file;
+pub(crate) mod policy;
 mod receive;
 mod shelf;
 mod stream;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::file::SnapshotError;
@@ -17,7 +18,7 @@ pub(crate) struct Shelf {
     directory: PathBuf,
     vault: Vault,
     /// Old snapshots kept beside the current one.
-    keep: usize,
+    keep: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -42,7 +43,7 @@ impl Shelf {
         Ok(Self {
             directory: directory.to_owned(),
             vault,
-            keep,
+            keep: AtomicUsize::new(keep),
             inner: Mutex::new(Inner {
                 current,
                 closed: false,
@@ -113,10 +114,38 @@ impl Shelf {
         snapshot.settle(&self.directory.join(name))?;
         sync_directory(&self.directory)?;
         inner.current = Some(Arc::clone(snapshot));
+        self.remove_surplus(&inner)
+    }
 
+    /// Keeps so many old snapshots from now on, and removes those that are too many.
+    pub fn set_keep(&self, keep: usize) -> io::Result<()> {
+        let inner = self.lock();
+        self.keep.store(keep, Ordering::SeqCst);
+        match inner.closed {
+            true => Ok(()),
+            false => self.remove_surplus(&inner),
+        }
+    }
+
+    /// Removes all old snapshots, this once.
+    pub fn remove_old(&self) -> io::Result<()> {
+        let inner = self.lock();
+        match inner.closed {
+            true => Ok(()),
+            false => self.remove_but(&inner, 0),
+        }
+    }
+
+    fn remove_surplus(&self, inner: &Inner) -> io::Result<()> {
+        self.remove_but(inner, self.keep.load(Ordering::SeqCst))
+    }
+
+    /// Removes all but the current one and so many old ones.
+    fn remove_but(&self, inner: &Inner, keep: usize) -> io::Result<()> {
+        let current = inner.current.as_ref().map(|current| current.path());
         let mut settled = files(&self.directory, SUFFIX)?;
-        settled.retain(|path| *path != snapshot.path());
-        let surplus = settled.len().saturating_sub(self.keep);
+        settled.retain(|path| Some(path) != current.as_ref());
+        let surplus = settled.len().saturating_sub(keep);
         for path in settled.drain(..surplus) {
             std::fs::remove_file(path)?;
         }

@@ -4,9 +4,11 @@
 use std::fmt::Write as _;
 
 use skep_model::resources::GenericResource;
+use skep_model::volume_home::VolumeHomes;
 use skep_model::{Availability, NodeId, NodeState, Task};
 
 use super::filter::{Request, has_plugin};
+use super::home::whereabouts;
 use super::table::{Entry, NodeTable};
 
 /// One node's answer.
@@ -17,12 +19,19 @@ pub struct Verdict {
     pub reasons: Vec<String>,
 }
 
-/// Asks every node for `task`.
-pub fn examine(table: &NodeTable, task: &Task) -> Vec<Verdict> {
+/// Asks every node for `task`, whose slot may have a home.
+pub fn examine(table: &NodeTable, task: &Task, homes: &VolumeHomes) -> Vec<Verdict> {
     let request = Request::of(task, table.encrypts(task));
-    let verdict = |entry: &Entry| Verdict {
-        node: entry.node.id.clone(),
-        reasons: reasons(&request, entry),
+    let home = homes.get(&task.slot).filter(|_| task.slot != 0);
+    let verdict = |entry: &Entry| {
+        let mut reasons = reasons(&request, entry);
+        if let Some(home) = home.filter(|home| home.node_id != entry.node.id) {
+            reasons.push(whereabouts(task.slot, home));
+        }
+        Verdict {
+            node: entry.node.id.clone(),
+            reasons,
+        }
     };
     table.entries().map(verdict).collect()
 }
@@ -60,6 +69,9 @@ fn reasons(request: &Request, entry: &Entry) -> Vec<String> {
     if request.encrypted && !encryption.is_able() {
         found.push(format!("cannot encrypt: {}", encryption.why_not()));
     }
+    if request.has_variables && !entry.node.description.knows_variables {
+        found.push("is of a version that has no secrets as variables: upgrade it".to_owned());
+    }
     let taken = request.host_ports.iter().filter(|one| entry.has_port(one));
     found.extend(taken.map(|port| format!("port {}/{} is taken", port.number, port.protocol)));
     let here = u64::from(entry.active_of(&request.service));
@@ -70,7 +82,7 @@ fn reasons(request: &Request, entry: &Entry) -> Vec<String> {
     found
 }
 
-fn unavailable(entry: &Entry) -> Option<String> {
+pub(super) fn unavailable(entry: &Entry) -> Option<String> {
     let state = match entry.node.status.state {
         NodeState::Ready => match entry.node.spec.availability {
             Availability::Active => return None,

@@ -49,23 +49,25 @@ pub(super) enum Refusal {
     Constraints,
     Platform,
     Encryption,
+    Variables,
     HostPort,
     MaxReplicas,
 }
 
-const REFUSALS: [Refusal; 8] = [
+const REFUSALS: [Refusal; 9] = [
     Refusal::Unavailable,
     Refusal::Resources,
     Refusal::Plugin,
     Refusal::Constraints,
     Refusal::Platform,
     Refusal::Encryption,
+    Refusal::Variables,
     Refusal::HostPort,
     Refusal::MaxReplicas,
 ];
 
 impl Refusal {
-    fn explain(self, nodes: usize) -> String {
+    pub(super) fn explain(self, nodes: usize) -> String {
         let on = match nodes {
             1 => "on 1 node".to_owned(),
             n => format!("on {n} nodes"),
@@ -78,6 +80,7 @@ impl Refusal {
             Self::Constraints => format!("{CONSTRAINTS} {on}"),
             Self::Platform => format!("unsupported platform {on}"),
             Self::Encryption => format!("network encryption not possible {on}"),
+            Self::Variables => format!("secrets as variables not possible {on}"),
             Self::HostPort => format!("{PORT_IN_USE} {on}"),
             Self::MaxReplicas => MAX_REPLICAS.to_owned(),
         }
@@ -86,7 +89,7 @@ impl Refusal {
 
 /// How many nodes were refused for which reason.
 #[derive(Debug, Default)]
-pub(super) struct Refusals([usize; 8]);
+pub(super) struct Refusals([usize; 9]);
 
 impl Refusals {
     pub(super) fn add(&mut self, refusal: Refusal) {
@@ -129,6 +132,8 @@ pub(super) struct Request {
     pub plugins: Vec<(&'static str, String)>,
     /// Its frames must be encrypted between nodes.
     pub encrypted: bool,
+    /// Secrets or configs of it are variables, which older agents would make files of.
+    pub has_variables: bool,
     pub ranking: Ranking,
     /// Services, by name, that the task is to be beside of (`true`) or apart from.
     pub beside: Vec<(String, bool)>,
@@ -167,6 +172,10 @@ impl Request {
             max_replicas: placement.max_replicas,
             plugins: plugins(task),
             encrypted,
+            has_variables: task
+                .spec
+                .container()
+                .is_some_and(|container| container.variables().next().is_some()),
             // Checked when the service was made.
             ranking: Ranking::of(&task.labels).unwrap_or_default(),
             beside,
@@ -209,6 +218,9 @@ impl Request {
         }
         if self.encrypted && !entry.node.description.encryption.is_able() {
             return Err(Refusal::Encryption);
+        }
+        if self.has_variables && !entry.node.description.knows_variables {
+            return Err(Refusal::Variables);
         }
         Ok(())
     }

@@ -6,16 +6,19 @@
 use std::sync::Arc;
 
 use skep_model::resources::GenericResource;
+use skep_model::volume_home::VolumeHomes;
 use skep_model::{NodeId, Task, TaskId, Timestamp};
 
 mod examine;
 mod filter;
 pub mod generic;
+mod home;
 pub mod rebalance;
 mod spread;
 mod table;
 
 pub use examine::{Verdict, examine};
+pub use home::{AND_THERE, AT_HOME, STILL_STOPS, behind_predecessor};
 pub use table::NodeTable;
 
 pub(crate) use filter::waits_for;
@@ -46,8 +49,14 @@ pub struct NoNode {
 
 /// Places `tasks`, which are all of one service and spec version, and accounts for them in `table`.
 ///
-/// Tasks that name a node already (those of global services) are only confirmed there.
-pub fn schedule(table: &mut NodeTable, tasks: &[Arc<Task>], now: Timestamp) -> Vec<Outcome> {
+/// Tasks that name a node already (those of global services) are only confirmed there, and those of
+/// a slot with a home go there or nowhere.
+pub fn schedule(
+    table: &mut NodeTable,
+    tasks: &[Arc<Task>],
+    homes: &VolumeHomes,
+    now: Timestamp,
+) -> Vec<Outcome> {
     let Some(first) = tasks.first() else {
         return Vec::new();
     };
@@ -59,6 +68,18 @@ pub fn schedule(table: &mut NodeTable, tasks: &[Arc<Task>], now: Timestamp) -> V
         outcomes.push(Outcome {
             task: task.id.clone(),
             result: confirm(table, &request, task),
+        });
+    }
+    let (bound, free): (Vec<_>, Vec<_>) = free
+        .into_iter()
+        .partition(|task| homes.contains_key(&task.slot));
+    for (task, home) in bound
+        .into_iter()
+        .filter_map(|task| Some((task, homes.get(&task.slot)?)))
+    {
+        outcomes.push(Outcome {
+            task: task.id.clone(),
+            result: home::place(table, &request, task, home),
         });
     }
     if free.is_empty() {

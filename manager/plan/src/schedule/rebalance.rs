@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::placement::Ranking;
+use skep_model::volume_home::is_sticky;
 use skep_model::{NodeId, Service, ServiceMode, Task, TaskId, TaskState, Timestamp};
 
 use super::filter::Request;
@@ -33,7 +34,11 @@ pub fn moves(
     now: Timestamp,
 ) -> Vec<Move> {
     let by_tasks = Ranking::of(&service.spec.labels) == Ok(Ranking::Tasks);
-    if !by_tasks || !matches!(service.spec.mode, ServiceMode::Replicated(_)) {
+    // What has its volume where it is, stays.
+    if !by_tasks
+        || is_sticky(&service.spec.labels)
+        || !matches!(service.spec.mode, ServiceMode::Replicated(_))
+    {
         return Vec::new();
     }
     let mut there: BTreeMap<NodeId, Vec<&Arc<Task>>> = BTreeMap::new();
@@ -47,7 +52,7 @@ pub fn moves(
     let mut table = table.clone();
     let mut moves = Vec::new();
     while moves.len() < most
-        && let Some(found) = next(&mut table, &there, now)
+        && let Some(found) = next(&mut table, service, &there, now)
     {
         if let Some(tasks) = there.get_mut(&found.from) {
             tasks.pop();
@@ -60,6 +65,7 @@ pub fn moves(
 /// The next move; the table then knows the task where it leads.
 fn next(
     table: &mut NodeTable,
+    service: &Service,
     there: &BTreeMap<NodeId, Vec<&Arc<Task>>>,
     now: Timestamp,
 ) -> Option<Move> {
@@ -68,7 +74,7 @@ fn next(
     // Tasks of a node are alike: what does not pay for one does not for the others.
     nodes.into_iter().find_map(|tasks| {
         let task = tasks.last()?;
-        let placed = elsewhere(table, task, now)?;
+        let placed = elsewhere(table, service, task, now)?;
         Some(Move {
             task: task.id.clone(),
             from: task.node_id.clone(),
@@ -78,18 +84,26 @@ fn next(
 }
 
 /// Where a running task would go if it were placed now, if that pays; then the table has it there.
-fn elsewhere(table: &mut NodeTable, task: &Task, now: Timestamp) -> Option<Placed> {
-    let request = Request::of(task, table.encrypts(task));
+fn elsewhere(
+    table: &mut NodeTable,
+    service: &Service,
+    task: &Task,
+    now: Timestamp,
+) -> Option<Placed> {
+    let mut asking = Task::clone(task);
+    // The one that takes its place is placed as is wanted now, which may restart nothing.
+    let wanted = &service.spec.task_template.placement;
+    asking.spec.placement.clone_from(wanted);
+    let request = Request::of(&asking, table.encrypts(task));
     let from = spread::standing(table, &request, &task.node_id);
     if request.spread.is_empty() && from.iter().all(|(_, tasks)| *tasks < 2) {
         return None;
     }
     table.task_changed(Some(task), None);
-    let mut asking = Task::clone(task);
     asking.node_id = NodeId::default();
     asking.generic_resources.clear();
     asking.status.state = TaskState::Pending;
-    let outcome = schedule(table, &[Arc::new(asking)], now).pop();
+    let outcome = schedule(table, &[Arc::new(asking)], &BTreeMap::new(), now).pop();
     let Some(placed) = outcome.and_then(|outcome| outcome.result.ok()) else {
         table.task_changed(None, Some(task));
         return None;

@@ -5,17 +5,23 @@
 //! update settings, placement that the node still meets, and fresh credentials do not).
 
 use skep_model::difference::differences;
+use skep_model::disconnect::OnDisconnect;
+use skep_model::payload::{Pin, PinnedFile};
 use skep_model::placement::Placement;
 use skep_model::service::EndpointSpec;
 use skep_model::task::{NetworkAttachmentConfig, RestartPolicy};
 use skep_model::{
-    Constraint, Nanos, Node, PortConfig, PublishMode, Service, Task, TaskSpec, TaskState,
+    Constraint, ContainerSpec, Nanos, Node, PortConfig, PublishMode, Service, Task, TaskSpec,
+    TaskState,
 };
 
 /// Whether `task` has to be replaced to match its service. `node` is where it runs; a task that
 /// still waits for one waits for the wrong thing when the placement has changed.
 pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
     if service.moving.contains(&task.id) {
+        return true;
+    }
+    if OnDisconnect::of(&task.labels) != OnDisconnect::of(&service.spec.labels) {
         return true;
     }
     if task.spec_version == service.spec_version {
@@ -25,11 +31,37 @@ pub fn is_dirty(task: &Task, service: &Service, node: Option<&Node>) -> bool {
     if !same_template(&task.spec, wanted, task.status.state >= TaskState::Ready) {
         return true;
     }
+    if beyond(task, wanted).next().is_some() {
+        return true;
+    }
     if endpoint_changed(task, service) {
         return true;
     }
-    let placement_changed = placement(&task.spec) != placement(wanted);
-    placement_changed && node.is_none_or(|node| !meets_constraints(wanted, node))
+    placement(&task.spec) != placement(wanted) && is_out_of_place(task, wanted, node)
+}
+
+/// What a task was given in place that its service does not take for its own: it has gone back since. Files
+/// never go back in a running task.
+fn beyond<'a>(
+    task: &'a Task,
+    wanted: &'a TaskSpec,
+) -> impl Iterator<Item = (u64, PinnedFile<'a>)> + 'a {
+    let wanted = wanted.container().into_iter();
+    let wanted = wanted.flat_map(|container| container.payloads());
+    wanted.filter_map(|one| {
+        let mut orders = task.in_place.iter();
+        let order = orders.find(|order| order.object == one.object.as_str())?;
+        let accepted = one.pin.accepts(&Pin::to(order.number));
+        // One that is older than the spec's was given before that spec.
+        (!accepted && order.number > one.pin.number()).then_some((order.number, one))
+    })
+}
+
+/// Whether a task whose placement has changed cannot stay. One that waits does not for what it is
+/// to wait for now, also where it was made for a node.
+fn is_out_of_place(task: &Task, wanted: &TaskSpec, node: Option<&Node>) -> bool {
+    let waits = task.status.state < TaskState::Assigned;
+    waits || node.is_none_or(|node| !meets_constraints(wanted, node))
 }
 
 /// Why a task that is outdated is, one difference each. Nothing for one that is not.
@@ -41,6 +73,8 @@ pub fn reasons(task: &Task, service: &Service, node: Option<&Node>) -> Vec<Strin
         return vec!["another node has fewer of the service's tasks".to_owned()];
     }
     let wanted = &service.spec.task_template;
+    let containers = task.spec.container().zip(wanted.container());
+    let is_accepted = containers.is_some_and(|(had, wanted)| wanted.accepts_versions_of(had));
     // As the comparison sees them: what makes no task outdated is left out.
     let compared = |spec: &TaskSpec| {
         let mut networks = spec.networks.clone();
@@ -52,6 +86,10 @@ pub fn reasons(task: &Task, service: &Service, node: Option<&Node>) -> Vec<Strin
             runtime: runtime(spec).to_owned(),
             log_driver: wanted.log_driver.as_ref().and(spec.log_driver.clone()),
             networks,
+            container_spec: spec.container().map(|container| match is_accepted {
+                true => container.without_versions(),
+                false => container.clone(),
+            }),
             ..spec.clone()
         }
     };
@@ -60,15 +98,19 @@ pub fn reasons(task: &Task, service: &Service, node: Option<&Node>) -> Vec<Strin
     {
         reasons.push("registry credentials".to_owned());
     }
+    if OnDisconnect::of(&task.labels) != OnDisconnect::of(&service.spec.labels) {
+        reasons.push("what becomes of it on a node that is cut off".to_owned());
+    }
     if endpoint_changed(task, service) {
         let had = task.endpoint.as_ref().map(|endpoint| &endpoint.spec);
         let endpoint = service.spec.endpoint_spec.clone().unwrap_or_default();
         reasons.extend(differences(&had.cloned().unwrap_or_default(), &endpoint));
     }
-    if placement(&task.spec) != placement(wanted)
-        && !node.is_some_and(|node| meets_constraints(wanted, node))
-    {
+    if placement(&task.spec) != placement(wanted) && is_out_of_place(task, wanted, node) {
         reasons.push("its node does not meet the constraints".to_owned());
+    }
+    for (number, one) in beyond(task, wanted) {
+        reasons.push(format!("it was given version {number} of {}", one.name));
     }
     if reasons.is_empty() {
         reasons.push("where its ports answer".to_owned());
@@ -94,7 +136,7 @@ pub fn runs_the_same(had: &TaskSpec, wanted: &TaskSpec) -> bool {
 }
 
 fn same_template(had: &TaskSpec, wanted: &TaskSpec, pulled: bool) -> bool {
-    had.container_spec == wanted.container_spec
+    same_container(had.container(), wanted.container())
         && had.resources.clone().unwrap_or_default() == wanted.resources.clone().unwrap_or_default()
         && restart(had) == restart(wanted)
         && same_networks(&had.networks, &wanted.networks)
@@ -107,6 +149,17 @@ fn same_template(had: &TaskSpec, wanted: &TaskSpec, pulled: bool) -> bool {
         && had.drain_period() == wanted.drain_period()
         && runtime(had) == runtime(wanted)
         && (pulled || had.pull_credentials == wanted.pull_credentials)
+}
+
+/// Versions of secrets and configs may be others where the service leaves such tasks alone.
+fn same_container(had: Option<&ContainerSpec>, wanted: Option<&ContainerSpec>) -> bool {
+    match (had, wanted) {
+        _ if had == wanted => true,
+        (Some(had), Some(wanted)) => {
+            had.without_versions() == wanted.without_versions() && wanted.accepts_versions_of(had)
+        }
+        _ => false,
+    }
 }
 
 fn placement(spec: &TaskSpec) -> Placement {

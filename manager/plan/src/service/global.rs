@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{Availability, Node, NodeId, TaskState, Timestamp};
+use skep_model::{Availability, Node, NodeId, Service, TaskState, Timestamp};
 
 use super::dirty::meets_constraints;
 use super::slot::{Slot, SlotState};
@@ -46,6 +46,13 @@ pub(super) fn plan(view: &ServiceView<'_>) -> Plan {
         plan.create(view, slot.new_task(desired, Timestamp::ZERO));
     }
     plan
+}
+
+/// Whether a node is to have a task of a service that every node runs.
+pub(super) fn runs_on(service: &Service, node: &Node) -> bool {
+    !is_lost(Some(node))
+        && node.spec.availability == Availability::Active
+        && meets_constraints(&service.spec.task_template, node)
 }
 
 enum Verdict {

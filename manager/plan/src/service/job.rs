@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use skep_model::schedule::RunOutcome;
 use skep_model::service::ReplicatedJob;
 use skep_model::{Availability, NodeId, Service, Task, TaskState, Timestamp};
 
 use super::dirty::meets_constraints;
 use super::slot::Slot;
-use super::{Plan, ServiceView, is_lost, iteration};
+use super::{Plan, ServiceView, is_lost, iteration, run};
 
 pub(super) fn plan_replicated(view: &ServiceView<'_>, job: &ReplicatedJob) -> Plan {
     let mut plan = Plan::default();
@@ -30,7 +31,7 @@ pub(super) fn plan_replicated(view: &ServiceView<'_>, job: &ReplicatedJob) -> Pl
     for task in current(view) {
         slots
             .entry(task.slot)
-            .or_insert_with(|| Slot::new(task.slot, None))
+            .or_insert_with(|| empty_slot(view, task.slot, None))
             .add(task);
     }
     let mut running = 0;
@@ -47,53 +48,117 @@ pub(super) fn plan_replicated(view: &ServiceView<'_>, job: &ReplicatedJob) -> Pl
         }
     }
     if completed >= total {
-        finish(view, completed, &mut plan);
+        plan.service = Some(run::finished(view, RunOutcome::Complete, completed));
         return plan;
     }
-    let free = (1..=total).filter(|number| !slots.contains_key(number));
+    let mut free = (1..=total)
+        .filter(|number| !slots.contains_key(number))
+        .peekable();
+    // A job without a schedule is asked for once, and may be mended.
+    if view.service.spec.is_scheduled() && running == 0 && free.peek().is_none() && !plan.unfinished
+    {
+        plan.service = Some(run::finished(view, RunOutcome::Failed, completed));
+        return plan;
+    }
     let room = usize::try_from(at_once.saturating_sub(running)).unwrap_or(usize::MAX);
     for number in free.take(room) {
         if plan.unfinished {
             break;
         }
-        let slot = Slot::new(number, None);
-        plan.create(view, slot.new_task(TaskState::Running, Timestamp::ZERO));
+        let slot = empty_slot(view, number, None);
+        let desired = slot.first_desired(view, Timestamp::ZERO);
+        plan.create(view, slot.new_task(desired, Timestamp::ZERO));
     }
     plan
+}
+
+/// A slot that nothing has filled yet. A run waits for what an earlier one still has there to stop.
+fn empty_slot(view: &ServiceView<'_>, number: u64, node: Option<NodeId>) -> Slot {
+    let mut slot = Slot::new(number, node);
+    if view.service.spec.is_scheduled() {
+        slot.leftovers = earlier_in(view, &slot);
+    }
+    slot
+}
+
+/// Tasks of earlier runs in this slot that have not ended. They are told to stop by now.
+fn earlier_in(view: &ServiceView<'_>, slot: &Slot) -> Vec<Arc<Task>> {
+    let iteration = iteration(view.service);
+    let tasks = view.tasks.iter().filter(|task| {
+        let here = match &slot.node {
+            Some(node) => task.node_id == *node,
+            None => task.slot == slot.number,
+        };
+        here && task.job_iteration.unwrap_or_default() != iteration
+            && !task.status.state.is_terminal()
+    });
+    let told = |task: &Arc<Task>| match task.desired_state > TaskState::Running {
+        true => task.clone(),
+        false => Arc::new(Task {
+            desired_state: TaskState::Remove,
+            draining_since: view.now,
+            ..Task::clone(task)
+        }),
+    };
+    tasks.map(told).collect()
 }
 
 pub(super) fn plan_global(view: &ServiceView<'_>) -> Plan {
     let mut plan = Plan::default();
     end_earlier_iterations(view, &mut plan);
+    if is_finished(view.service) {
+        for task in current(view) {
+            plan.raise(task, TaskState::Shutdown);
+        }
+        return plan;
+    }
     let mut slots: BTreeMap<NodeId, Slot> = BTreeMap::new();
     for task in current(view) {
         slots
             .entry(task.node_id.clone())
-            .or_insert_with(|| Slot::new(0, Some(task.node_id.clone())))
+            .or_insert_with(|| empty_slot(view, 0, Some(task.node_id.clone())))
             .add(task);
     }
+    // Nodes that have completed, where it goes on, and that gave up.
+    let (mut completed, mut open, mut given_up) = (0, 0, 0);
     for node in view.nodes.nodes() {
         let mut slot = slots
             .remove(&node.id)
-            .unwrap_or_else(|| Slot::new(0, Some(node.id.clone())));
+            .unwrap_or_else(|| empty_slot(view, 0, Some(node.id.clone())));
         slot.sort();
         let wanted =
             !is_lost(Some(node)) && meets_constraints(&view.service.spec.task_template, node);
         if is_complete(&slot) {
+            completed += 1;
             end_rest(&slot, &mut plan);
         } else if !wanted {
             for task in &slot.tasks {
                 plan.raise(task, TaskState::Shutdown);
             }
         } else if !slot.tasks.is_empty() {
-            slot.advance(view, &mut plan);
+            let state = slot.advance(view, &mut plan);
+            match slot.best().is_some() || state.returns {
+                true => open += 1,
+                false => given_up += 1,
+            }
         } else if node.spec.availability == Availability::Active {
             let desired = slot.first_desired(view, Timestamp::ZERO);
             plan.create(view, slot.new_task(desired, Timestamp::ZERO));
+            open += 1;
         }
     }
     for task in slots.values().flat_map(|slot| &slot.tasks) {
         plan.raise(task, TaskState::Remove);
+    }
+    // Without a schedule it waits for nodes that come, and a run for the first at least: a whole
+    // cluster that was off starts with all nodes down.
+    let some = completed + given_up > 0;
+    if view.service.spec.is_scheduled() && some && open == 0 && !plan.unfinished {
+        let outcome = match given_up == 0 {
+            true => RunOutcome::Complete,
+            false => RunOutcome::Failed,
+        };
+        plan.service = Some(run::finished(view, outcome, completed));
     }
     plan
 }
@@ -102,14 +167,6 @@ pub(super) fn plan_global(view: &ServiceView<'_>) -> Plan {
 fn is_finished(service: &Service) -> bool {
     let status = service.job_status.as_ref();
     status.is_some_and(|status| status.finished_at.is_some())
-}
-
-fn finish(view: &ServiceView<'_>, completed: u64, plan: &mut Plan) {
-    let mut finished = view.service.clone();
-    let status = finished.job_status.get_or_insert_default();
-    status.finished_at = Some(view.now);
-    status.completed = completed;
-    plan.service = Some(Box::new(finished));
 }
 
 fn is_complete(slot: &Slot) -> bool {

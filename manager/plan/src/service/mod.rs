@@ -12,15 +12,18 @@ use skep_model::{
 
 use crate::schedule::NodeTable;
 
-pub(crate) use slot::in_order;
+pub(crate) use slot::{in_order, stop_wait};
 
 pub mod dirty;
+mod exclusive;
 mod global;
 mod job;
 mod replicated;
 pub mod restart;
 pub mod revision;
+pub mod run;
 mod slot;
+pub mod standing;
 mod update;
 
 /// What a decision about one service looks at.
@@ -31,8 +34,15 @@ pub struct ServiceView<'a> {
     pub tasks: &'a [Arc<Task>],
     pub nodes: &'a NodeTable,
     pub now: Timestamp,
+    /// Since when this leader has measured time without a break: moments before it are of other
+    /// clocks, and prove nothing about how long something has lasted.
+    pub steady_since: Timestamp,
     /// Most tasks to make in this step; the rest waits for the next one.
     pub budget: usize,
+    /// What the service waits for before it starts, or is updated, a sentence each.
+    pub waits: &'a [String],
+    /// When the cluster was last given credentials for the registry of the service's image.
+    pub registry_login_at: Option<Timestamp>,
 }
 
 /// A task to make.
@@ -50,6 +60,8 @@ pub struct NewTask {
     pub by_update: bool,
     /// How often its slot was restarted before.
     pub restarts: u64,
+    /// The job's iteration, where it is not the present one.
+    pub iteration: Option<Version>,
 }
 
 /// One thing to do.
@@ -98,6 +110,25 @@ impl Plan {
         }
     }
 
+    /// Adds what is to be done for another iteration of the same job. What becomes of the service is
+    /// the caller's to say.
+    pub(crate) fn add(&mut self, other: Self, iteration: Version) {
+        let actions = other.actions.into_iter().map(|action| match action {
+            Action::Create(task) => Action::Create(NewTask {
+                iteration: Some(iteration),
+                ..task
+            }),
+            raise @ Action::Raise { .. } => raise,
+        });
+        self.actions.extend(actions);
+        self.made += other.made;
+        self.unfinished |= other.unfinished;
+        self.notes.extend(other.notes);
+        if let Some(at) = other.wake_at {
+            self.wake(at);
+        }
+    }
+
     /// Asks to be woken at `at`, or earlier.
     pub(crate) fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
@@ -106,6 +137,23 @@ impl Plan {
 
 /// Decides the next step of one service.
 pub fn plan_service(view: &ServiceView<'_>) -> Plan {
+    match view.service.spec.is_scheduled() {
+        true => run::plan(view, plan_mode),
+        false if is_held(view) => Plan {
+            notes: view.waits.to_vec(),
+            ..Plan::default()
+        },
+        false => plan_mode(view),
+    }
+}
+
+/// Whether the service has not begun, and has to wait. What has begun goes on, whatever becomes of those
+/// it waited for.
+fn is_held(view: &ServiceView<'_>) -> bool {
+    !view.waits.is_empty() && standing::has_not_begun(view.service, view.tasks)
+}
+
+fn plan_mode(view: &ServiceView<'_>) -> Plan {
     match &view.service.spec.mode {
         ServiceMode::Replicated(replicated) => replicated::plan(view, replicated.count()),
         ServiceMode::Global(_) => global::plan(view),
@@ -142,7 +190,9 @@ pub fn new_task(
             ..TaskStatus::default()
         },
         desired_state: wanted.desired,
-        job_iteration: service.job_status.as_ref().map(|job| job.job_iteration),
+        job_iteration: wanted
+            .iteration
+            .or(service.job_status.as_ref().map(|job| job.job_iteration)),
         spec_version: service.spec_version,
         start_not_before: wanted.start_not_before,
         by_update: wanted.by_update,

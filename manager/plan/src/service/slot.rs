@@ -10,6 +10,7 @@ use skep_model::service::UpdateOrder;
 use skep_model::{NodeId, Task, TaskState, Timestamp};
 
 use super::dirty::is_dirty;
+use super::exclusive;
 use super::restart::{Restart, decide, earlier, ended_by_itself};
 use crate::schedule::waits_for;
 
@@ -47,6 +48,9 @@ pub(super) struct SlotState {
     /// Why the outdated tasks are stopped although their successor was to run first.
     pub in_the_way: Option<String>,
 }
+
+/// How agents begin to say why a task has no image.
+const NO_IMAGE: &str = "No such image";
 
 impl Slot {
     pub(super) fn new(number: u64, node: Option<NodeId>) -> Self {
@@ -98,6 +102,7 @@ impl Slot {
             start_not_before,
             by_update: false,
             restarts: 0,
+            iteration: None,
         }
     }
 
@@ -109,6 +114,14 @@ impl Slot {
             .filter_map(|task| stops_by(task, view))
             .filter(|until| *until > view.now)
             .max()
+    }
+
+    /// Until when a new task must wait whatever becomes of the records of its predecessors.
+    fn exclusive_until(&self, view: &ServiceView<'_>) -> Option<Timestamp> {
+        let known = |until: &Timestamp| *until < exclusive::WHEN_IT_SAYS_SO;
+        self.occupied_until(view)
+            .filter(|_| exclusive::is_exclusive(view.service))
+            .filter(known)
     }
 
     /// What a new task of this slot should be at first, given when it may start.
@@ -231,7 +244,10 @@ impl Slot {
         if task.start_not_before > view.now {
             plan.wake(task.start_not_before);
         } else if let Some(until) = self.occupied_until(view) {
-            plan.wake(until);
+            // Of the end of time nothing is to be expected but a report.
+            if until < exclusive::WHEN_IT_SAYS_SO {
+                plan.wake(until);
+            }
         } else {
             plan.raise(task, TaskState::Running);
         }
@@ -278,7 +294,7 @@ impl Slot {
         // task has ended by itself: a rollback begins with such a one. It is not what has crashed,
         // and waits for no delay.
         let by_update = is_updating(view.service) && is_dirty(ended, view.service, node);
-        let hasty = by_update || is_lost(node);
+        let hasty = by_update || is_lost(node) || may_pull_now(ended, view);
         let history = || self.tasks.iter().map(|task| &**task);
         let is_job = view.service.spec.mode.is_job();
         match decide(ended, &policy, history(), hasty, is_job) {
@@ -291,6 +307,11 @@ impl Slot {
                 let desired = match serving {
                     true => TaskState::Ready,
                     false => self.first_desired(view, start_at),
+                };
+                // What is remembered of the old task may be gone before its time is over.
+                let start_at = match self.exclusive_until(view) {
+                    Some(until) => start_at.max(until),
+                    None => start_at,
                 };
                 let start_at = match start_at > view.now {
                     true => start_at,
@@ -318,9 +339,22 @@ pub(crate) fn in_order(task: &Task) -> impl Ord + use<> {
     (task.created_at, of_spec, task.status.applied_at)
 }
 
+/// Whether a task that could not have its image was made before the cluster was given credentials for it:
+/// it may have asked with others, however late it was refused. Those of a clock that was ahead count once
+/// it is that time here: they would seem newer than every task.
+fn may_pull_now(ended: &Task, view: &ServiceView<'_>) -> bool {
+    let since = view.registry_login_at;
+    since.is_some_and(|since| since > ended.created_at && since <= view.now)
+        && ended.status.state == TaskState::Rejected
+        && ended.status.err.starts_with(NO_IMAGE)
+}
+
 /// When a task that is told to stop, or will be told in this step, counts as gone at the latest.
 /// Nothing when it does not have to be waited for.
 fn stops_by(task: &Task, view: &ServiceView<'_>) -> Option<Timestamp> {
+    if exclusive::is_exclusive(view.service) {
+        return exclusive::stopped_by(task, view);
+    }
     let node = view.nodes.node(&task.node_id);
     // What no agent knows, and what no agent can answer for, stops by itself as far as we can see.
     let awaited =
@@ -336,7 +370,8 @@ fn stops_by(task: &Task, view: &ServiceView<'_>) -> Option<Timestamp> {
     Some(since.plus(stop_wait(task)))
 }
 
-fn stop_wait(task: &Task) -> Duration {
+/// How long a task that is told to stop is given for it.
+pub(crate) fn stop_wait(task: &Task) -> Duration {
     let grace = task
         .spec
         .container()

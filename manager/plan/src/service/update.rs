@@ -4,6 +4,7 @@
 //! of the spec they were made for, and the service carries the update's status.
 
 use skep_model::service::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
+use skep_model::volume_home::is_sticky;
 use skep_model::{Nanos, Service, Task, TaskState, Timestamp};
 
 use super::restart::ended_by_itself;
@@ -13,14 +14,23 @@ use super::{Action, NewTask, Plan, ServiceView};
 
 /// How long a new task is watched for failure when the configuration names no time.
 const MONITOR_DEFAULT: Nanos = Nanos::from_secs(5);
+/// How the message of an update begins that waits for something.
+const WAITS: &str = "update waits for ";
+/// The same for one that waits for other services.
+const HELD: &str = "update waits for service ";
 
 /// The configuration in force: a rollback has its own.
+/// Tasks that return to their volumes never start first: two would write to them at once.
 pub(super) fn config(service: &Service) -> UpdateConfig {
     let config = match rolls_back(service) {
         true => &service.spec.rollback_config,
         false => &service.spec.update_config,
     };
-    config.clone().unwrap_or_default()
+    let mut config = config.clone().unwrap_or_default();
+    if is_sticky(&service.spec.labels) {
+        config.order = UpdateOrder::StopFirst;
+    }
+    config
 }
 
 fn rolls_back(service: &Service) -> bool {
@@ -77,6 +87,13 @@ pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
         });
         plan.service = Some(Box::new(started));
     }
+    let begun = slots.iter().any(|(slot, _)| tried(slot));
+    // One that was held stays so although a task that ended was replaced by a new one.
+    let status = service.update_status.as_ref();
+    let was_held = status.is_some_and(|status| status.message.starts_with(HELD));
+    if !view.waits.is_empty() && (was_held || !begun) && !rolls_back(service) {
+        return hold(view, plan);
+    }
     let busy = slots
         .iter()
         .filter(|(slot, state)| is_busy(view, slot, state, &config, plan))
@@ -89,6 +106,23 @@ pub(super) fn plan(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
         replace(view, slot, &config, plan);
     }
     say_what_blocks(view, slots, plan);
+}
+
+/// An update waits until those are updated that the service depends on, and says so.
+fn hold(view: &ServiceView<'_>, plan: &mut Plan) {
+    let message = format!("update {}", view.waits.join(", "));
+    plan.notes.extend_from_slice(view.waits);
+    let mut changed = match plan.service.take() {
+        Some(changed) => *changed,
+        None => view.service.clone(),
+    };
+    let Some(status) = &mut changed.update_status else {
+        return;
+    };
+    if status.message != message {
+        status.message = message;
+        plan.service = Some(Box::new(changed));
+    }
 }
 
 /// A start-first update waits when the new task finds no node while the old one runs. The status
@@ -105,14 +139,14 @@ fn say_what_blocks(view: &ServiceView<'_>, slots: &[(&Slot, SlotState)], plan: &
     let blocked = slots.iter().find_map(|(_, state)| {
         let task = state.clean.as_ref().filter(|_| !state.dirty.is_empty())?;
         let waits = task.status.state < TaskState::Assigned && !task.status.err.is_empty();
-        waits.then(|| format!("update waits for task {}: {}", task.id, task.status.err))
+        waits.then(|| format!("{WAITS}task {}: {}", task.id, task.status.err))
     });
     let turned = slots.iter().find_map(|(_, state)| {
         let why = state.in_the_way.as_ref()?;
         (config(view.service).order == UpdateOrder::StartFirst)
             .then(|| format!("update stops tasks before their successors start: {why}"))
     });
-    let said = status.message.starts_with("update waits for task ");
+    let said = status.message.starts_with(WAITS);
     let message = match turned.or(blocked) {
         Some(message) => message,
         None if said => "update in progress".to_owned(),

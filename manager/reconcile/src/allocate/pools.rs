@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use skep_model::{Network, Task, TaskState, Timestamp};
 use skep_plan::allocate::addresses::AddressPool;
+use skep_plan::enforce::EVICTED;
 use skep_store::Snapshot;
 
 /// A container that was told to go may still use its address for as long as this after the
@@ -81,7 +82,9 @@ fn reserve(pools: &mut [AddressPool], address: IpAddr) {
 /// Whether a task's addresses may still be in use.
 fn holds_addresses(task: &Task, now: Timestamp) -> bool {
     let state = task.status.state;
-    let evicted = state == TaskState::Rejected && !task.running_since.is_zero();
+    // Also before it ran: its agent may have been starting it.
+    let was_started = !task.running_since.is_zero() || task.status.err == EVICTED;
+    let evicted = state == TaskState::Rejected && was_started;
     !state.is_terminal() || (evicted && now.since(task.status.applied_at) < EVICTED_HOLDS)
 }
 

@@ -1,11 +1,12 @@
 //! The cluster's settings, and the rotation of its tokens and keys.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use skep_model::external_ca::pin_root;
 use skep_model::id::{ID_LEN, base36};
 use skep_model::limits::CERT_EXPIRY_SECS_MIN;
 use skep_model::{Cluster, ClusterSpec, ControlError, Kind, Nanos, Random, Version};
 
-use super::authority::{RootWish, root_wish};
+use super::authority::{RootWish, check_external, root_wish};
 use super::{Done, Door, check_version};
 
 /// First characters of a join token.
@@ -32,10 +33,17 @@ impl Door<'_> {
         let mut cluster = Cluster::clone(cluster);
         check_version(version, cluster.version)?;
         check_cluster(spec)?;
-        self.update_root(&mut cluster, spec)?;
+        spec.node_expiry()?;
+        // What was stored before there were bounds may be sent back as it was.
+        if spec.raft != cluster.spec.raft {
+            spec.raft.check()?;
+        }
+        let mut spec = spec.clone();
+        pin_authorities(&mut cluster, &mut spec);
+        self.update_root(&mut cluster, &spec)?;
         let before = cluster.spec.ca_config.node_cert_expiry;
         cluster.longest_cert_expiry = cluster.longest_cert_expiry.max(before);
-        cluster.spec = spec.clone();
+        cluster.spec = spec;
         // Secrets are no settings, and a certificate without its key would be a wish of its own.
         cluster.spec.ca_config.signing_ca_cert.clear();
         cluster.spec.ca_config.signing_ca_key.clear();
@@ -65,19 +73,31 @@ impl Door<'_> {
             root_wish(&cluster.root_ca, &spec.ca_config)?,
             self.next_root.take(),
         ) {
-            (RootWish::Keep, _) => Ok(()),
-            (RootWish::Generate | RootWish::Take { .. }, Some(next)) => {
+            (RootWish::Keep, _) => (),
+            (_, Some(next)) => {
                 cluster.root_rotation_in_progress = next.root_ca.rotation.is_some();
                 cluster.root_ca = next.root_ca;
                 cluster.tls_info = next.tls_info;
-                Ok(())
             }
-            (RootWish::Generate | RootWish::Take { .. }, None) => Err(ControlError::new(
-                Kind::Internal,
-                "no root certificate was made for this update",
-            )),
+            (RootWish::Generate | RootWish::Take { .. } | RootWish::Adopt { .. }, None) => {
+                return Err(ControlError::new(
+                    Kind::Internal,
+                    "no root certificate was made for this update",
+                ));
+            }
         }
+        let before = &cluster.spec.ca_config;
+        check_external(before, &spec.ca_config, &cluster.root_ca)
     }
+}
+
+/// Has every external authority name its root, those that are there already first: they sign for the
+/// root that is there now, not for one that comes later.
+fn pin_authorities(cluster: &mut Cluster, wanted: &mut ClusterSpec) {
+    let present = &cluster.root_ca.cert;
+    let known = &mut cluster.spec.ca_config.external_cas;
+    pin_root(known, &[], present);
+    pin_root(&mut wanted.ca_config.external_cas, known, present);
 }
 
 fn check_cluster(spec: &ClusterSpec) -> Done {

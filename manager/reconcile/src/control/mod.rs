@@ -3,6 +3,7 @@
 //! Nothing here waits. A commit that is refused as a conflict means that the state has moved on:
 //! execute the request again on the new snapshot (`Kind::OutOfSequence` then tells the user).
 
+use skep_model::rollout::RolloutState;
 use skep_model::{ControlError, ControlRequest, ControlResponse, Kind, Random, Timestamp, Version};
 use skep_store::{Commit, FindError, Snapshot, Transaction};
 
@@ -13,12 +14,18 @@ pub use authority::{NextRoot, RootWish, root_wish};
 mod cluster;
 pub(crate) use cluster::join_token;
 mod encryption;
+mod expiry;
 mod network;
 mod node;
 mod payload;
+mod registry_login;
 mod service;
 mod stack;
+pub(crate) use stack::is_of_others;
 mod token;
+mod variable;
+mod version;
+mod volume;
 
 /// Checks a request and decides what it changes. The commit is empty when nothing has to change.
 ///
@@ -57,6 +64,38 @@ pub(crate) fn suppose(
     let mut door = Door::new(snapshot, now, random);
     door.execute(request)?;
     Ok((door.tx.view().clone(), door.response))
+}
+
+/// Brings a stack back to revision `number` for a failure of the present one: how that has ended, and
+/// why.
+///
+/// # Errors
+/// The revision is gone, or something that it needs.
+pub(crate) fn return_stack(
+    snapshot: &Snapshot,
+    name: &str,
+    number: u64,
+    failure: (RolloutState, &str),
+    now: Timestamp,
+    random: &mut dyn Random,
+) -> Result<Commit, ControlError> {
+    let mut door = Door::new(snapshot, now, random);
+    door.return_stack(name, number, failure)?;
+    Ok(door.tx.commit().unwrap_or_default())
+}
+
+/// Takes a stack as others have left it for a revision that began after `since`, where it is none; where
+/// they have left nothing it goes.
+pub(crate) fn settle_stack(
+    snapshot: &Snapshot,
+    name: &str,
+    since: Timestamp,
+    now: Timestamp,
+    random: &mut dyn Random,
+) -> Option<Commit> {
+    let mut door = Door::new(snapshot, now, random);
+    door.settle_stack(name, since).ok()?;
+    door.tx.commit()
 }
 
 /// A request under way.
@@ -108,6 +147,10 @@ impl Door<'_> {
                 false => self.update_service(id, *version, spec, *registry_auth_from),
             },
             ControlRequest::RebalanceService { id, most } => self.rebalance_service(id, *most),
+            ControlRequest::ReleaseVolumes { id, slots, to } => {
+                self.release_volumes(id, slots.as_deref(), to.as_ref())
+            }
+            ControlRequest::RunJob { id } => self.run_job(id),
             ControlRequest::RemoveService { id } => self.remove_service(id),
             ControlRequest::CreateNetwork { spec } => {
                 let id = self.create_network(spec)?;
@@ -116,11 +159,15 @@ impl Door<'_> {
             }
             ControlRequest::RemoveNetwork { id } => self.remove_network(id),
             ControlRequest::CreateSecret { spec } => {
+                self.refuse_past(spec.expiry.as_ref())?;
                 let id = self.create_secret(spec)?;
                 self.response.id = id.to_string();
                 Ok(())
             }
             ControlRequest::UpdateSecret { id, version, spec } => {
+                let had = self.tx.secret(id).and_then(|one| one.spec.expiry.clone());
+                let at = had.map_or(Timestamp::ZERO, |had| had.at);
+                self.refuse_another_past(spec.expiry.as_ref(), at)?;
                 self.update_secret(id, Some(*version), spec)
             }
             ControlRequest::RemoveSecret { id } => self.remove_secret(id),
@@ -133,6 +180,16 @@ impl Door<'_> {
                 self.update_config(id, Some(*version), spec)
             }
             ControlRequest::RemoveConfig { id } => self.remove_config(id),
+            ControlRequest::ChangeVersion {
+                object,
+                change,
+                users,
+                expiry,
+            } => {
+                self.refuse_past(expiry.as_ref())?;
+                self.change_version(object, change, users.as_deref(), expiry.as_ref())
+            }
+            ControlRequest::ForgetVersions { object } => self.forget_versions(object),
             ControlRequest::UpdateNode { id, version, spec } => {
                 self.update_node(id, *version, spec)
             }
@@ -154,7 +211,19 @@ impl Door<'_> {
                     data_keys: *rotate_data_keys,
                 },
             ),
-            ControlRequest::DeployStack { spec, prune } => self.deploy_stack(spec, *prune),
+            ControlRequest::DeployStack {
+                spec,
+                prune,
+                basis,
+                wish,
+            } => {
+                self.check_basis(&spec.name, basis.as_deref())?;
+                let because = stack::Because::asked("deployed".to_owned(), *wish);
+                self.deploy_stack(spec, *prune, because)
+            }
+            ControlRequest::RollBackStack { name, revision } => {
+                self.roll_back_stack(name, *revision)
+            }
             ControlRequest::RemoveStack { name } => self.remove_stack(name),
             ControlRequest::Attach {
                 node,
@@ -171,6 +240,8 @@ impl Door<'_> {
                 expires_after,
                 uses_max,
             } => self.create_join_token(*role, *expires_after, *uses_max),
+            ControlRequest::KeepRegistryLogin { spec } => self.keep_registry_login(spec),
+            ControlRequest::RemoveRegistryLogin { host } => self.remove_registry_login(host),
             ControlRequest::RemoveJoinToken { id } => self.remove_join_token(id),
             ControlRequest::Detach {
                 node,

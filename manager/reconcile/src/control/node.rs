@@ -47,11 +47,30 @@ impl Door<'_> {
             self.put(cluster)?;
         }
         self.detach_all(&node.id)?;
+        self.warn_of_volumes(&node);
         self.tx.remove::<Node>(&node.id)?;
         Ok(())
     }
 
-    fn node(&self, id: &NodeId) -> Result<Node, ControlError> {
+    /// Slots whose volumes go with a node do not go elsewhere by themselves.
+    fn warn_of_volumes(&mut self, node: &Node) {
+        let mut warnings = Vec::new();
+        for service in self.tx.services() {
+            let name = &service.spec.name;
+            let homes = service.volume_homes.iter();
+            let here = homes.filter(|(_, home)| home.node_id == node.id);
+            warnings.extend(here.map(|(slot, home)| {
+                let host = &home.hostname;
+                format!(
+                    "{name}.{slot} has volumes on {host} and waits for that node: skep volume \
+                     release {name} {slot}"
+                )
+            }));
+        }
+        self.response.warnings.extend(warnings);
+    }
+
+    pub(super) fn node(&self, id: &NodeId) -> Result<Node, ControlError> {
         let found = self.tx.find_node(id.as_str()).map_err(not_found)?;
         Ok(Node::clone(found))
     }

@@ -1,12 +1,14 @@
-//! Secrets and configs. Their payload never changes; only labels may be updated.
+//! Secrets and configs. Their payload never changes; only labels may be updated, and when a secret
+//! expires.
 
+use skep_model::expiry::Expiry;
 use skep_model::validate::{check_config, check_secret};
 use skep_model::{
     Config, ConfigId, ConfigSpec, ControlError, Kind, Secret, SecretId, SecretSpec, Service,
     Version,
 };
 
-use super::{Done, Door, check_version, not_found};
+use super::{Done, Door, check_version, expiry, not_found};
 
 impl Door<'_> {
     pub(super) fn create_secret(&mut self, spec: &SecretSpec) -> Result<SecretId, ControlError> {
@@ -15,9 +17,11 @@ impl Door<'_> {
             return exists("secret", &spec.name);
         }
         let id = SecretId::random(self.random);
+        let mut spec = spec.clone();
+        spec.expiry = Expiry::settled(spec.expiry.as_ref(), None, self.now);
         self.put(Secret {
             id: id.clone(),
-            spec: spec.clone(),
+            spec,
             ..Secret::default()
         })?;
         Ok(id)
@@ -43,7 +47,11 @@ impl Door<'_> {
         if !same {
             return Err(ControlError::invalid("only updates to Labels are allowed"));
         }
+        spec.expiry.as_ref().map_or(Ok(()), Expiry::check)?;
         secret.spec.labels.clone_from(&spec.labels);
+        let had = secret.spec.expiry.as_ref();
+        let expiry = Expiry::settled(spec.expiry.as_ref(), had, self.now);
+        expiry::set(&mut secret, expiry);
         self.put(secret)
     }
 

@@ -1,35 +1,35 @@
 //! Services: create, update, roll back, remove.
 
 use skep_model::control::RegistryAuthFrom;
-use skep_model::service::{JobStatus, UpdateState, UpdateStatus};
+use skep_model::service::{UpdateState, UpdateStatus};
 use skep_model::stack::STACK_LABEL;
 use skep_model::validate::check_service;
+use skep_model::volume_home::{VOLUME_PLACEMENT_LABEL, is_sticky};
 use skep_model::{
     Config, ControlError, Kind, Network, NetworkId, NodeId, PublishMode, Secret, Service,
     ServiceId, ServiceMode, ServiceSpec, TaskSpec, Version,
 };
 use skep_plan::allocate::ports::PortsInUse;
 use skep_plan::service::dirty::runs_the_same;
-use skep_plan::service::revision;
+use skep_plan::service::{revision, run};
 use skep_store::Key;
 
-use super::{Done, Door, check_version, not_found};
+use super::version::Settle;
+use super::{Done, Door, check_version, not_found, variable};
 use crate::allocate::NODE_LOCAL;
 use crate::rebalance;
 
 impl Door<'_> {
     pub(super) fn create_service(&mut self, spec: &ServiceSpec) -> Result<ServiceId, ControlError> {
-        let spec = self.settled(spec)?;
+        let spec = self.settled(spec, Settle::Present)?;
         let id = ServiceId::random(self.random);
         self.check_ports(&id, &spec)?;
+        let (job_status, schedule) = run::first(&spec, self.now);
         let service = Service {
             id: id.clone(),
             stack: spec.labels.get(STACK_LABEL).cloned().unwrap_or_default(),
-            job_status: spec.mode.is_job().then(|| JobStatus {
-                job_iteration: Version::default(),
-                last_execution: Some(self.now),
-                ..JobStatus::default()
-            }),
+            job_status,
+            schedule,
             spec_version: Version::at(1),
             revision: revision::first(self.now),
             spec,
@@ -48,7 +48,7 @@ impl Door<'_> {
     ) -> Done {
         let service = self.service(id)?;
         check_version(version, service.version)?;
-        let mut spec = self.settled(spec)?;
+        let mut spec = self.settled(spec, Settle::AsIn(&service.spec))?;
         if spec.name != service.spec.name {
             return unsupported("renaming services is not supported");
         }
@@ -72,34 +72,69 @@ impl Door<'_> {
     }
 
     /// Gives a service a checked spec: it becomes the present one, and the present the previous.
-    pub(super) fn put_spec(&mut self, mut service: Service, spec: ServiceSpec) -> Done {
-        self.turn_to(&mut service, spec, "updated");
+    pub(super) fn put_spec(&mut self, service: Service, spec: ServiceSpec) -> Done {
+        self.put_spec_because(service, spec, "updated")
+    }
+
+    /// The same, and says what for.
+    pub(super) fn put_spec_because(
+        &mut self,
+        mut service: Service,
+        spec: ServiceSpec,
+        because: &str,
+    ) -> Done {
+        let forced = spec.task_template.force_update != service.spec.task_template.force_update;
+        self.turn_to(&mut service, spec, because)?;
         service.update_status = None;
+        if forced && service.spec.is_scheduled() {
+            self.begin_run(&mut service)?;
+        }
         self.put(service)
     }
 
-    /// Only a job that is to run something else, or so many times, runs again.
-    fn turn_to(&mut self, service: &mut Service, spec: ServiceSpec, because: &str) {
-        let runs_again = service.spec.mode != spec.mode
-            || !runs_the_same(&service.spec.task_template, &spec.task_template);
+    /// Only a job that is to run something else, or so many times, runs again. One with a schedule
+    /// waits for its time.
+    fn turn_to(&mut self, service: &mut Service, spec: ServiceSpec, because: &str) -> Done {
+        let had = service.spec.clone();
+        let runs_again = counted(&had.mode) != counted(&spec.mode)
+            || !runs_the_same(&had.task_template, &spec.task_template);
         revision::turn(service, spec, because, self.now);
+        if !is_sticky(&service.spec.labels) {
+            self.warn_of_homes(service);
+        }
         service.stack = service
             .spec
             .labels
             .get(STACK_LABEL)
             .cloned()
             .unwrap_or_default();
-        if service.spec.mode.is_job() && runs_again {
-            let iteration = service
-                .job_status
-                .as_ref()
-                .map_or(0, |job| job.job_iteration.index);
-            service.job_status = Some(JobStatus {
-                job_iteration: Version::at(iteration + 1),
-                last_execution: Some(self.now),
-                ..JobStatus::default()
-            });
+        run::turned(service, &had, self.now);
+        service.autoscale = service
+            .autoscale
+            .take()
+            .filter(|_| service.spec.is_autoscaled());
+        match service.spec.mode.is_job() && runs_again && !service.spec.is_scheduled() {
+            true => self.begin_run(service),
+            false => Ok(()),
         }
+    }
+
+    fn begin_run(&mut self, service: &mut Service) -> Done {
+        let tasks: Vec<_> = self.tx.tasks_of_service(&service.id).cloned().collect();
+        run::begin_now(service, &tasks, self.now).map_err(|error| {
+            let kind = match error {
+                run::NoRun::NotAJob(_) => Kind::Invalid,
+                run::NoRun::Busy { .. } | run::NoRun::TooMany(_) => Kind::FailedPrecondition,
+            };
+            ControlError::new(kind, error.to_string())
+        })
+    }
+
+    /// Begins an iteration of a job although nothing else asks for it.
+    pub(super) fn run_job(&mut self, id: &ServiceId) -> Done {
+        let mut service = self.service(id)?;
+        self.begin_run(&mut service)?;
+        self.put(service)
     }
 
     /// Goes back to a revision. Without one the present and the previous spec are swapped, so that
@@ -126,9 +161,9 @@ impl Door<'_> {
                 (previous.clone(), "rolled back".to_owned())
             }
         };
-        let spec = self.settled(&spec)?;
+        let spec = self.settled(&spec, Settle::AsItWas)?;
         self.check_ports(&service.id, &spec)?;
-        self.turn_to(&mut service, spec, &because);
+        self.turn_to(&mut service, spec, &because)?;
         let rolling = !service.spec.mode.is_job();
         service.update_status = rolling.then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
@@ -146,6 +181,11 @@ impl Door<'_> {
         if !matches!(service.spec.mode, ServiceMode::Replicated(_)) {
             return Err(ControlError::invalid(format!(
                 "service {name} is not replicated: its tasks are where they are meant to be"
+            )));
+        }
+        if is_sticky(&service.spec.labels) {
+            return Err(ControlError::invalid(format!(
+                "tasks of service {name} stay with their volumes (label {VOLUME_PLACEMENT_LABEL})"
             )));
         }
         if !rebalance::is_idle(&service) {
@@ -181,18 +221,23 @@ impl Door<'_> {
     }
 
     pub(super) fn remove_service(&mut self, id: &ServiceId) -> Done {
-        let id = self.service(id)?.id;
-        self.tx.remove::<Service>(&id)?;
+        let service = self.service(id)?;
+        self.warn_of_homes(&service);
+        self.tx.remove::<Service>(&service.id)?;
         Ok(())
     }
 
-    fn service(&self, id: &ServiceId) -> Result<Service, ControlError> {
+    pub(super) fn service(&self, id: &ServiceId) -> Result<Service, ControlError> {
         let found = self.tx.find::<Service>(id.as_str()).map_err(not_found)?;
         Ok(Service::clone(found))
     }
 
     /// The spec as it is stored: valid, with every reference found and turned into an id.
-    pub(super) fn settled(&mut self, spec: &ServiceSpec) -> Result<ServiceSpec, ControlError> {
+    pub(super) fn settled(
+        &mut self,
+        spec: &ServiceSpec,
+        versions: Settle<'_>,
+    ) -> Result<ServiceSpec, ControlError> {
         let mut spec = spec.clone();
         check_service(&spec)?;
         let legacy = std::mem::take(&mut spec.networks);
@@ -217,14 +262,12 @@ impl Door<'_> {
             attachment.target = network.id.to_string();
             self.tx.rely_on(Key::Network(network.id.clone()));
         }
-        self.settle_files(&mut spec)?;
-        if let ServiceMode::Replicated(replicated) = &mut spec.mode {
-            replicated.replicas = Some(replicated.count());
-        }
+        self.settle_files(&mut spec, versions)?;
+        spec.mode = counted(&spec.mode);
         Ok(spec)
     }
 
-    fn settle_files(&mut self, spec: &mut ServiceSpec) -> Done {
+    fn settle_files(&mut self, spec: &mut ServiceSpec, versions: Settle<'_>) -> Done {
         let Some(container) = &mut spec.task_template.container_spec else {
             return Ok(());
         };
@@ -234,10 +277,13 @@ impl Door<'_> {
                 true => self.tx.by_name::<Secret>(&reference.secret_name),
                 false => self.tx.secret(&reference.secret_id),
             };
-            match found.map(|secret| secret.id.clone()) {
-                Some(id) => {
-                    self.tx.rely_on(Key::Secret(id.clone()));
-                    reference.secret_id = id;
+            match found.cloned() {
+                Some(secret) => {
+                    self.tx.rely_on(Key::Secret(secret.id.clone()));
+                    reference.secret_id = secret.id.clone();
+                    let target = reference.file.as_ref();
+                    versions.version(&*secret, target, &mut reference.version)?;
+                    variable::settle(&*secret, target, &mut reference.version)?;
                 }
                 None => missing.push(reference.secret_name.clone()),
             }
@@ -248,10 +294,13 @@ impl Door<'_> {
                 true => self.tx.by_name::<Config>(&reference.config_name),
                 false => self.tx.config(&reference.config_id),
             };
-            match found.map(|config| config.id.clone()) {
-                Some(id) => {
-                    self.tx.rely_on(Key::Config(id.clone()));
-                    reference.config_id = id;
+            match found.cloned() {
+                Some(config) => {
+                    self.tx.rely_on(Key::Config(config.id.clone()));
+                    reference.config_id = config.id.clone();
+                    let target = reference.file.as_ref();
+                    versions.version(&*config, target, &mut reference.version)?;
+                    variable::settle(&*config, target, &mut reference.version)?;
                 }
                 None => missing.push(reference.config_name.clone()),
             }
@@ -311,6 +360,21 @@ pub(super) fn keep_platforms(wanted: &mut TaskSpec, known: &TaskSpec) {
         let placement = wanted.placement.get_or_insert_default();
         placement.platforms = had.to_vec();
     }
+}
+
+/// A mode with the numbers that it has where none are said.
+pub(super) fn counted(mode: &ServiceMode) -> ServiceMode {
+    let mut mode = mode.clone();
+    match &mut mode {
+        ServiceMode::Replicated(replicated) => replicated.replicas = Some(replicated.count()),
+        ServiceMode::ReplicatedJob(job) => {
+            let at_once = job.max_concurrent.unwrap_or(1);
+            job.max_concurrent = Some(at_once);
+            job.total_completions.get_or_insert(at_once);
+        }
+        ServiceMode::Global(_) | ServiceMode::GlobalJob(_) => (),
+    }
+    mode
 }
 
 fn refuse_missing(kind: &str, missing: &[String]) -> Done {

@@ -1,27 +1,66 @@
 //! Stacks: a whole set of objects brought to its spec in one transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use skep_model::dependency;
+use skep_model::expiry::Expiry;
+use skep_model::payload::{Payload, PayloadId, VersionChange};
+use skep_model::rollout::{Rollout, RolloutState, RolloutWish};
 use skep_model::stack::{IMAGE_LABEL, STACK_LABEL};
 use skep_model::{
-    Config, ConfigId, ControlError, Kind, Network, NetworkId, Secret, SecretId, Service, ServiceId,
-    ServiceSpec, Stack, StackId, StackSpec,
+    Config, ConfigSpec, ControlError, Kind, Network, Secret, SecretSpec, Service, ServiceMode,
+    ServiceSpec, Stack, StackId, StackSpec, Timestamp,
 };
+use skep_store::Snapshot;
 
 use super::service::keep_platforms;
-use super::{Done, Door};
+use super::version::Settle;
+use super::{Done, Door, expiry};
+use crate::stack_plan;
+use order::{in_order, put_in_order};
+use prune::Objects;
+
+mod adopt;
+pub(crate) use adopt::is_of_others;
+mod back;
+mod order;
+mod prune;
 
 impl Door<'_> {
-    pub(super) fn deploy_stack(&mut self, wanted: &StackSpec, prune: bool) -> Done {
+    pub(super) fn deploy_stack(
+        &mut self,
+        wanted: &StackSpec,
+        prune: bool,
+        rollout: Because,
+    ) -> Done {
         if wanted.name.trim().is_empty() {
             return Err(ControlError::invalid(format!(
                 "invalid stack name: {:?}",
                 wanted.name
             )));
         }
+        self.adopt_stack(&wanted.name)?;
+        self.turn_stack(wanted, prune, rollout)
+    }
+
+    /// Brings a stack to its spec, which becomes its revision.
+    fn turn_stack(&mut self, wanted: &StackSpec, prune: bool, rollout: Because) -> Done {
+        let wanted = self.bring_stack(wanted, prune)?;
+        // What it was before is known by now, so that what only a forgotten revision needed goes as well.
+        self.remember_stack(wanted.clone(), rollout)?;
+        match prune {
+            true => self.prune_objects(&wanted),
+            false => Ok(()),
+        }
+    }
+
+    /// Brings everything of a stack to its spec, which comes back as it is kept.
+    fn bring_stack(&mut self, wanted: &StackSpec, prune: bool) -> Result<StackSpec, ControlError> {
+        let before = self.tx.view().clone();
         let mut wanted = wanted.clone();
         claim(&mut wanted);
         self.check_externals(&wanted)?;
+        check_dependencies(&wanted)?;
         if prune {
             self.prune_services(&wanted)?;
         }
@@ -33,83 +72,102 @@ impl Door<'_> {
             }
         }
         for spec in &wanted.secrets {
-            let known = self.tx.by_name::<Secret>(&spec.name);
-            match known.map(|secret| secret.id.clone()) {
-                Some(id) => self.update_secret(&id, None, spec)?,
-                None => {
-                    self.note(format!("Creating secret {}", spec.name));
-                    self.create_secret(spec)?;
-                }
-            }
+            self.bring_secret(spec, said_expiry(&before, &wanted.name, &spec.name))?;
         }
         for spec in &wanted.configs {
-            let known = self.tx.by_name::<Config>(&spec.name);
-            match known.map(|config| config.id.clone()) {
-                Some(id) => self.update_config(&id, None, spec)?,
-                None => {
-                    self.note(format!("Creating config {}", spec.name));
-                    self.create_config(spec)?;
-                }
-            }
+            self.bring_config(spec)?;
         }
         for spec in &wanted.services {
-            self.deploy_service(spec)?;
+            self.deploy_service(spec, &before)?;
         }
-        self.remember_stack(wanted)
+        Ok(wanted)
+    }
+
+    /// Other bytes than it has are its next version, which its users get by their own updates. `said`
+    /// is the expiry that the stack's present revision has for it.
+    fn bring_secret(&mut self, spec: &SecretSpec, said: Option<&Expiry>) -> Done {
+        let Some(known) = self.tx.by_name::<Secret>(&spec.name).cloned() else {
+            self.note(format!("Creating secret {}", spec.name));
+            self.create_secret(spec)?;
+            return Ok(());
+        };
+        let turns = known.spec.driver.is_none() && is_turned(&spec.data, &known.spec.data);
+        let expiry = expiry::anew(spec.expiry.as_ref(), said, known.spec.expiry.as_ref());
+        let labels = SecretSpec {
+            data: match turns {
+                true => Vec::new(),
+                false => spec.data.clone(),
+            },
+            expiry: expiry.clone(),
+            ..spec.clone()
+        };
+        self.update_secret(&known.id, None, &labels)?;
+        if turns {
+            self.note(format!("Updating secret {}", spec.name));
+            let next = VersionChange::Next(spec.data.clone());
+            let id = PayloadId::Secret(known.id.clone());
+            self.turn_version(&id, &next, expiry.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// As for secrets.
+    fn bring_config(&mut self, spec: &ConfigSpec) -> Done {
+        let Some(known) = self.tx.by_name::<Config>(&spec.name).cloned() else {
+            self.note(format!("Creating config {}", spec.name));
+            self.create_config(spec)?;
+            return Ok(());
+        };
+        let turns = is_turned(&spec.data, &known.spec.data);
+        let labels = ConfigSpec {
+            data: match turns {
+                true => Vec::new(),
+                false => spec.data.clone(),
+            },
+            ..spec.clone()
+        };
+        self.update_config(&known.id, None, &labels)?;
+        if turns {
+            self.note(format!("Updating config {}", spec.name));
+            let next = VersionChange::Next(spec.data.clone());
+            self.turn_version(&PayloadId::Config(known.id.clone()), &next, None)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a deploy of what was planned for another state of the stack.
+    pub(super) fn check_basis(&self, name: &str, basis: Option<&str>) -> Done {
+        let now = stack_plan::basis(self.tx.view(), name);
+        match basis {
+            Some(basis) if basis != now => Err(ControlError::new(
+                Kind::Conflict,
+                format!("stack {name} has changed since it was planned: plan it again"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn remove_stack(&mut self, name: &str) -> Done {
-        let label = |labels: &std::collections::BTreeMap<String, String>| {
-            labels.get(STACK_LABEL).is_some_and(|owner| owner == name)
-        };
-        let services: Vec<(ServiceId, String)> = self
-            .tx
-            .services()
-            .filter(|service| label(&service.spec.labels))
-            .map(|service| (service.id.clone(), service.spec.name.clone()))
-            .collect();
-        let secrets: Vec<(SecretId, String)> = self
-            .tx
-            .secrets()
-            .filter(|secret| label(&secret.spec.labels))
-            .map(|secret| (secret.id.clone(), secret.spec.name.clone()))
-            .collect();
-        let configs: Vec<(ConfigId, String)> = self
-            .tx
-            .configs()
-            .filter(|config| label(&config.spec.labels))
-            .map(|config| (config.id.clone(), config.spec.name.clone()))
-            .collect();
-        let networks: Vec<(NetworkId, String)> = self
-            .tx
-            .networks()
-            .filter(|network| label(&network.spec.labels))
-            .map(|network| (network.id.clone(), network.spec.name.clone()))
-            .collect();
+        let found = Objects::of(self.tx.view(), name);
         let stack = self.tx.by_name::<Stack>(name).map(|stack| stack.id.clone());
-        let nothing = services.is_empty()
-            && secrets.is_empty()
-            && configs.is_empty()
-            && networks.is_empty()
-            && stack.is_none();
-        if nothing {
+        if found.is_empty() && stack.is_none() {
             return Err(ControlError::not_found(format!(
                 "Nothing found in stack: {name}"
             )));
         }
-        for (id, name) in services {
+        for (id, name) in found.services {
             self.note(format!("Removing service {name}"));
             self.remove_service(&id)?;
         }
-        for (id, name) in secrets {
+        for (id, name) in found.secrets {
             self.note(format!("Removing secret {name}"));
             self.remove_secret(&id)?;
         }
-        for (id, name) in configs {
+        for (id, name) in found.configs {
             self.note(format!("Removing config {name}"));
             self.remove_config(&id)?;
         }
-        for (id, name) in networks {
+        for (id, name) in found.networks {
             self.note(format!("Removing network {name}"));
             self.remove_network(&id)?;
         }
@@ -119,7 +177,9 @@ impl Door<'_> {
         Ok(())
     }
 
-    fn deploy_service(&mut self, spec: &ServiceSpec) -> Done {
+    /// `before` is what was there before its secrets and configs had their next versions: it has them
+    /// by the same step.
+    fn deploy_service(&mut self, spec: &ServiceSpec, before: &Snapshot) -> Done {
         let Some(known) = self.tx.by_name::<Service>(&spec.name) else {
             self.create_service(spec)?;
             self.note(format!("Creating service {}", spec.name));
@@ -128,7 +188,8 @@ impl Door<'_> {
         let known = Service::clone(known);
         let mut spec = spec.clone();
         keep_what_the_file_does_not_say(&mut spec, &known.spec);
-        let spec = self.settled(&spec)?;
+        keep_replicas(&mut spec, &known.spec);
+        let spec = self.settled(&spec, Settle::AsIn(&known.spec))?;
         if std::mem::discriminant(&spec.mode) != std::mem::discriminant(&known.spec.mode) {
             return Err(ControlError::new(
                 Kind::Unimplemented,
@@ -140,6 +201,8 @@ impl Door<'_> {
         }
         self.check_ports(&known.id, &spec)?;
         self.note(format!("Updating service {} (id: {})", spec.name, known.id));
+        let had = before.by_name::<Service>(&spec.name);
+        let known = had.map_or(known, |had| Service::clone(had));
         if spec == known.spec {
             return Ok(());
         }
@@ -168,52 +231,159 @@ impl Door<'_> {
         Ok(())
     }
 
-    fn prune_services(&mut self, wanted: &StackSpec) -> Done {
-        let keep: BTreeSet<String> = wanted
-            .services
-            .iter()
-            .map(|service| service.name.to_lowercase())
-            .collect();
-        let surplus: Vec<(ServiceId, String)> = self
-            .tx
-            .services()
-            .filter(|service| service.stack == wanted.name)
-            .filter(|service| !keep.contains(&service.spec.name.to_lowercase()))
-            .map(|service| (service.id.clone(), service.spec.name.clone()))
-            .collect();
-        for (id, name) in surplus {
-            self.note(format!("Removing service {name}"));
-            self.remove_service(&id)?;
-        }
-        Ok(())
-    }
-
-    fn remember_stack(&mut self, mut spec: StackSpec) -> Done {
+    fn remember_stack(&mut self, mut spec: StackSpec, because: Because) -> Done {
+        let versions = self.versions_of(&spec);
         for secret in &mut spec.secrets {
             secret.data.clear();
         }
         for service in &mut spec.services {
             service.task_template.pull_credentials.clear();
         }
-        let stack = match self.tx.by_name::<Stack>(&spec.name) {
-            Some(known) if known.spec == spec => return Ok(()),
-            Some(known) => Stack {
-                spec,
-                revision: known.revision + 1,
-                ..Stack::clone(known)
-            },
+        put_in_order(&mut spec);
+        let mut stack = match self.tx.by_name::<Stack>(&spec.name) {
+            Some(known) if known.spec == spec && known.secret_versions == versions => {
+                let known = Stack::clone(known);
+                return self.go_on(known, because);
+            }
+            Some(known) => Stack::clone(known),
             None => Stack {
                 id: StackId::random(self.random),
-                spec,
-                revision: 1,
                 ..Stack::default()
             },
         };
+        // What is left to say of the revision before: it was not the last word.
+        if let Some(rollout) = &mut stack.rollout
+            && because.state == RolloutState::RollingBack
+        {
+            rollout.state = because.ended;
+        }
+        let (text, rollout) = (because.text.clone(), because.rollout(self.now));
+        stack.advance(spec, text, rollout);
+        stack.secret_versions = versions;
         self.put(stack)
+    }
+
+    /// The same revision is asked for once more. One that has failed, or is to do something again, has
+    /// another chance to come to its end.
+    fn go_on(&mut self, mut stack: Stack, because: Because) -> Done {
+        let rollout = stack.rollout.get_or_insert_default();
+        let does_something = !self.tx.is_empty();
+        if rollout.state == RolloutState::Deploying {
+            rollout.wish = because.wish;
+        } else if because.state != RolloutState::RollingBack
+            && !rollout.state.is_active()
+            && (does_something || !rollout.state.is_good())
+        {
+            *rollout = because.rollout(self.now);
+        }
+        self.put(stack)
+    }
+
+    /// What becomes of the users is told with them.
+    fn turn_version(
+        &mut self,
+        object: &PayloadId,
+        change: &VersionChange,
+        expiry: Option<&Expiry>,
+    ) -> Done {
+        let told = self.response.actions.len();
+        let id = std::mem::take(&mut self.response.id);
+        self.change_version(object, change, None, expiry)?;
+        self.response.actions.truncate(told);
+        self.response.id = id;
+        Ok(())
+    }
+
+    /// The versions of a stack's secrets that are not the first.
+    fn versions_of(&self, spec: &StackSpec) -> BTreeMap<String, u64> {
+        let all = spec.secrets.iter().filter_map(|secret| {
+            let known = self.tx.by_name::<Secret>(&secret.name)?;
+            Some((secret.name.clone(), known.number()))
+        });
+        all.filter(|(_, number)| *number > 1).collect()
     }
 
     fn note(&mut self, action: String) {
         self.response.actions.push(action);
+    }
+}
+
+/// Why a stack is given another revision.
+pub(super) struct Because {
+    /// As the history tells it.
+    text: String,
+    state: RolloutState,
+    message: String,
+    wish: RolloutWish,
+    /// How the revision before has ended, where that is why.
+    ended: RolloutState,
+}
+
+impl Because {
+    /// The rollout that begins.
+    fn rollout(self, now: Timestamp) -> Rollout {
+        Rollout {
+            state: self.state,
+            message: self.message,
+            wish: self.wish,
+            started_at: now,
+            ended_at: None,
+        }
+    }
+
+    /// Somebody has asked for it.
+    pub(super) fn asked(text: String, wish: RolloutWish) -> Self {
+        Self {
+            text,
+            state: RolloutState::Deploying,
+            message: String::new(),
+            wish,
+            ended: RolloutState::Deploying,
+        }
+    }
+}
+
+/// The expiry that the present revision of a stack has for a secret.
+fn said_expiry<'a>(before: &'a Snapshot, stack: &str, secret: &str) -> Option<&'a Expiry> {
+    let mut secrets = before.by_name::<Stack>(stack)?.spec.secrets.iter();
+    let said = secrets.find(|one| one.name == secret)?;
+    said.expiry.as_ref()
+}
+
+/// Whether a file has other bytes than what is there; a revision of the past has none of a secret's.
+fn is_turned(wanted: &[u8], present: &[u8]) -> bool {
+    !wanted.is_empty() && wanted != present
+}
+
+/// Refuses services that wait for what is not in the stack, or for each other.
+fn check_dependencies(wanted: &StackSpec) -> Done {
+    let names: BTreeSet<&str> = wanted
+        .services
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    for (name, on) in &wanted.depends_on {
+        let all = [name].into_iter().chain(on.iter().map(|one| &one.service));
+        for one in all {
+            if !names.contains(one.as_str()) {
+                return Err(ControlError::invalid(match one == name {
+                    true => format!("depends_on: stack {} has no service {name}", wanted.name),
+                    false => format!("service {name} depends on undefined service {one}"),
+                }));
+            }
+        }
+    }
+    let edges = wanted.depends_on.iter();
+    let edges = edges.map(|(name, on)| {
+        let on = on.iter().map(|one| one.service.as_str()).collect();
+        (name.as_str(), on)
+    });
+    match dependency::circle(&edges.collect()) {
+        None => Ok(()),
+        Some(circle) => Err(ControlError::invalid(format!(
+            "dependency cycle detected: {}",
+            circle.join(" -> ")
+        ))),
     }
 }
 
@@ -244,6 +414,13 @@ fn keep_what_the_file_does_not_say(spec: &mut ServiceSpec, known: &ServiceSpec) 
     }
     let same_image = spec.labels.get(IMAGE_LABEL) == known.labels.get(IMAGE_LABEL)
         && spec.labels.contains_key(IMAGE_LABEL);
+    if let (Some(wanted), Some(known)) = (
+        &mut template.container_spec,
+        &known.task_template.container_spec,
+    ) && in_order(&wanted.env) == in_order(&known.env)
+    {
+        wanted.env.clone_from(&known.env);
+    }
     let resolved = template.image().contains('@');
     if let Some(container) = &mut template.container_spec
         && same_image
@@ -252,4 +429,15 @@ fn keep_what_the_file_does_not_say(spec: &mut ServiceSpec, known: &ServiceSpec) 
         container.image = known.task_template.image().to_owned();
     }
     keep_platforms(template, &known.task_template);
+}
+
+/// Replicas that follow what tasks use are not the file's: it says between which numbers they are.
+fn keep_replicas(spec: &mut ServiceSpec, known: &ServiceSpec) {
+    let both = spec.is_autoscaled() && known.is_autoscaled();
+    if let (ServiceMode::Replicated(wanted), ServiceMode::Replicated(present)) =
+        (&mut spec.mode, &known.mode)
+        && both
+    {
+        wanted.replicas = present.replicas;
+    }
 }

@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 
 use skep_model::stack::STACK_LABEL;
 use skep_model::why::{Cause, Transition, Why};
-use skep_model::{ControlError, Kind, Node, NodeId, Service, Task, TaskId, Timestamp};
+use skep_model::{ControlError, Kind, Node, NodeId, Service, Stack, Task, TaskId, Timestamp};
 use skep_plan::NodeTable;
 use skep_plan::service::restart::ended_by_itself;
 use skep_store::{FindError, Snapshot};
 
 mod node;
+mod schedule;
+mod secret;
 mod service;
 mod slot;
 pub mod words;
@@ -188,6 +190,14 @@ impl View<'_> {
             why.transitions.extend(of_one.transitions);
         }
         why.summary = format!("{well} of {} services are as wanted", services.len());
+        let stack = self.snapshot.by_name::<Stack>(name);
+        if let Some(rollout) = stack.and_then(|stack| stack.rollout.as_ref()) {
+            why.summary.push_str("; last deploy: ");
+            why.summary.push_str(rollout.state.as_str());
+            if !rollout.message.is_empty() {
+                why.summary.push_str(&format!(" ({})", rollout.message));
+            }
+        }
         Some(why)
     }
 
@@ -205,6 +215,9 @@ impl View<'_> {
             (well, all) = (well + usize::from(causes.is_empty()), all + 1);
             why.causes.extend(causes);
         }
+        let secrets = self.snapshot.secrets();
+        let expiring = secrets.filter_map(|secret| secret::cause(secret, self.now));
+        why.causes.extend(expiring);
         let ready = self.snapshot.nodes().filter(|node| node.takes_tasks());
         why.summary = format!(
             "{} of {} nodes take tasks, {well} of {all} services are as wanted",

@@ -2,9 +2,10 @@
 
 use skep_model::node::Reachability;
 use skep_model::why::{Cause, Trouble, Why};
-use skep_model::{Availability, Node, NodeRole, NodeState, TaskState};
+use skep_model::{Availability, Node, NodeRole, NodeState, TaskState, Timestamp};
 
 use super::{View, name_of};
+use crate::expiry::removed_at;
 
 impl View<'_> {
     pub(super) fn of_node(&self, node: &Node) -> Why {
@@ -38,7 +39,11 @@ impl View<'_> {
 
     pub(super) fn node_causes(&self, node: &Node) -> Vec<Cause> {
         let mut causes = Vec::new();
-        causes.extend(silence(node));
+        let removed_at = self
+            .snapshot
+            .cluster()
+            .and_then(|cluster| removed_at(cluster, node, self.now));
+        causes.extend(silence(node, removed_at));
         causes.extend(availability_cause(node));
         causes.extend(unreachable(node));
         causes.extend(changing_role(node));
@@ -66,11 +71,16 @@ fn cause(node: &Node, trouble: Trouble, message: impl Into<String>, advice: &str
 }
 
 /// A node that is not heard.
-fn silence(node: &Node) -> Option<Cause> {
-    let said = match node.status.message.as_str() {
+fn silence(node: &Node, removed_at: Option<Timestamp>) -> Option<Cause> {
+    let mut said = match node.status.message.as_str() {
         "" => String::new(),
         message => format!(": {message}"),
     };
+    if let Some(at) = removed_at {
+        said.push_str(&format!(
+            "; it is removed from the cluster at {at} if it does not come back"
+        ));
+    }
     let found = match node.status.state {
         NodeState::Ready => return None,
         NodeState::Down => cause(

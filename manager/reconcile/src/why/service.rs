@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::service::UpdateState;
+use skep_model::volume_home::{VolumeHomes, is_sticky};
 use skep_model::why::{Cause, Refusal, Trouble, Why};
 use skep_model::{NodeId, Service, ServiceMode, Task, TaskState, Timestamp};
 use skep_plan::schedule::examine;
@@ -10,14 +11,17 @@ use skep_plan::service::dirty::is_dirty;
 use skep_plan::service::restart::ended_by_itself;
 use skep_plan::{NewTask, new_task};
 
-use super::{View, place, words};
+use super::{View, place, schedule, words};
+use crate::gate;
 
 impl View<'_> {
     pub(super) fn of_service(&self, service: &Service) -> Why {
         let tasks = self.snapshot.tasks_of_service(&service.id);
         Why {
             object: format!("service {}", service.spec.name),
-            summary: self.service_summary(service),
+            summary: self.service_summary(service)
+                + &schedule::summary(service)
+                + &autoscale(service, self.now),
             causes: self.service_causes(service),
             transitions: self.transitions(tasks.map(|task| &**task)),
         }
@@ -60,6 +64,7 @@ impl View<'_> {
                 .push(task);
         }
         let mut causes = self.spec_causes(service);
+        causes.extend(schedule::causes(service));
         for tasks in slots.values_mut() {
             tasks.sort_by_key(|task| (task.created_at, task.status.applied_at));
             causes.extend(self.slot_causes(service, tasks));
@@ -89,6 +94,18 @@ impl View<'_> {
                 service.updated_at,
                 words::advice(trouble),
             ));
+        }
+        let begun = self.snapshot.tasks_of_service(&service.id).next().is_some();
+        if !begun {
+            let waits = gate::waits(self.snapshot, service);
+            causes.extend(waits.iter().map(|wait| {
+                cause(
+                    Trouble::Dependency,
+                    wait,
+                    service.updated_at,
+                    words::advice(Trouble::Dependency),
+                )
+            }));
         }
         let Some(status) = &service.update_status else {
             return causes;
@@ -159,6 +176,7 @@ impl View<'_> {
             start_not_before: Timestamp::ZERO,
             by_update: false,
             restarts: 0,
+            iteration: None,
         };
         let task = new_task(
             service,
@@ -190,6 +208,33 @@ impl View<'_> {
             node_id: verdict.node,
             reasons: verdict.reasons,
         };
-        examine(self.nodes(), task).into_iter().map(named).collect()
+        let service = self.snapshot.service(&task.service_id);
+        let service = service.filter(|service| is_sticky(&service.spec.labels));
+        let none = VolumeHomes::new();
+        let homes = service.map_or(&none, |service| &service.volume_homes);
+        let verdicts = examine(self.nodes(), task, homes);
+        verdicts.into_iter().map(named).collect()
     }
+}
+
+/// What is added to the summary of a service that is scaled by itself.
+fn autoscale(service: &Service, now: Timestamp) -> String {
+    let Ok(Some(wanted)) = service.spec.autoscale() else {
+        return String::new();
+    };
+    let mut text = format!("; scaled by itself from {} to {}", wanted.min, wanted.max);
+    let Some(status) = &service.autoscale else {
+        return text;
+    };
+    let ago = |at: Timestamp| format!("{} s ago", now.since(at).as_secs());
+    if !status.figures.is_empty() {
+        let figures = status.figures.join(", ");
+        text.push_str(&format!("; {figures} ({})", ago(status.measured_at)));
+    }
+    if let Some(at) = status.changed_at {
+        let (from, to, because) = (status.from, status.to, &status.because);
+        let ago = ago(at);
+        text.push_str(&format!("; last from {from} to {to} {ago}: {because}"));
+    }
+    text
 }

@@ -163,9 +163,12 @@ impl View<'_> {
         let err = &task.status.err;
         let trouble = match err.starts_with(words::NO_NODE) {
             true => {
-                let mut waiting = self.waiting.borrow_mut();
-                waiting.insert(task.name(), task.id.clone());
-                words::of_refused(err)
+                let trouble = words::of_refused(err);
+                if trouble != Trouble::Predecessor {
+                    let mut waiting = self.waiting.borrow_mut();
+                    waiting.insert(task.name(), task.id.clone());
+                }
+                trouble
             }
             false => words::of_allocation(err),
         };

@@ -2,6 +2,7 @@
 
 use skep_model::why::{Refusal, Trouble};
 use skep_model::{Task, TaskState, TaskStatus};
+use skep_plan::schedule::{AND_THERE, AT_HOME, STILL_STOPS};
 
 /// How the scheduler's explanations begin.
 pub(super) const NO_NODE: &str = "no suitable node";
@@ -19,7 +20,8 @@ const REASONS: [(&str, Trouble); 8] = [
 ];
 
 /// Parts of what agents say, in small letters, those that decide first.
-const ERRORS: [(&str, Trouble); 37] = [
+const ERRORS: [(&str, Trouble); 38] = [
+    ("is missing on this node", Trouble::VolumeMissing),
     ("unhealthy container", Trouble::Unhealthy),
     ("out of memory", Trouble::OutOfMemory),
     ("no space left on device", Trouble::DiskFull),
@@ -61,6 +63,16 @@ const ERRORS: [(&str, Trouble); 37] = [
 
 /// What a task without a node lacks, by the scheduler's explanation.
 pub(super) fn of_refused(explanation: &str) -> Trouble {
+    let is_bound = explanation.contains(AT_HOME);
+    if is_bound && explanation.contains(STILL_STOPS) {
+        return Trouble::Predecessor;
+    }
+    // What its node lacks can be given to it: the data are not to be let go for that.
+    let explanation = match explanation.split_once(AND_THERE) {
+        Some((_, there)) => there,
+        None if is_bound => return Trouble::VolumeElsewhere,
+        None => explanation,
+    };
     let mut named = REASONS
         .iter()
         .filter(|(part, _)| explanation.contains(part));
@@ -127,7 +139,7 @@ fn of_exit_code(code: &str) -> Trouble {
 }
 
 /// How a task ended, in its agent's words.
-pub(super) fn ended(task: &Task) -> &str {
+pub fn ended(task: &Task) -> &str {
     let status = &task.status;
     match (status.err.as_str(), status.state) {
         ("", TaskState::Complete) => "ended with success",
@@ -164,31 +176,44 @@ pub(super) const fn advice(trouble: Trouble) -> &'static str {
         Trouble::Encryption => "`node inspect` says why nodes cannot encrypt",
         Trouble::HostPort => "publish another port, fewer replicas than nodes, or in mode ingress",
         Trouble::MaxReplicas => "raise --replicas-max-per-node, or add a node",
+        Trouble::VolumeElsewhere => {
+            "bring the node back or make it active (node ls), or let go of what the slot has there: \
+             volume release SERVICE SLOT"
+        }
+        Trouble::VolumeMissing => {
+            "bring the volume back, or have the slot begin with an empty one: volume release --to \
+             NODE SERVICE SLOT"
+        }
         Trouble::NoSuitableNode => "each node says below what is in the way",
         Trouble::Addresses => {
             "remove what is not needed from the network, or use one with a larger subnet"
         }
         Trouble::Allocation => "`network ls` and `network inspect` show what it waits for",
+        Trouble::Dependency => "`why SERVICE` of the other service says what it lacks",
         Trouble::ImageMissing => {
             "check the image's name and tag, push it to a registry that all nodes reach, or load \
              it on the nodes"
         }
         Trouble::ImageDenied => {
             "log in and give the credentials to the service: service update \
-             --with-registry-auth SERVICE"
+             --with-registry-auth SERVICE; or to the whole cluster: registry login HOST"
         }
         Trouble::Registry => "check that the node reaches the registry",
         Trouble::Mount => "check the mount's source and options: service inspect SERVICE",
         Trouble::Command => "check the command and entrypoint: service inspect SERVICE",
         Trouble::User => "use a user that the image knows, or a number",
         Trouble::PortTaken => "publish another port, or stop what uses it on the node",
-        Trouble::Payload => "check the templates of its secrets and configs",
+        Trouble::Payload => "check what its secrets and configs hold, and their templates",
         Trouble::DiskFull => "make room on the node: system df, system prune",
         Trouble::Exit | Trouble::Killed => "service logs SERVICE",
         Trouble::OutOfMemory => "raise --limit-memory, or let it use less",
         Trouble::Unhealthy | Trouble::Health => {
             "look at the health check's output (inspect of the container on its node) and at \
              service logs SERVICE"
+        }
+        Trouble::SecretExpiring | Trouble::SecretExpired => {
+            "replace it with secret rotate SECRET, or give it another time with secret update \
+             --expires 90d SECRET"
         }
         Trouble::GaveUp => "mend what ends it, then service update --force SERVICE",
         Trouble::NodeDown
@@ -210,6 +235,8 @@ pub(super) const fn advice(trouble: Trouble) -> &'static str {
         | Trouble::UpdatePaused
         | Trouble::RolledBack
         | Trouble::RollbackPaused
+        | Trouble::RunFailed
+        | Trouble::RunsUnstarted
         | Trouble::Other => "",
     }
 }

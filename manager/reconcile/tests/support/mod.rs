@@ -235,6 +235,8 @@ impl Cluster {
                     generic_resources: Vec::new(),
                 },
                 data_path_mtu: 1500,
+                holds_leases: true,
+                knows_variables: true,
                 ..NodeDescription::default()
             },
             manager_status: manager.then(|| ManagerStatus {
