@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::{
-    Config, ConfigId, Network, NetworkId, NodeId, Secret, SecretId, ServiceId, Task, TaskId,
+    Config, ConfigId, Network, NetworkId, NodeId, RegistryLogin, Secret, SecretId, ServiceId, Task,
+    TaskId,
 };
 use skep_proto::assignment::{Item, LocalNode, Peer, ServiceOnNetwork};
 use skep_proto::v1::Assignments;
@@ -21,6 +22,8 @@ pub struct Assigned {
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
     pub services: BTreeMap<(NetworkId, ServiceId), Arc<ServiceOnNetwork>>,
     pub peers: BTreeMap<NodeId, Arc<Peer>>,
+    /// What to pull with, by registry.
+    pub registry_logins: BTreeMap<String, Arc<RegistryLogin>>,
     pub local: Option<Arc<LocalNode>>,
 }
 
@@ -35,7 +38,8 @@ pub enum AssignError {
 }
 
 impl Assigned {
-    /// Takes a difference in, whole or not at all.
+    /// Takes a difference in, whole or not at all. What is of a kind that this version does not know is
+    /// left out.
     pub fn apply(&self, change: &Assignments) -> Result<Self, AssignError> {
         if change.version < self.version {
             return Err(AssignError::Older {
@@ -49,7 +53,7 @@ impl Assigned {
             self.clone()
         };
         next.version = change.version;
-        for item in &change.put {
+        for item in change.put.iter().filter(|item| Item::is_known(&item.key)) {
             next.put(decode("assignment", &item.value)?);
         }
         for key in &change.remove {
@@ -72,6 +76,10 @@ impl Assigned {
             }
             Item::Peer(peer) => drop(self.peers.insert(peer.node.clone(), Arc::new(peer))),
             Item::Local(local) => self.local = Some(Arc::new(local)),
+            Item::RegistryLogin(login) => {
+                let host = login.spec.host.clone();
+                self.registry_logins.insert(host, Arc::new(login));
+            }
         }
     }
 
@@ -91,6 +99,7 @@ impl Assigned {
             }
             "peer" => drop(self.peers.remove(id)),
             "local" => self.local = None,
+            "registry" => drop(self.registry_logins.remove(id)),
             // A newer manager may assign kinds that this agent does not know.
             _ => (),
         }
@@ -169,5 +178,29 @@ mod tests {
             have.apply(&first),
             Err(AssignError::Older { given: 5, have: 6 })
         ));
+    }
+
+    #[test]
+    fn a_kind_of_a_newer_manager_keeps_nothing_else_out() {
+        let item = |key: &str| AssignmentItem {
+            key: key.to_owned(),
+            value: br#"{"Comet":{"id":"c"}}"#.to_vec().into(),
+        };
+        let set = |items| Assignments {
+            version: 5,
+            complete: true,
+            put: items,
+            remove: vec![],
+        };
+        let newer = set(vec![item("comet/c"), put(&task("a"))]);
+        let have = Assigned::default().apply(&newer).unwrap();
+        assert_eq!(have.tasks.len(), 1);
+        // What it should know and cannot read is an error as before.
+        let broken = set(vec![item("task/c"), put(&task("a"))]);
+        assert!(Assigned::default().apply(&broken).is_err());
+        let login = RegistryLogin::default();
+        for known in [put(&task("a")), put(&Item::RegistryLogin(login))] {
+            assert!(Item::is_known(&known.key), "{}", known.key);
+        }
     }
 }

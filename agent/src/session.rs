@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::NodeId;
+use skep_model::disconnect::OnDisconnect;
 use skep_model::node::NodeDescription;
 use skep_proto::connect::Connector;
 use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::{
-    AgentMessage, Applied, Assignments, Empty, Hello, ManagerPeer, StatusBatch, TaskStatusReport,
-    agent_message, manager_message,
+    AgentMessage, Applied, Assignments, Heartbeat, Hello, ManagerPeer, StatusBatch,
+    TaskStatusReport, agent_message, manager_message,
 };
 use skep_proto::{MESSAGE_BYTES_MAX, encode};
 use tokio::sync::{mpsc, watch};
@@ -20,7 +21,10 @@ use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use crate::assigned::Assigned;
+use crate::exec::Execs;
 use crate::logs::Subscriptions;
+use crate::peers::Answers;
+use crate::usage::Meter;
 use crate::worker::Worker;
 
 /// Messages to the manager that may wait.
@@ -162,6 +166,9 @@ impl Session {
             Err(_) => return Ended::Lost(Status::deadline_exceeded("no answer to the session")),
         };
         let mut logs = Subscriptions::new(Arc::clone(&self.worker), out.clone());
+        let execs = Execs::new(Arc::clone(&self.worker), channel.clone());
+        let meter = Meter::new(Arc::clone(&self.worker), out.clone());
+        let answers = Answers::new(Arc::clone(&self.worker), out.clone());
         // Until the welcome names the period, beat often enough for any.
         let mut beat = tokio::time::interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -178,8 +185,13 @@ impl Session {
                     Err(status) => return ended(status),
                 },
                 _ = beat.tick() => {
-                    let sent = out.try_send(message(agent_message::Content::Heartbeat(Empty {})));
-                    if sent.is_err() {
+                    if !self.beat(&out) {
+                        return Ended::Lost(Status::unavailable("the manager takes no messages"));
+                    }
+                    continue;
+                }
+                () = self.worker.leases.wanted.notified(), if complete => {
+                    if !self.beat(&out) {
                         return Ended::Lost(Status::unavailable("the manager takes no messages"));
                     }
                     continue;
@@ -238,17 +250,39 @@ impl Session {
                 Some(manager_message::Content::LogCancel(cancel)) => {
                     logs.close(cancel.subscription)
                 }
+                Some(manager_message::Content::Confirmed(heartbeat)) => {
+                    let sent = Duration::from_nanos(heartbeat.sent);
+                    self.worker.leases.confirm(sent);
+                }
+                Some(manager_message::Content::ExecStart(wanted)) => execs.start(wanted),
+                Some(manager_message::Content::Locate(asked)) => answers.answer(asked),
                 Some(manager_message::Content::Renew(_)) => {
                     let _ = self.events.send(AgentEvent::Renew).await;
                 }
                 Some(manager_message::Content::Roots(roots)) => {
                     let _ = self.events.send(AgentEvent::Roots(roots.pem)).await;
                 }
+                Some(manager_message::Content::Measure(wanted)) => meter.want(wanted.services),
                 Some(manager_message::Content::Removed(_)) => return Ended::Removed,
                 // A newer manager may say things that this agent does not know.
                 None => (),
             }
         }
+    }
+
+    /// Says that the node lives. False when the manager does not listen any more.
+    fn beat(&self, out: &mpsc::Sender<AgentMessage>) -> bool {
+        let assigned = self.worker.assigned();
+        let has_leases = assigned
+            .tasks
+            .values()
+            .any(|task| OnDisconnect::of(&task.labels).stop_after.is_some());
+        let sent = match has_leases {
+            true => u64::try_from(skep_engine::since_boot().as_nanos()).unwrap_or(0),
+            false => 0,
+        };
+        let beat = agent_message::Content::Heartbeat(Heartbeat { sent });
+        out.try_send(message(beat)).is_ok()
     }
 
     async fn take(&self, change: &Assignments, had_complete: bool) -> Result<(), Status> {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_engine::types::EventMessage;
-use skep_model::{Node, Service, ServiceMode};
+use skep_model::expiry::Stage;
+use skep_model::payload::Payload as _;
+use skep_model::{Node, Secret, Service, ServiceMode};
 use skep_store::{Delta, Object};
 use tracing::debug;
 
@@ -47,16 +49,24 @@ pub(crate) fn message(change: &Delta) -> Option<EventMessage> {
         Object::Network(network) => ("network", network.id.to_string(), network.spec.name.clone()),
         Object::Secret(secret) => ("secret", secret.id.to_string(), secret.spec.name.clone()),
         Object::Config(config) => ("config", config.id.to_string(), config.spec.name.clone()),
-        Object::Cluster(_) | Object::Task(_) | Object::Stack(_) | Object::Attachment(_) => {
+        Object::Cluster(_)
+        | Object::Task(_)
+        | Object::Stack(_)
+        | Object::Attachment(_)
+        | Object::RegistryLogin(_) => {
             return None;
         }
     };
+    let mut attributes = BTreeMap::from([("name".to_owned(), name)]);
     let action = match change {
         Delta::Created(_) => "create",
+        Delta::Updated {
+            old: Object::Secret(old),
+            new: Object::Secret(new),
+        } => reminder(old, new, &mut attributes).unwrap_or("update"),
         Delta::Updated { .. } => "update",
         Delta::Removed(_) => "remove",
     };
-    let mut attributes = BTreeMap::from([("name".to_owned(), name)]);
     match change {
         Delta::Updated {
             old: Object::Node(old),
@@ -77,6 +87,22 @@ pub(crate) fn message(change: &Delta) -> Option<EventMessage> {
     message.actor.id = id;
     message.actor.attributes = attributes;
     Some(message)
+}
+
+/// The action of a change that tells of a secret's expiry. Every manager sees that change once,
+/// whoever leads.
+fn reminder(old: &Secret, new: &Secret, attributes: &mut Attributes) -> Option<&'static str> {
+    let told = new.reminded.as_ref()?;
+    if old.reminded.as_ref() == Some(told) {
+        return None;
+    }
+    attributes.insert("expires".to_owned(), told.at.to_string());
+    attributes.insert("version".to_owned(), new.number().to_string());
+    let stage = match told.expired {
+        true => Stage::Expired,
+        false => Stage::Expiring,
+    };
+    Some(stage.as_str())
 }
 
 fn node_name(node: &Node) -> String {
@@ -164,6 +190,7 @@ fn service_changes(old: &Service, new: &Service, attributes: &mut Attributes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skep_model::expiry::Reminded;
     use skep_model::node::ManagerStatus;
     use skep_model::service::{Replicated, UpdateState, UpdateStatus};
     use skep_model::{Availability, ServiceId, Task};
@@ -216,6 +243,36 @@ mod tests {
                 ("updatestate.new", "updating"),
             ]
         );
+    }
+
+    #[test]
+    fn a_secret_tells_of_its_expiry_once() {
+        let secret = |reminded: Option<Reminded>, label: &str| {
+            let mut secret = Secret {
+                reminded,
+                ..Secret::default()
+            };
+            secret.spec.labels.insert("a".into(), label.into());
+            Object::Secret(Arc::new(secret))
+        };
+        let at = skep_model::Timestamp::from_secs(1_800_000_000);
+        let told = |expired| Some(Reminded { at, expired });
+        let action = |old, new| message(&Delta::Updated { old, new }).unwrap();
+        let soon = action(secret(None, ""), secret(told(false), ""));
+        assert_eq!(
+            (soon.kind.as_str(), soon.action.as_str()),
+            ("secret", "expiring")
+        );
+        assert_eq!(soon.actor.attributes["expires"], at.to_string());
+        assert_eq!(soon.actor.attributes["version"], "1");
+        let over = action(secret(told(false), ""), secret(told(true), ""));
+        assert_eq!(over.action, "expired");
+        for (old, new) in [
+            (secret(told(true), "a"), secret(told(true), "b")),
+            (secret(told(true), ""), secret(None, "")),
+        ] {
+            assert_eq!(action(old, new).action, "update");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::hijack;
 use crate::reply;
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
+use crate::task_exec;
 
 /// `POST /containers/{id}/exec`
 pub(crate) async fn create(mut call: Call, container: String) -> Outcome {
@@ -41,6 +42,9 @@ pub(crate) async fn start(mut call: Call, id: String) -> Outcome {
         tty: body.tty,
         console_size: body.console_size,
     };
+    if let Some(exec) = call.state.task_execs.get(&id) {
+        return task_exec::start(call, exec, options).await;
+    }
     if body.detach {
         call.engine().exec_start(&id, options).await?;
         return reply::ok();
@@ -57,11 +61,17 @@ pub(crate) async fn start(mut call: Call, id: String) -> Outcome {
 /// `POST /exec/{id}/resize`
 pub(crate) async fn resize(call: Call, id: String) -> Outcome {
     let (height, width) = window(&call)?;
+    if let Some(exec) = call.state.task_execs.get(&id) {
+        return task_exec::resize(&exec, height, width);
+    }
     call.engine().exec_resize(&id, height, width).await?;
     reply::ok()
 }
 
 /// `GET /exec/{id}/json`
 pub(crate) async fn inspect(call: Call, id: String) -> Outcome {
+    if let Some(exec) = call.state.task_execs.get(&id) {
+        return task_exec::inspect(&exec);
+    }
     reply::json(&call.engine().exec_inspect(&id).await?)
 }

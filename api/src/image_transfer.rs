@@ -31,6 +31,8 @@ async fn pull(call: Call) -> Outcome {
     let options = PullOptions {
         platform: platform::parse(call.query.text("platform"))?,
         auth: call.registry_auth()?,
+        other_auth: None,
+        source: None,
     };
     let (progress, lines) = Progress::channel();
     let engine = call.engine().clone();
@@ -71,6 +73,7 @@ pub(crate) async fn load(mut call: Call) -> Outcome {
             false => platform::parse(call.query.text("platform"))?,
         },
         layers: !call.query.flag_or("quiet", true),
+        partial: false,
     };
     let archive = call.reader();
     let (progress, lines) = Progress::channel();

@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 use skep_engine::types::DeleteItem;
+use skep_engine::types::DistributionInspect;
 use skep_engine::{ImageRemoveOptions, RegistryAuth};
 
 use crate::platform;
 use crate::reply;
+use crate::resolve;
 use crate::state::{Call, credentials};
 use crate::status::{ApiError, Outcome};
 use crate::version::ApiVersion;
@@ -216,9 +218,27 @@ pub(crate) async fn search(call: Call) -> Outcome {
 /// makes it warn and go on without a digest.
 pub(crate) async fn distribution(call: Call, name: String) -> Outcome {
     let auth = call.registry_auth()?;
-    let found = call.engine().distribution_inspect(&name, auth).await?;
+    let found = match resolve::in_cluster_first(&call, &name).await {
+        Some(found) => found,
+        None => match at_registry(&call, &name, auth).await {
+            Ok(found) => found,
+            Err(error) => {
+                let own = resolve::own_in_cluster(&call, &name).await;
+                own.ok_or(error)?
+            }
+        },
+    };
     call.state.asked.remember(&name, &found);
     reply::json(&found)
+}
+
+async fn at_registry(
+    call: &Call,
+    name: &str,
+    auth: RegistryAuth,
+) -> skep_engine::Result<DistributionInspect> {
+    let of_cluster = resolve::login_of_cluster(call, name).await;
+    resolve::at_registry(call.engine(), name, auth, of_cluster).await
 }
 
 /// `POST /auth`

@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use skep_model::expiry::Stage;
 use skep_model::{Nanos, Node, NodeRole, Timestamp};
+use skep_store::Snapshot;
 
 use crate::cluster::LocalCluster;
 use crate::host::Host;
@@ -172,7 +174,8 @@ pub(crate) async fn info(call: Call) -> Outcome {
     reply::json(&page)
 }
 
-fn now() -> Timestamp {
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -219,7 +222,29 @@ async fn swarm(call: &Call) -> (Value, Vec<String>) {
     if managers.len() == 2 {
         warnings.push("WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.".to_owned());
     }
+    warnings.extend(expiring(&snapshot, now()));
     (block, warnings)
+}
+
+/// Names told in one warning; there are more where that many expire.
+const EXPIRING_TOLD_MAX: usize = 10;
+
+/// What is to be said of secrets that expire soon, or have.
+fn expiring(snapshot: &Snapshot, now: Timestamp) -> Option<String> {
+    let due = snapshot.secrets();
+    let due = due.filter(|secret| secret.stage(now) > Stage::Good);
+    let names: Vec<&str> = due.map(|secret| secret.spec.name.as_str()).collect();
+    let told = &names[..names.len().min(EXPIRING_TOLD_MAX)];
+    let more = match names.len() - told.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| {
+        format!(
+            "WARNING: secrets expire soon or have expired: {}{more}\n         List them with \"skep secret ls --filter expiring=true\".",
+            told.join(", ")
+        )
+    })
 }
 
 fn local_block(local: &LocalCluster) -> Value {

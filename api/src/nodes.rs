@@ -121,6 +121,10 @@ pub(crate) async fn remove(call: Call, given: String) -> Outcome {
         id: find(&call, &snapshot, &given)?.id.clone(),
         force: call.query.flag("force"),
     };
-    call.cluster().submit(request).await?;
-    reply::ok()
+    let done = call.cluster().submit(request).await?;
+    match done.warnings.is_empty() {
+        true => reply::ok(),
+        // Docker's clients do not look at the answer.
+        false => reply::json(&serde_json::json!({ "Warnings": done.warnings })),
+    }
 }

@@ -16,6 +16,7 @@ use skep_model::validate::check_service;
 use skep_model::{Service, ServiceSpec};
 
 use crate::questions::Questions;
+use crate::resolve;
 use crate::state::Call;
 use crate::status::Outcome;
 use crate::version::ApiVersion;
@@ -82,19 +83,27 @@ pub(crate) async fn pin(
     // Nor is a request to a node that is no manager.
     call.snapshot().await?;
     let auth = call.registry_auth()?;
+    let of_cluster = resolve::login_of_cluster(call, &image).await;
     let question = {
         let (engine, image) = (call.engine().clone(), image.clone());
-        async move { engine.distribution_inspect(&image, auth).await }
+        async move { resolve::at_registry(&engine, &image, auth, of_cluster).await }
     };
     let questions = &call.state.asked.questions;
+    if let Some(answer) = resolve::in_cluster_first(call, &image).await {
+        apply(spec, &image, &answer);
+        return Ok(None);
+    }
     match questions.ask(&image, call.encoded_auth(), question).await {
         Ok(answer) => apply(spec, &image, &answer),
-        Err(why) if !keep(spec, &image, known) => {
-            return Ok(Some(format!(
-                "unable to pin image {image} to digest: {why}"
-            )));
-        }
-        Err(_) => (),
+        Err(_) if keep(spec, &image, known) => (),
+        Err(why) => match resolve::own_in_cluster(call, &image).await {
+            Some(answer) => apply_own(spec, &image, &answer),
+            None => {
+                return Ok(Some(format!(
+                    "unable to pin image {image} to digest: {why}"
+                )));
+            }
+        },
     }
     Ok(None)
 }
@@ -123,6 +132,19 @@ fn asks_itself(version: ApiVersion, agent: &str) -> bool {
 
 fn without_digest(image: &str) -> &str {
     image.split('@').next().unwrap_or(image)
+}
+
+/// Of an image that was made here a client may know better what it is for.
+fn apply_own(spec: &mut ServiceSpec, image: &str, answer: &DistributionInspect) {
+    let placement = spec.task_template.placement.as_ref();
+    let given = placement.map_or(Vec::new(), |placement| placement.platforms.clone());
+    apply(spec, image, answer);
+    if !given.is_empty() {
+        spec.task_template
+            .placement
+            .get_or_insert_default()
+            .platforms = given;
+    }
 }
 
 fn apply(spec: &mut ServiceSpec, image: &str, answer: &DistributionInspect) {

@@ -1,10 +1,11 @@
 //! What never leaves through the API: payloads of secrets, registry credentials, keys, and what the
 //! managers keep only for themselves.
 
+use skep_model::payload::Versions;
 use skep_model::revision::{PastRevision, Revision, ServiceHistory};
 use skep_model::{
-    Cluster, ClusterSpec, Node, Secret, Service, ServiceSpec, Stack, StackSpec, Task, TaskState,
-    Timestamp, Version,
+    Cluster, ClusterSpec, Config, Node, Secret, Service, ServiceSpec, Stack, StackSpec, Task,
+    TaskState, Timestamp, Version,
 };
 
 /// A service as clients may see it.
@@ -54,6 +55,7 @@ pub fn task(task: &Task) -> Task {
         running_since: Timestamp::default(),
         by_update: false,
         restarts: 0,
+        volumes_expected: Vec::new(),
         ..task.clone()
     };
     public.spec.pull_credentials.clear();
@@ -83,19 +85,38 @@ pub fn node(node: &Node) -> Node {
 pub fn secret(secret: &Secret) -> Secret {
     let mut public = secret.clone();
     public.spec.data.clear();
+    public.reminded = None;
+    hide_earlier(&mut public.versions);
     public
+}
+
+/// A config with its present payload alone: earlier ones are told by a path of their own.
+pub fn config(config: &Config) -> Config {
+    let mut public = config.clone();
+    hide_earlier(&mut public.versions);
+    public
+}
+
+fn hide_earlier(versions: &mut Versions) {
+    versions.forgotten = 0;
+    for earlier in &mut versions.earlier {
+        earlier.data.clear();
+    }
 }
 
 /// A stack without payloads of secrets and without credentials.
 pub fn stack(stack: &Stack) -> Stack {
     let mut public = stack.clone();
-    let StackSpec {
-        secrets, services, ..
-    } = &mut public.spec;
-    for secret in secrets {
-        secret.data.clear();
+    let past = public.history.iter_mut().map(|past| &mut past.spec);
+    for spec in std::iter::once(&mut public.spec).chain(past) {
+        let StackSpec {
+            secrets, services, ..
+        } = spec;
+        for secret in secrets {
+            secret.data.clear();
+        }
+        services.iter_mut().for_each(clean);
     }
-    services.iter_mut().for_each(clean);
     public
 }
 

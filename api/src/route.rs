@@ -8,9 +8,10 @@ use http::Method;
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
 use crate::{
-    build, cluster_logs, container_io, containers, exec, image_transfer, images, info,
-    network_check, networks, nodes, rebalance, secrets, services, stacks, swarm, system, tasks,
-    tokens, volumes, why,
+    backup, build, cluster_logs, container_io, containers, exec, image_push, image_transfer,
+    images, info, network_check, networks, nodes, payload_versions, rebalance, registry_logins,
+    runs, secrets, services, stacks, swarm, system, task_exec, tasks, tokens, volume_homes,
+    volumes, why,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -169,28 +170,68 @@ pub(crate) fn find(call: Call, method: &Method, path: &[&str]) -> Answer {
 
         ("GET", ["skep", "v1", "version"]) => Box::pin(stacks::version(call)),
         ("GET", ["skep", "v1", "network", "check"]) => Box::pin(network_check::check(call)),
+        ("POST", ["skep", "v1", "images", "missing"]) => Box::pin(image_push::missing(call)),
+        ("POST", ["skep", "v1", "images", "load"]) => Box::pin(image_push::load(call)),
         ("GET", ["skep", "v1", "why"]) => Box::pin(why::why(call)),
+        ("POST", ["skep", "v1", "tasks", id, "exec"]) => Box::pin(task_exec::create(call, own(id))),
+        ("GET", ["skep", "v1", kind @ ("secrets" | "configs"), id, "versions"]) => {
+            Box::pin(payload_versions::list(call, own(kind), own(id)))
+        }
+        ("POST", ["skep", "v1", kind @ ("secrets" | "configs"), id, "versions"]) => {
+            Box::pin(payload_versions::next(call, own(kind), own(id)))
+        }
+        ("POST", ["skep", "v1", kind @ ("secrets" | "configs"), id, "rollback"]) => {
+            Box::pin(payload_versions::roll_back(call, own(kind), own(id)))
+        }
+        ("POST", ["skep", "v1", kind @ ("secrets" | "configs"), id, "forget"]) => {
+            Box::pin(payload_versions::forget(call, own(kind), own(id)))
+        }
         ("GET", ["skep", "v1", "services", id, "history"]) => {
             Box::pin(services::history(call, own(id)))
         }
+        ("GET", ["skep", "v1", "services", id, "runs"]) => Box::pin(runs::list(call, own(id))),
+        ("POST", ["skep", "v1", "services", id, "run"]) => Box::pin(runs::run(call, own(id))),
         ("POST", ["skep", "v1", "services", id, "rebalance"]) => {
             Box::pin(rebalance::rebalance(call, own(id)))
         }
         ("POST", ["skep", "v1", "services", id, "rebalance", "preview"]) => {
             Box::pin(rebalance::preview(call, own(id)))
         }
+        ("POST", ["skep", "v1", "services", id, "volumes", "release"]) => {
+            Box::pin(volume_homes::release(call, own(id)))
+        }
         ("POST", ["skep", "v1", "services", id, "preview"]) => {
             Box::pin(services::preview(call, own(id)))
         }
         ("POST", ["skep", "v1", "swarm", "rescue"]) => Box::pin(swarm::rescue(call)),
+        ("POST", ["skep", "v1", "swarm", "backup"]) => Box::pin(backup::backup(call)),
+        ("POST", ["skep", "v1", "swarm", "restore"]) => Box::pin(backup::restore(call)),
         ("GET", ["skep", "v1", "swarm", "tokens"]) => Box::pin(tokens::list(call)),
         ("POST", ["skep", "v1", "swarm", "tokens"]) => Box::pin(tokens::create(call)),
         ("DELETE", ["skep", "v1", "swarm", "tokens", id]) => {
             Box::pin(tokens::remove(call, own(id)))
         }
+        ("GET", ["skep", "v1", "registries"]) => Box::pin(registry_logins::list(call)),
+        ("POST", ["skep", "v1", "registries"]) => Box::pin(registry_logins::keep(call)),
+        ("DELETE", ["skep", "v1", "registries", host]) => {
+            Box::pin(registry_logins::remove(call, own(host)))
+        }
         ("GET", ["skep", "v1", "stacks"]) => Box::pin(stacks::list(call)),
         ("GET", ["skep", "v1", "stacks", name]) => Box::pin(stacks::inspect(call, own(name))),
         ("POST", ["skep", "v1", "stacks", name]) => Box::pin(stacks::deploy(call, own(name))),
+        ("POST", ["skep", "v1", "stacks", name, "plan"]) => Box::pin(stacks::plan(call, own(name))),
+        ("GET", ["skep", "v1", "stacks", name, "progress"]) => {
+            Box::pin(stacks::progress(call, own(name)))
+        }
+        ("GET", ["skep", "v1", "stacks", name, "history"]) => {
+            Box::pin(stacks::history(call, own(name)))
+        }
+        ("POST", ["skep", "v1", "stacks", name, "rollback"]) => {
+            Box::pin(stacks::roll_back(call, own(name)))
+        }
+        ("POST", ["skep", "v1", "stacks", name, "rollback", "plan"]) => {
+            Box::pin(stacks::plan_roll_back(call, own(name)))
+        }
         ("DELETE", ["skep", "v1", "stacks", name]) => Box::pin(stacks::remove(call, own(name))),
 
         _ => Box::pin(async { Err(ApiError::not_found("page not found")) }),

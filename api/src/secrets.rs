@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 use skep_engine::Filters;
+use skep_model::expiry::Stage;
 use skep_model::{Config, ConfigSpec, ControlRequest, Secret, SecretSpec};
 
+use crate::info::now;
 use crate::nodes::{labels_match, starts_with};
 use crate::redact;
 use crate::reply;
@@ -14,6 +16,8 @@ use crate::state::Call;
 use crate::status::Outcome;
 
 const KEYS: [&str; 4] = ["id", "label", "name", "names"];
+/// `expiring=true`: those that expire within the time that they are to be reminded of, or have.
+const SECRET_KEYS: [&str; 5] = ["expiring", "id", "label", "name", "names"];
 
 fn matches(filters: &Filters, id: &str, name: &str, labels: &BTreeMap<String, String>) -> bool {
     filters.any("id", |prefix| id.starts_with(prefix))
@@ -24,10 +28,14 @@ fn matches(filters: &Filters, id: &str, name: &str, labels: &BTreeMap<String, St
 
 /// `GET /secrets`
 pub(crate) async fn secret_list(call: Call) -> Outcome {
-    let filters = call.filters_of(&KEYS)?;
+    let filters = call.filters_of(&SECRET_KEYS)?;
+    let expiring = filters.flag("expiring")?;
+    let now = now();
     let snapshot = call.snapshot().await?;
+    let is_expiring = |secret: &Secret| secret.stage(now) > Stage::Good;
     let secrets: Vec<Secret> = snapshot
         .secrets()
+        .filter(|secret| expiring.is_none_or(|wanted| wanted == is_expiring(secret)))
         .filter(|secret| {
             let spec = &secret.spec;
             matches(&filters, secret.id.as_str(), &spec.name, &spec.labels)
@@ -77,12 +85,13 @@ pub(crate) async fn secret_remove(call: Call, given: String) -> Outcome {
 pub(crate) async fn config_list(call: Call) -> Outcome {
     let filters = call.filters_of(&KEYS)?;
     let snapshot = call.snapshot().await?;
-    let configs: Vec<&Arc<Config>> = snapshot
+    let configs: Vec<Config> = snapshot
         .configs()
         .filter(|config| {
             let spec = &config.spec;
             matches(&filters, config.id.as_str(), &spec.name, &spec.labels)
         })
+        .map(|config| redact::config(config))
         .collect();
     reply::json(&configs)
 }
@@ -101,7 +110,7 @@ async fn config(call: &Call, given: &str) -> Outcome<Arc<Config>> {
 
 /// `GET /configs/{id}`
 pub(crate) async fn config_inspect(call: Call, given: String) -> Outcome {
-    reply::json(&config(&call, &given).await?)
+    reply::json(&redact::config(&*config(&call, &given).await?))
 }
 
 /// `POST /configs/{id}/update`

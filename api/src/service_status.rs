@@ -4,7 +4,7 @@ use skep_model::service::ServiceStatus;
 use skep_model::{Service, ServiceMode, TaskState};
 use skep_store::Snapshot;
 
-/// Counts a service's tasks. A job's tasks of earlier iterations do not count.
+/// Counts a service's tasks. What earlier iterations of a job have completed does not count.
 pub fn count(snapshot: &Snapshot, service: &Service) -> ServiceStatus {
     let iteration = service.job_status.as_ref().map(|job| job.job_iteration);
     let is_job = service.spec.mode.is_job();
@@ -17,9 +17,6 @@ pub fn count(snapshot: &Snapshot, service: &Service) -> ServiceStatus {
         ..ServiceStatus::default()
     };
     for task in snapshot.tasks_of_service(&service.id) {
-        if is_job && task.job_iteration != iteration {
-            continue;
-        }
         let wanted = match service.spec.mode.is_job() {
             true => task.desired_state <= TaskState::Complete,
             false => task.desired_state == TaskState::Running,
@@ -27,7 +24,9 @@ pub fn count(snapshot: &Snapshot, service: &Service) -> ServiceStatus {
         if wanted && task.status.state == TaskState::Running {
             status.running_tasks += 1;
         }
-        if task.status.state == TaskState::Complete {
+        // Earlier iterations of a job do not count, but runs may go on beside the last one.
+        let of_last = !is_job || task.job_iteration == iteration;
+        if of_last && task.status.state == TaskState::Complete {
             status.completed_tasks += 1;
         }
         if wanted && service.spec.mode.is_global() {

@@ -191,8 +191,11 @@ async fn prepared(call: &Call, mut spec: ServiceSpec) -> Outcome<ServiceSpec> {
 pub(crate) async fn remove(call: Call, given: String) -> Outcome {
     let snapshot = call.snapshot().await?;
     let id = find(&snapshot, &given)?.id.clone();
-    call.cluster()
-        .submit(ControlRequest::RemoveService { id })
-        .await?;
-    reply::ok()
+    let request = ControlRequest::RemoveService { id };
+    let done = call.cluster().submit(request).await?;
+    match done.warnings.is_empty() {
+        true => reply::ok(),
+        // Docker's clients do not look at the answer.
+        false => reply::json(&json!({ "Warnings": done.warnings })),
+    }
 }

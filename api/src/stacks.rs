@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use skep_model::stack::STACK_LABEL;
-use skep_model::{ControlRequest, ControlResponse, Service, Stack, StackSpec, Timestamp};
+use skep_model::rollout::{Rollout, RolloutWish, StackFailureAction};
+use skep_model::stack::{STACK_LABEL, StackRevision};
+use skep_model::{ControlRequest, ControlResponse, Nanos, Service, Stack, StackSpec, Timestamp};
 use skep_store::Snapshot;
 
 use crate::redact;
 use crate::reply;
 use crate::state::Call;
 use crate::status::{ApiError, Outcome};
+
+/// Longest time that a deploy may be given, in seconds: a week.
+const TIMEOUT_MAX: i64 = 7 * 24 * 3600;
 
 /// One line of the list. Stacks that a client made service by service have no id and revision 0.
 #[derive(Debug, Default, Serialize)]
@@ -101,6 +105,8 @@ pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
     struct Whole {
         #[serde(flatten)]
         line: Line,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rollout: Option<Rollout>,
         spec: Option<StackSpec>,
         service_list: Vec<Service>,
     }
@@ -112,6 +118,7 @@ pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
     };
     reply::json(&Whole {
         line,
+        rollout: stack.and_then(|stack| stack.rollout.clone()),
         spec: stack.map(|stack| redact::stack(stack).spec),
         service_list: snapshot
             .services()
@@ -121,8 +128,58 @@ pub(crate) async fn inspect(call: Call, name: String) -> Outcome {
     })
 }
 
-/// `POST /skep/v1/stacks/{name}`
+/// `POST /skep/v1/stacks/{name}?prune=1&basis=WORD&failure-action=rollback&timeout=SECONDS`; the basis is
+/// a plan's.
 pub(crate) async fn deploy(mut call: Call, name: String) -> Outcome {
+    let request = wanted(&mut call, name).await?;
+    reply::json(&Done::from(call.cluster().submit(request).await?))
+}
+
+/// `POST /skep/v1/stacks/{name}/plan?prune=1`: what the same request to deploy would do.
+pub(crate) async fn plan(mut call: Call, name: String) -> Outcome {
+    let request = wanted(&mut call, name).await?;
+    reply::json(&call.cluster().plan_stack(request).await?)
+}
+
+/// `POST /skep/v1/stacks/{name}/rollback?to=N`
+pub(crate) async fn roll_back(call: Call, name: String) -> Outcome {
+    let request = former(&call, name)?;
+    reply::json(&Done::from(call.cluster().submit(request).await?))
+}
+
+/// `POST /skep/v1/stacks/{name}/rollback/plan?to=N`: what the same rollback would do.
+pub(crate) async fn plan_roll_back(call: Call, name: String) -> Outcome {
+    let request = former(&call, name)?;
+    reply::json(&call.cluster().plan_stack(request).await?)
+}
+
+fn former(call: &Call, name: String) -> Outcome<ControlRequest> {
+    let text = call.query.text("to");
+    let revision = match text.is_empty() {
+        true => 0,
+        false => text.parse().map_err(|_| {
+            ApiError::invalid(format!("to: `{text}` is not the number of a revision"))
+        })?,
+    };
+    Ok(ControlRequest::RollBackStack { name, revision })
+}
+
+/// `GET /skep/v1/stacks/{name}/history`: what the stack has been, the newest first, with specs.
+pub(crate) async fn history(call: Call, name: String) -> Outcome {
+    let snapshot = call.snapshot().await?;
+    let Some(stack) = snapshot.by_name::<Stack>(&name) else {
+        return Err(ApiError::not_found(format!(
+            "stack {name} has no revisions: it was not deployed as a whole"
+        )));
+    };
+    let stack = redact::stack(stack);
+    let revisions: Vec<StackRevision> = std::iter::once(stack.present())
+        .chain(stack.history)
+        .collect();
+    reply::json(&revisions)
+}
+
+async fn wanted(call: &mut Call, name: String) -> Outcome<ControlRequest> {
     let mut spec: StackSpec = call.json().await?;
     if !spec.name.is_empty() && spec.name != name {
         return Err(ApiError::invalid(format!(
@@ -131,11 +188,49 @@ pub(crate) async fn deploy(mut call: Call, name: String) -> Outcome {
         )));
     }
     spec.name = name;
-    let request = ControlRequest::DeployStack {
+    let basis = call.query.text("basis");
+    let failure_action = match call.query.text("failure-action") {
+        "" | "pause" => StackFailureAction::Pause,
+        "rollback" => StackFailureAction::Rollback,
+        other => {
+            return Err(ApiError::invalid(format!(
+                "failure-action: `{other}` is not pause or rollback"
+            )));
+        }
+    };
+    let timeout = match call.query.text("timeout") {
+        "" => Nanos(0),
+        text => {
+            let seconds = text
+                .parse()
+                .ok()
+                .filter(|seconds| (0..=TIMEOUT_MAX).contains(seconds));
+            let wrong = || {
+                ApiError::invalid(format!(
+                    "timeout: `{text}` is not a number of seconds up to {TIMEOUT_MAX}"
+                ))
+            };
+            Nanos::from_secs(seconds.ok_or_else(wrong)?)
+        }
+    };
+    Ok(ControlRequest::DeployStack {
         spec: Box::new(spec),
         prune: call.query.flag("prune"),
-    };
-    reply::json(&Done::from(call.cluster().submit(request).await?))
+        basis: (!basis.is_empty()).then(|| basis.to_owned()),
+        wish: RolloutWish {
+            failure_action,
+            timeout,
+        },
+    })
+}
+
+/// `GET /skep/v1/stacks/{name}/progress`: how far the last deploy has come.
+pub(crate) async fn progress(call: Call, name: String) -> Outcome {
+    let progress = call.cluster().stack_progress(&name).await?;
+    match progress {
+        Some(progress) => reply::json(&progress),
+        None => Err(ApiError::not_found(format!("stack {name} not found"))),
+    }
 }
 
 /// `DELETE /skep/v1/stacks/{name}`

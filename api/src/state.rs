@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
 use skep_engine::{Engine, Filters, RegistryAuth};
+use skep_model::image_source::ImageSource;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
@@ -22,6 +23,7 @@ use crate::query::Query;
 use crate::request_body::RequestBody;
 use crate::server::Tasks;
 use crate::status::{ApiError, Outcome};
+use crate::task_exec::TaskExecs;
 use crate::version::ApiVersion;
 
 /// Longest JSON body in bytes: a stack with many configs of 1000 KiB each still fits.
@@ -46,6 +48,8 @@ pub struct About {
     pub http_proxy: String,
     pub https_proxy: String,
     pub no_proxy: String,
+    /// Where images of services come from that do not say.
+    pub image_source: ImageSource,
 }
 
 /// Everything the server needs, shared by all connections.
@@ -55,6 +59,8 @@ pub struct ApiState {
     pub about: About,
     /// What clients have asked registries, for images of services.
     pub asked: Asked,
+    /// Execs in tasks on any node.
+    pub task_execs: TaskExecs,
 }
 
 /// One request, its method and path aside.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use skep_engine::Filters;
 use skep_model::mount::Driver;
 use skep_model::network::IpamOptions;
-use skep_model::{Nanos, Network, Service, Task, TaskSpec, TaskState};
+use skep_model::{ContainerSpec, Nanos, Network, Service, Task, TaskSpec, TaskState};
 use skep_store::{FindError, Snapshot};
 
 use crate::cluster_network::VNI_OPTION;
@@ -215,7 +215,15 @@ fn is_up_to_date(snapshot: &Snapshot, task: &Task) -> bool {
         return task.job_iteration == now;
     }
     let wanted = &service.spec.task_template;
-    let bare = |spec: &TaskSpec| comparable(spec, wanted);
+    let containers = task.spec.container().zip(wanted.container());
+    let is_accepted = containers.is_some_and(|(had, wanted)| wanted.accepts_versions_of(had));
+    let bare = |spec: &TaskSpec| {
+        let mut bare = comparable(spec, wanted);
+        if is_accepted {
+            bare.container_spec = bare.container().map(ContainerSpec::without_versions);
+        }
+        bare
+    };
     let endpoint = service.spec.endpoint_spec.clone().unwrap_or_default();
     let same_endpoint = task
         .endpoint

@@ -21,7 +21,9 @@ pub(crate) async fn create(mut call: Call) -> Outcome {
         .is_some_and(|spec| !spec.is_null())
     {
         return Err(ApiError::not_implemented(
-            "cluster volumes are not supported",
+            "ClusterVolumeSpec: cluster volumes (CSI) are not offered; leave out --type, --scope, \
+             --sharing, --availability, --group, --secret, --topology-* and --*-bytes for a volume \
+             of this node",
         ));
     }
     let volume: VolumeCreate = match bytes {

@@ -184,6 +184,7 @@ fn tcp_serves_the_same() {
             engine: server.engine.clone(),
             cluster: server.cluster.clone(),
             asked: Default::default(),
+            task_execs: Default::default(),
             about: skep_api::About::default(),
         });
         let stop = tokio_util::sync::CancellationToken::new();

@@ -655,7 +655,7 @@ fn stacks_are_objects_and_labels() {
             .json();
         assert!(done["ID"].as_str().is_some_and(|id| id.starts_with("stk")));
         match server.cluster.last_request() {
-            ControlRequest::DeployStack { spec, prune } => {
+            ControlRequest::DeployStack { spec, prune, .. } => {
                 assert!(prune && spec.name == "app" && spec.services.len() == 1);
             }
             other => panic!("{other:?}"),

@@ -135,6 +135,10 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
+    // Keys and secrets are in this memory: a crash must leave none of it on a disk.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        warn!(%error, "a crash may leave a core dump with secrets");
+    }
     for warning in args.warnings() {
         warn!("{warning}");
     }
@@ -168,6 +172,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         hostname: args.node_name.clone().unwrap_or_else(hostname),
         labels: args.labels.clone(),
         generic_resources: args.generic_resources()?,
+        image_source: args.image_source()?,
     })
     .await;
     let listeners = listen::listeners(&args, &tls).await?;
@@ -183,11 +188,13 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         engine: Arc::clone(&engine),
         cluster: Arc::new(membership.clone()) as Arc<dyn Cluster>,
         asked: Default::default(),
+        task_execs: Default::default(),
         about: About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             daemon_id: daemon_id(&args.data_root),
             node_name: args.node_name.clone().unwrap_or_default(),
             debug: args.debug,
+            image_source: args.image_source()?,
             warnings: tls.warnings(&args.hosts),
             ..Default::default()
         },

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use skep_engine::types::{LogConfig, Ulimit};
 use skep_engine::{AddressPool, EngineConfig};
+use skep_model::image_source::ImageSource;
 use skep_model::resources::{GenericResource, offered};
 use skep_net::EncryptionChoice;
 
@@ -125,6 +126,9 @@ pub struct DaemonArgs {
     /// What encrypts encrypted networks: auto (the kernel's WireGuard, else a process), kernel, userspace or none
     #[arg(long, default_value = "auto")]
     pub data_path_encryption: String,
+    /// Where images of services come from: registry-first, peers-first (the other nodes), registry-only or peers-only; a service's label skep.image-source overrides it
+    #[arg(long, default_value = "registry-first")]
+    pub image_source: String,
     /// Run an init in every container
     #[arg(long)]
     pub init: bool,
@@ -190,6 +194,7 @@ const FILE_KEYS: &[(&str, &str)] = &[
     ("default-shm-size", "default-shm-size"),
     ("init", "init"),
     ("data-path-encryption", "data-path-encryption"),
+    ("image-source", "image-source"),
     ("cdi-spec-dirs", "cdi-spec-dir"),
     ("userns-remap", "userns-remap"),
     ("node-name", "node-name"),
@@ -325,7 +330,16 @@ impl DaemonArgs {
             ));
         }
         self.generic_resources()?;
+        self.image_source()?;
         Ok(())
+    }
+
+    /// Where images of services come from that do not say.
+    pub fn image_source(&self) -> Result<ImageSource, OptionError> {
+        let given = &self.image_source;
+        given
+            .parse()
+            .map_err(|why: String| wrong("image-source", given, why))
     }
 
     /// What services may reserve here besides processors and memory.
@@ -507,6 +521,8 @@ mod tests {
     #[test]
     fn what_cannot_be_honoured_is_refused_by_name() {
         assert!(parse(&["-s", "zfs"]).check().is_err());
+        let refused = parse(&["--image-source", "mirror"]).check().unwrap_err();
+        assert!(refused.to_string().contains("--image-source"), "{refused}");
         let refused = parse(&["--node-generic-resource", "GPU"]).check();
         assert!(refused.unwrap_err().to_string().contains("KIND=COUNT"));
         assert!(

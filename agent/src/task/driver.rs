@@ -1,23 +1,24 @@
 //! Drives one task: looks, asks `step` what to do, does it, and looks again.
 
+mod files;
+mod lease;
+mod pull;
+mod report;
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use skep_engine::types::EndpointSettings;
-use skep_engine::{
-    EngineError, Kind, Progress as PullProgress, PullOptions, RegistryAuth, RemoveOptions,
-    StartExtras, StopOptions,
-};
-use skep_model::task::{ContainerStatus, PortStatus};
-use skep_model::{PortConfig, PublishMode, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use skep_engine::{EngineError, Kind, RemoveOptions, StartExtras, StopOptions, since_boot};
+use skep_model::{Task, TaskId, TaskState, TaskStatus, Timestamp};
 use skep_net::{Connections, NetError};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use crate::network::{self, SandboxChoice};
+use crate::leases::Lease;
+use crate::network;
 use crate::task::spec::{self, SpecError};
 use crate::task::step::{Health, Observed, Op, Progress, step};
 use crate::worker::Worker;
@@ -40,6 +41,16 @@ enum DriveError {
     Spec(#[from] SpecError),
     #[error("{0}")]
     Impossible(crate::worker::SandboxError),
+    /// A fresh one would look like data that is gone.
+    #[error(
+        "volume `{name}` is missing on this node, where slot {slot} has had it; to begin with an empty one: skep volume release --to {node} {service} {slot}"
+    )]
+    NoVolume {
+        name: String,
+        slot: u64,
+        node: String,
+        service: String,
+    },
 }
 
 /// One task under this agent's care.
@@ -55,6 +66,12 @@ pub(crate) struct Driver {
     drained_since: Option<Timestamp>,
     ended_since: Option<Timestamp>,
     image_ready: bool,
+    /// Until when the container has been let run, as the engine counts.
+    leased_until: Duration,
+    /// It was still there when its lease was over.
+    lapsed: bool,
+    /// Files in it are not replaced before.
+    files_not_before: Timestamp,
 }
 
 impl Driver {
@@ -84,6 +101,9 @@ impl Driver {
             drained_since: None,
             ended_since: None,
             image_ready: false,
+            leased_until: Duration::ZERO,
+            lapsed: false,
+            files_not_before: Timestamp::ZERO,
         }
     }
 
@@ -96,7 +116,9 @@ impl Driver {
         if self.status.state > TaskState::Assigned {
             self.worker.statuses.put(&self.id, self.status.clone());
         }
+        let mut confirmed = self.worker.leases.follow();
         loop {
+            confirmed.mark_unchanged();
             self.task = desired.borrow_and_update().clone();
             let stopping = self.task.as_ref().is_none_or(|task| {
                 task.desired_state > TaskState::Running && task.desired_state != TaskState::Complete
@@ -119,6 +141,8 @@ impl Driver {
                     continue;
                 }
             };
+            self.keep_lease(&progress).await;
+            self.keep_files(&progress.observed).await;
             let op = step(&progress, now());
             debug!(task = %self.id, ?op, "next");
             if op == Op::Forget {
@@ -132,8 +156,13 @@ impl Driver {
                 }
             }
             if let Op::Wait { until } = op {
-                let pause = until.map_or(LOOK_AGAIN, |until| until.since(now()).min(LOOK_AGAIN));
+                let mut pause =
+                    until.map_or(LOOK_AGAIN, |until| until.since(now()).min(LOOK_AGAIN));
+                if let Some(stop_after) = self.stop_after() {
+                    pause = pause.min(stop_after / lease::LEASE_PARTS);
+                }
                 tokio::select! {
+                    _ = confirmed.changed(), if self.stop_after().is_some() => (),
                     _ = desired.changed() => (),
                     () = wake.notified() => (),
                     () = tokio::time::sleep(pause) => (),
@@ -199,7 +228,18 @@ impl Driver {
         } else {
             Connections::default()
         };
+        let lease = self.worker.leases.stand(self.stop_after());
+        let is_there = matches!(observed, Observed::Running { .. } | Observed::Exited { .. });
+        let has_lapsed = lease == Lease::Lapsed
+            || (lease != Lease::Unbound
+                && !self.leased_until.is_zero()
+                && since_boot() >= self.leased_until);
+        self.lapsed |= has_lapsed && is_there;
         Ok(Progress {
+            lease: match self.lapsed {
+                true => Lease::Lapsed,
+                false => lease,
+            },
             desired: self.task.as_ref().map(|task| task.desired_state),
             state: self.status.state,
             observed,
@@ -247,43 +287,6 @@ impl Driver {
         }
     }
 
-    async fn pull(&self) -> Result<(), DriveError> {
-        let Some(task) = &self.task else {
-            return Ok(());
-        };
-        let (engine, image) = (&self.worker.engine, task.spec.image());
-        let local = engine.image_inspect(image).await.ok();
-        // An image that never came from a registry, or one pinned by its digest, is what it is.
-        let is_settled = |found: &skep_engine::types::ImageInspect| {
-            image.contains('@') || found.repo_digests.is_empty()
-        };
-        if local.as_ref().is_some_and(is_settled) {
-            return Ok(());
-        }
-        let options = PullOptions {
-            platform: None,
-            auth: credentials(&task.spec.pull_credentials),
-        };
-        match engine
-            .image_pull(image, options, PullProgress::default())
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(error) if local.is_some() => {
-                warn!(task = %self.id, image, %error, "pull failed; the image on this node is used");
-                Ok(())
-            }
-            Err(error) if error.kind() == Kind::NotFound => {
-                Err(EngineError::not_found(format!("No such image: {image}")).into())
-            }
-            // Swarm says no more than that; why the registry did not give it is what helps.
-            Err(error) => {
-                let message = format!("No such image: {image}: {error}");
-                Err(EngineError::not_found(message).into())
-            }
-        }
-    }
-
     async fn prepare_network(&mut self) -> Result<(), DriveError> {
         let Some(task) = self.task.clone() else {
             return Ok(());
@@ -304,10 +307,11 @@ impl Driver {
         let Some(task) = self.task.clone() else {
             return Ok(());
         };
+        self.expect_volumes(&task).await?;
         let assigned = self.worker.assigned();
         let config = spec::container_config(&task, &spec::template_context(&task, &assigned))?;
         // Found out now rather than at the start: whether everything it refers to is here.
-        drop(spec::files(&task, &assigned)?);
+        drop(spec::start_extras(&task, &assigned)?);
         let networks = network::named_networks(&task, &assigned);
         let zones = networks
             .iter()
@@ -345,22 +349,31 @@ impl Driver {
             return Ok(());
         };
         let assigned = self.worker.assigned();
-        let files = spec::files(&task, &assigned)?;
+        let extras = spec::start_extras(&task, &assigned)?;
         let engine = &self.worker.engine;
-        let prepared = engine
-            .container_prepare(&self.container, StartExtras { files })
-            .await?;
+        let prepared = engine.container_prepare(&self.container, extras).await?;
         if let Some(ports) = prepared.dns {
             self.worker
                 .redirect_dns(&task.id, (ports.udp, ports.tcp))
                 .await?;
         }
-        match engine
+        if let Some(stop_after) = self.stop_after() {
+            match self.worker.leases.until(stop_after) {
+                Some(until) => self.lease(until).await?,
+                // It was held a moment ago; the next look knows better.
+                None => return Ok(()),
+            }
+        }
+        match self
+            .worker
+            .engine
             .container_start(&self.container, StartExtras::default())
             .await
         {
             Ok(()) => {
                 info!(task = %self.id, service = %task.service_name, "task started");
+                let given = task.in_place.iter();
+                self.status.versions = given.map(|one| (one.object.clone(), one.number)).collect();
                 Ok(())
             }
             Err(error) if error.kind() == Kind::NotModified => Ok(()),
@@ -374,11 +387,7 @@ impl Driver {
                 health: Health::Unhealthy,
             };
         let asked = self.stop_since.is_some();
-        let grace = self
-            .task
-            .as_ref()
-            .and_then(|task| task.spec.container()?.stop_grace_period)
-            .map_or(STOP_GRACE, |grace| grace.duration());
+        let grace = self.grace();
         let options = StopOptions {
             signal: None,
             timeout: Some(grace.as_secs_f64().ceil() as i64),
@@ -441,57 +450,6 @@ impl Driver {
         };
         self.report(state, "preparing", err).await;
     }
-
-    async fn report(&mut self, state: TaskState, message: &str, err: String) {
-        let container = self
-            .worker
-            .engine
-            .container_inspect(&self.container, false)
-            .await
-            .ok();
-        let container_status = container.map(|found| ContainerStatus {
-            container_id: found.id,
-            pid: found.state.pid,
-            exit_code: found.state.exit_code,
-        });
-        self.status = TaskStatus {
-            timestamp: now(),
-            state,
-            message: message.to_owned(),
-            err,
-            container_status,
-            port_status: self.port_status(),
-            applied_at: Timestamp::ZERO,
-        };
-        if let Err(error) = self.worker.remember(&self.id, &self.status).await {
-            // Reported all the same: the container itself tells the same story after a restart.
-            warn!(task = %self.id, %error, "a status could not be journalled");
-        }
-        self.worker.statuses.put(&self.id, self.status.clone());
-    }
-
-    /// Host-mode ports as bound on this node.
-    fn port_status(&self) -> Option<PortStatus> {
-        let task = self.task.as_ref()?;
-        let choice: SandboxChoice = self.worker.sandbox_choice(&self.id)?;
-        let ports: Vec<PortConfig> = task
-            .endpoint
-            .iter()
-            .flat_map(|endpoint| &endpoint.ports)
-            .filter(|port| port.publish_mode == PublishMode::Host)
-            .map(|port| {
-                let bound = choice.host_ports.iter().find(|bound| {
-                    bound.target == port.target_port && bound.proto == network::proto(port.protocol)
-                });
-                let published_port = bound.map_or(port.published_port, |bound| bound.published);
-                PortConfig {
-                    published_port,
-                    ..port.clone()
-                }
-            })
-            .collect();
-        (!ports.is_empty()).then_some(PortStatus { ports })
-    }
 }
 
 /// What `inspect` of the container shows under its networks.
@@ -518,16 +476,6 @@ fn shown_networks(
         shown.insert(network.spec.name.clone(), settings);
     }
     shown
-}
-
-/// Credentials as the client sent them: base64 of JSON, either alphabet. None that can be read
-/// means an anonymous pull.
-fn credentials(text: &str) -> RegistryAuth {
-    let bytes = URL_SAFE
-        .decode(text)
-        .or_else(|_| STANDARD.decode(text))
-        .unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// The wall clock.

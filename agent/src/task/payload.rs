@@ -3,6 +3,7 @@
 
 use skep_model::container::{ContainerSpec, FileTarget};
 use skep_model::mount::Driver;
+use skep_model::payload::{InPlace, Payload as _, Pin, wanted};
 use skep_model::template::{Called, Context, Position, TemplateError, expand, expand_with};
 
 use super::spec::SpecError;
@@ -20,9 +21,16 @@ pub struct Payloads<'a> {
     pub spec: &'a ContainerSpec,
     pub assigned: &'a Assigned,
     pub context: &'a Context,
+    /// Versions that the task is to see instead of those that its spec names.
+    pub in_place: &'a [InPlace],
 }
 
 impl Payloads<'_> {
+    /// The version of a payload that the task is to see.
+    pub fn number(&self, object: &str, pin: &Pin) -> u64 {
+        wanted(self.in_place, object, pin)
+    }
+
     /// A payload as the task is to see it.
     pub fn of(
         &self,
@@ -94,12 +102,14 @@ impl Payloads<'_> {
             "secret" => {
                 let mut references = self.spec.secrets.iter();
                 let found = references.find(|one| is_at(&one.file, &one.secret_name))?;
-                Some(&self.assigned.secrets.get(&found.secret_id)?.spec.data)
+                let secret = self.assigned.secrets.get(&found.secret_id)?;
+                secret.of_version(self.number(found.secret_id.as_str(), &found.version))
             }
             "config" => {
                 let mut references = self.spec.configs.iter();
                 let found = references.find(|one| is_at(&one.file, &one.config_name))?;
-                Some(&self.assigned.configs.get(&found.config_id)?.spec.data)
+                let config = self.assigned.configs.get(&found.config_id)?;
+                config.of_version(self.number(found.config_id.as_str(), &found.version))
             }
             _ => None,
         }
@@ -112,7 +122,7 @@ mod tests {
 
     use skep_model::{Secret, Task, TaskSpec};
 
-    use super::super::spec::files;
+    use super::super::spec::start_extras;
     use super::*;
 
     fn task(spec: ContainerSpec) -> Task {
@@ -150,7 +160,8 @@ mod tests {
             let secret: Secret = serde_json::from_str(secret).unwrap();
             assigned.secrets.insert("s".into(), Arc::new(secret));
             assigned.configs.insert("c".into(), Arc::new(config));
-            files(&task, &assigned).map(|files| String::from_utf8(files[1].data.to_vec()).unwrap())
+            start_extras(&task, &assigned)
+                .map(|extras| String::from_utf8(extras.files[1].data.to_vec()).unwrap())
         };
         let template = r#"{{.Task.Slot}} {{env "WHO"}} {{secret "pass"}}{{env "NONE"}}"#;
         assert_eq!(assigned(template, "golang").unwrap(), "2 web secret");
@@ -189,6 +200,7 @@ mod tests {
             spec: &spec,
             assigned: &assigned,
             context: &Context::default(),
+            in_place: &[],
         };
         let golang = Driver {
             name: "golang".to_owned(),

@@ -8,11 +8,13 @@ use skep_dns::DnsConfig;
 use skep_engine::types::{
     ContainerConfig, EndpointSettings, HostConfig, LogConfig, Mount, RestartPolicy,
 };
-use skep_engine::{CreateExtras, HostsEntry, InjectedFile};
+use skep_engine::{CreateExtras, HostsEntry, InjectedFile, InjectedVariable, StartExtras};
+use skep_model::Task;
 use skep_model::container::{ContainerSpec, FileTarget};
+use skep_model::payload::Payload as _;
 use skep_model::resources::GenericResource;
 use skep_model::stack::STACK_LABEL;
-use skep_model::{ConfigId, SecretId, Task};
+use skep_model::variable::{VariableError, check_name, check_value};
 use zeroize::Zeroizing;
 
 use super::payload::{Owner, Payloads};
@@ -39,6 +41,13 @@ pub enum SpecError {
     Owner { file: String, given: String },
     #[error("the template of `{object}` cannot be expanded: {why}")]
     Payload { object: String, why: String },
+    #[error("{kind} `{object}` cannot be variable {name}: {source}")]
+    Variable {
+        kind: &'static str,
+        object: String,
+        name: String,
+        source: Box<VariableError>,
+    },
 }
 
 /// What templates of this task may speak of.
@@ -245,8 +254,35 @@ pub fn extras(
     }
 }
 
+/// A secret or config as a task is to see it.
+pub struct TaskPayload {
+    /// The id of either.
+    pub object: String,
+    /// Whether what it holds may depend on others.
+    pub is_template: bool,
+    pub put: Put,
+}
+
+/// Where a task has a payload.
+pub enum Put {
+    File(InjectedFile),
+    Variable(InjectedVariable),
+}
+
 /// The secrets and configs of a task, from memory to memory.
-pub fn files(task: &Task, assigned: &Assigned) -> Result<Vec<InjectedFile>, SpecError> {
+pub fn start_extras(task: &Task, assigned: &Assigned) -> Result<StartExtras, SpecError> {
+    let mut extras = StartExtras::default();
+    for payload in task_payloads(task, assigned)? {
+        match payload.put {
+            Put::File(file) => extras.files.push(file),
+            Put::Variable(variable) => extras.variables.push(variable),
+        }
+    }
+    Ok(extras)
+}
+
+/// The same one by one, and what they are.
+pub fn task_payloads(task: &Task, assigned: &Assigned) -> Result<Vec<TaskPayload>, SpecError> {
     let Some(spec) = task.spec.container() else {
         return Ok(Vec::new());
     };
@@ -255,55 +291,66 @@ pub fn files(task: &Task, assigned: &Assigned) -> Result<Vec<InjectedFile>, Spec
         spec,
         assigned,
         context: &context,
+        in_place: &task.in_place,
     };
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     for reference in &spec.secrets {
         let Some(target) = &reference.file else {
             continue;
         };
-        let id: &SecretId = &reference.secret_id;
-        let secret = assigned
-            .secrets
-            .get(id)
-            .ok_or_else(|| SpecError::NoSecret {
-                name: reference.secret_name.clone(),
-            })?;
-        files.push(file(
-            target,
-            "/run/secrets",
-            &reference.secret_name,
-            payloads.of(
-                Owner::Secret,
-                &reference.secret_name,
-                &secret.spec.data,
-                secret.spec.templating.as_ref(),
-            )?,
-        )?);
+        let (id, name) = (&reference.secret_id, &reference.secret_name);
+        let missing = || SpecError::NoSecret { name: name.clone() };
+        let number = payloads.number(id.as_str(), &reference.version);
+        let secret = assigned.secrets.get(id).ok_or_else(missing)?;
+        let data = secret.of_version(number).ok_or_else(missing)?;
+        let templating = secret.spec.templating.as_ref();
+        let data = payloads.of(Owner::Secret, name, data, templating)?;
+        found.push(TaskPayload {
+            object: id.to_string(),
+            is_template: templating.is_some(),
+            put: put(Owner::Secret, target, name, data)?,
+        });
     }
     for reference in &spec.configs {
         let Some(target) = &reference.file else {
             continue;
         };
-        let id: &ConfigId = &reference.config_id;
-        let config = assigned
-            .configs
-            .get(id)
-            .ok_or_else(|| SpecError::NoConfig {
-                name: reference.config_name.clone(),
-            })?;
-        files.push(file(
-            target,
-            "/",
-            &reference.config_name,
-            payloads.of(
-                Owner::Config,
-                &reference.config_name,
-                &config.spec.data,
-                config.spec.templating.as_ref(),
-            )?,
-        )?);
+        let (id, name) = (&reference.config_id, &reference.config_name);
+        let missing = || SpecError::NoConfig { name: name.clone() };
+        let number = payloads.number(id.as_str(), &reference.version);
+        let config = assigned.configs.get(id).ok_or_else(missing)?;
+        let data = config.of_version(number).ok_or_else(missing)?;
+        let templating = config.spec.templating.as_ref();
+        let data = payloads.of(Owner::Config, name, data, templating)?;
+        found.push(TaskPayload {
+            object: id.to_string(),
+            is_template: templating.is_some(),
+            put: put(Owner::Config, target, name, data)?,
+        });
     }
-    Ok(files)
+    Ok(found)
+}
+
+fn put(owner: Owner, target: &FileTarget, object: &str, data: Vec<u8>) -> Result<Put, SpecError> {
+    let (kind, base) = match owner {
+        Owner::Secret => ("secret", "/run/secrets"),
+        Owner::Config => ("config", "/"),
+    };
+    let Some(name) = target.variable() else {
+        return file(target, base, object, data).map(Put::File);
+    };
+    let value = Zeroizing::new(data);
+    let checked = check_name(name).and_then(|()| check_value(name, &value));
+    checked.map_err(|source| SpecError::Variable {
+        kind,
+        object: object.to_owned(),
+        name: name.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(Put::Variable(InjectedVariable {
+        name: name.to_owned(),
+        value,
+    }))
 }
 
 fn file(
@@ -388,13 +435,14 @@ mod tests {
             }),
             secret_id: "s".into(),
             secret_name: "key".into(),
+            ..Default::default()
         };
         let task = task(ContainerSpec {
             secrets: vec![reference("key"), reference("/etc/key"), reference("")],
             ..Default::default()
         });
         assert!(matches!(
-            files(&task, &Assigned::default()),
+            start_extras(&task, &Assigned::default()),
             Err(SpecError::NoSecret { .. })
         ));
         let secret = Secret {
@@ -407,7 +455,7 @@ mod tests {
         };
         let mut assigned = Assigned::default();
         assigned.secrets.insert("s".into(), Arc::new(secret));
-        let files = files(&task, &assigned).unwrap();
+        let files = start_extras(&task, &assigned).unwrap().files;
         let targets: Vec<_> = files
             .iter()
             .map(|file| file.target.to_str().unwrap())
@@ -417,6 +465,38 @@ mod tests {
             ["/run/secrets/key", "/etc/key", "/run/secrets/key"]
         );
         assert_eq!((files[0].uid, files[0].mode), (7, 0o444));
+    }
+
+    #[test]
+    fn a_secret_whose_target_is_a_variable_is_no_file() {
+        let task = task(
+            serde_json::from_str(
+                r#"{"Image":"x","Secrets":[{"SecretID":"s","SecretName":"key",
+                    "File":{"Name":"env:KEY"}},{"SecretID":"s","SecretName":"key",
+                    "File":{"Name":"/env:KEY"}}]}"#,
+            )
+            .unwrap(),
+        );
+        let given = |data: &[u8]| {
+            let mut secret = Secret {
+                id: "s".into(),
+                ..Default::default()
+            };
+            secret.spec.data = data.to_vec();
+            let mut assigned = Assigned::default();
+            assigned.secrets.insert("s".into(), Arc::new(secret));
+            start_extras(&task, &assigned)
+        };
+        let extras = given(b"hunter2").unwrap();
+        assert_eq!(extras.files.len(), 1);
+        assert_eq!(extras.variables[0].name, "KEY");
+        assert_eq!(**extras.variables[0].value, *b"hunter2");
+        assert!(!format!("{extras:?}").contains("hunter2"));
+        let error = given(b"hun\0ter").unwrap_err().to_string();
+        assert!(
+            error.contains("secret `key` cannot be variable KEY: its value has a zero byte"),
+            "{error}"
+        );
     }
 
     #[test]

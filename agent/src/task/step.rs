@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use skep_model::{TaskState, Timestamp};
 
+use crate::leases::Lease;
+
 /// The task's container as the engine shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observed {
@@ -59,6 +61,8 @@ pub struct Progress {
     pub drain: Duration,
     /// When this agent first saw that the container has ended.
     pub ended_since: Option<Timestamp>,
+    /// Whether it may run.
+    pub lease: Lease,
     /// The container's last words are still on their way to its clients.
     pub undelivered: bool,
 }
@@ -71,6 +75,9 @@ const ARRIVED_WITHIN: Duration = Duration::from_millis(100);
 const CLIENTS_LOOK: Duration = Duration::from_millis(50);
 /// How long last words may take to arrive before the namespace goes.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a task says that was stopped for want of managers.
+const CUT_OFF: &str = "stopped: its node heard of no manager for too long";
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,8 +168,13 @@ pub fn step(progress: &Progress, now: Timestamp) -> Op {
         Observed::Absent => before_create(progress),
         Observed::Created if progress.state < Ready => report(Ready, "prepared"),
         Observed::Created if wanted < Running => Op::Wait { until: None },
+        Observed::Created if matches!(progress.lease, Lease::Unknown | Lease::Lapsed) => {
+            Op::Wait { until: None }
+        }
         Observed::Created if !progress.sandbox_ready => Op::PrepareNetwork,
         Observed::Created => Op::StartContainer,
+        Observed::Running { .. } if progress.lease == Lease::Lapsed => Op::StopContainer,
+        Observed::Exited { .. } if progress.lease == Lease::Lapsed => failed(CUT_OFF),
         Observed::Running { health } => match health {
             Health::Starting if progress.state < Starting => report(Starting, "starting"),
             // A check that starts over (after a daemon restart) does not undo `Running`.
@@ -251,8 +263,33 @@ mod tests {
             serves_clients: false,
             drain: Duration::from_secs(2),
             ended_since: None,
+            lease: Lease::Unbound,
             undelivered: false,
         }
+    }
+
+    #[test]
+    fn a_lease_is_needed_to_start_and_to_go_on() {
+        let mut now = progress(Running, Ready, Observed::Created);
+        for (lease, op) in [
+            (Lease::Unknown, Op::Wait { until: None }),
+            (Lease::Lapsed, Op::Wait { until: None }),
+            (Lease::Held, Op::StartContainer),
+        ] {
+            now.lease = lease;
+            assert_eq!(step(&now, NOW), op, "{lease:?}");
+        }
+        let mut now = progress(Running, Running, running(Health::None));
+        for (lease, op) in [
+            (Lease::Unknown, Op::Wait { until: None }),
+            (Lease::Held, Op::Wait { until: None }),
+            (Lease::Lapsed, Op::StopContainer),
+        ] {
+            now.lease = lease;
+            assert_eq!(step(&now, NOW), op, "{lease:?}");
+        }
+        now.observed = exited(143);
+        assert_eq!(step(&now, NOW), failed(CUT_OFF));
     }
 
     fn running(health: Health) -> Observed {

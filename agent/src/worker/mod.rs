@@ -5,12 +5,13 @@ mod sandbox;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use skep_engine::{Engine, EventQuery, Filters, ListOptions};
 use skep_model::encryption::DataKey;
+use skep_model::image_source::ImageSource;
 use skep_model::{Task, TaskId, TaskStatus};
 use skep_net::Host;
 use tokio::sync::{Notify, watch};
@@ -21,6 +22,7 @@ use crate::assigned::Assigned;
 use crate::cutter::Cutter;
 use crate::encryption::Keys;
 use crate::journal::{Entry, Journal, JournalError};
+use crate::leases::Leases;
 use crate::network::SandboxChoice;
 use crate::status::Statuses;
 use crate::task::driver::Driver;
@@ -37,6 +39,7 @@ pub struct Worker {
     keys: Keys,
     journal: Journal,
     pub(crate) statuses: Statuses,
+    pub(crate) leases: Leases,
     assigned: watch::Sender<Arc<Assigned>>,
     manager: watch::Sender<Option<Channel>>,
     /// Namespaces that exist or are being made, with the choices for them.
@@ -49,6 +52,10 @@ pub struct Worker {
     problems: watch::Sender<Problems>,
     cutter: Arc<Cutter>,
     drivers: Mutex<HashMap<TaskId, Handle>>,
+    /// Where the other nodes get content of images here; 0 before there is a listener.
+    blobs_port: AtomicU16,
+    /// Where images come from whose services do not say.
+    image_source: OnceLock<ImageSource>,
     remembered: Mutex<BTreeMap<TaskId, Entry>>,
 }
 
@@ -83,6 +90,7 @@ impl Worker {
             keys,
             journal,
             statuses: Statuses::default(),
+            leases: Leases::default(),
             assigned: watch::Sender::new(Arc::new(Assigned::default())),
             manager: watch::Sender::new(None),
             sandboxes: Mutex::default(),
@@ -91,6 +99,8 @@ impl Worker {
             problems: watch::Sender::default(),
             cutter,
             drivers: Mutex::default(),
+            blobs_port: AtomicU16::new(0),
+            image_source: OnceLock::new(),
             remembered: Mutex::new(remembered),
         }))
     }
@@ -110,6 +120,26 @@ impl Worker {
         if self.underlay_mtu.swap(mtu, Ordering::Relaxed) != mtu {
             self.network_is_different();
         }
+    }
+
+    /// Where the other nodes get content of images here; 0 before there is a listener.
+    pub fn blobs_port(&self) -> u16 {
+        self.blobs_port.load(Ordering::Relaxed)
+    }
+
+    /// Takes in where that is.
+    pub fn set_blobs_port(&self, port: u16) {
+        self.blobs_port.store(port, Ordering::Relaxed);
+    }
+
+    /// Where images come from whose services do not say.
+    pub(crate) fn image_source(&self) -> ImageSource {
+        self.image_source.get().copied().unwrap_or_default()
+    }
+
+    /// Says where that is, once.
+    pub fn set_image_source(&self, source: ImageSource) {
+        let _ = self.image_source.set(source);
     }
 
     /// The version of the assignments that packets and names follow.

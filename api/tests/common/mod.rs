@@ -104,6 +104,7 @@ where
             engine: engine.clone(),
             cluster: cluster.clone(),
             asked: Default::default(),
+            task_execs: Default::default(),
             about: About {
                 version: "0.1.0".into(),
                 daemon_id: "test".into(),

@@ -2,6 +2,7 @@
 //! cluster tells it.
 
 mod addresses;
+mod blobs;
 mod identity;
 mod managing;
 mod rescue;
@@ -16,6 +17,7 @@ use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
 use skep_agent::guests::{self, Keeper};
 use skep_agent::paths;
+use skep_agent::peers::Neighbours;
 use skep_agent::{AgentEvent, Session, Worker};
 use skep_api::cluster::{LocalCluster, LocalState};
 use skep_api::texts;
@@ -29,7 +31,7 @@ use skep_pki::tls::{client_config, server_config};
 use skep_proto::connect::Connector;
 use skep_proto::v1::ManagerPeer;
 use skep_reconcile::NewNode;
-use skep_store::Commit;
+use skep_store::{Commit, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
@@ -46,10 +48,12 @@ const FIRST_ASSIGNMENTS: Duration = Duration::from_secs(15);
 /// Pause between two words about this node's networks.
 const PROBLEMS_SETTLE: Duration = Duration::from_secs(1);
 
-/// What the first manager of a new cluster begins with.
-pub struct Birth {
-    pub first: Commit,
-    pub me: NewNode,
+/// What the first manager of a cluster begins with.
+pub enum Birth {
+    /// A new cluster: its first commit, and this node.
+    New { first: Commit, me: Box<NewNode> },
+    /// The state of one that there was, with this node in it.
+    Restored(Snapshot),
 }
 
 /// A membership at work.
@@ -133,16 +137,23 @@ impl Active {
             session: Mutex::default(),
             tasks: Mutex::default(),
         });
+        if let Some(Birth::Restored(state)) = &birth {
+            Manager::begin_with(&active.manager_config()?, state)
+                .await
+                .map_err(|error| internal(skep_error_chain(&error)))?;
+        }
         if role == NodeRole::Manager {
             let mut listens = active.listens.lock().await;
             active.start_manager(&mut listens).await?;
         }
-        if let Some(birth) = birth {
-            let manager = active.manager()?;
-            manager
-                .bootstrap(&birth.first, birth.me)
+        match birth {
+            None => (),
+            Some(Birth::New { first, me }) => active
+                .manager()?
+                .bootstrap(&first, *me)
                 .await
-                .map_err(|error| internal(skep_error_chain(&error)))?;
+                .map_err(|error| internal(skep_error_chain(&error)))?,
+            Some(Birth::Restored(_)) => active.manager()?.lead(managing::TAKE_OVER).await?,
         }
         active.spawn(Arc::clone(&worker).watch_containers());
         active.spawn(Arc::clone(&worker).keep_network());
@@ -154,6 +165,11 @@ impl Active {
         let engine = Arc::clone(&active.around.engine);
         let keeper: Arc<dyn SharedNetworks> = Arc::new(keeper);
         active.spawn(async move { engine.set_shared_networks(Some(keeper)).await });
+        active.worker.set_image_source(active.around.image_source);
+        let neighbours = Neighbours::new(Arc::clone(&active.worker), Arc::clone(&active.connector));
+        active.around.engine.set_peers(Some(Arc::new(neighbours)));
+        let sharing = Arc::clone(&active);
+        active.spawn(async move { sharing.serve_blobs().await });
         active.restart_session();
         let telling = Arc::clone(&active);
         active.spawn(async move { telling.tell_keys().await });
@@ -383,6 +399,7 @@ impl Active {
     /// Stops agent and manager. Containers go on.
     pub async fn stop(&self) {
         self.around.engine.set_shared_networks(None).await;
+        self.around.engine.set_peers(None);
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}

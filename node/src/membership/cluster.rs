@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use skep_api::cluster::{
-    Cluster, InitRequest, JoinRequest, LocalCluster, LocalState, LogOptions, LogSource, LogStream,
+    BackupInput, BackupStream, Cluster, ExecRequest, InitRequest, JoinRequest, LocalCluster,
+    LocalState, LogOptions, LogSource, LogStream, RestoreRequest, Restored,
 };
 use skep_api::texts;
+use skep_engine::{Attachment, OwnedImage};
 use skep_manager::clock;
 use skep_model::audit::NetworkAudit;
 use skep_model::preview::ServicePreview;
+use skep_model::rollout::StackProgress;
+use skep_model::stack::StackPlan;
 use skep_model::why::Why;
 use skep_model::{ControlError, ControlRequest, ControlResponse, Kind, NodeId, Timestamp};
 use skep_pki::unlock::UnlockKey;
@@ -18,7 +22,8 @@ use skep_store::Snapshot;
 
 use super::making::JOIN_TIMEOUT;
 use super::{
-    LOCKED_LEAVE, Membership, State, WRONG_UNLOCK_KEY, clock_random, internal, leave, logs,
+    LOCKED_LEAVE, Membership, State, WRONG_UNLOCK_KEY, backup, clock_random, exec, internal, leave,
+    logs,
 };
 
 /// A task of a removed service that has not stopped for so long is told of by `network check`.
@@ -123,6 +128,30 @@ impl Cluster for Membership {
         self.active()?.rescue(token).await
     }
 
+    async fn backup(&self, passphrase: String) -> Result<BackupStream, ControlError> {
+        self.take_backup(passphrase).await
+    }
+
+    async fn restore(
+        &self,
+        request: RestoreRequest,
+        input: BackupInput,
+    ) -> Result<Restored, ControlError> {
+        self.refuse_member()?;
+        // A passphrase, a slow client, a damaged file: nothing waits for them, and nothing is changed.
+        let loaded = backup::load(request.passphrase.clone(), input).await?;
+        let membership = self.clone();
+        // A client that goes away meanwhile must not leave half a membership behind.
+        let restoring = tokio::spawn(async move {
+            let _changing = membership.inner.changing.lock().await;
+            membership.refuse_member()?;
+            membership.inner.state.send_replace(State::Pending);
+            let outcome = membership.restore_from(request, loaded).await;
+            membership.settle(outcome).await
+        });
+        restoring.await.map_err(internal)?
+    }
+
     async fn unlock_key(&self) -> Result<String, ControlError> {
         let snapshot = self.snapshot(false).await?;
         Ok(snapshot
@@ -155,6 +184,13 @@ impl Cluster for Membership {
         })
     }
 
+    async fn locate(&self, image: &str, only_own: bool) -> Vec<OwnedImage> {
+        let Ok(active) = self.active() else {
+            return Vec::new();
+        };
+        active.locate(image, only_own).await
+    }
+
     fn watch(&self) -> Option<skep_store::Watch> {
         Some(self.active().ok()?.manager().ok()?.watch())
     }
@@ -170,8 +206,23 @@ impl Cluster for Membership {
         skep_reconcile::preview(&request, &snapshot, clock::now(), &mut clock_random())
     }
 
+    async fn plan_stack(&self, request: ControlRequest) -> Result<StackPlan, ControlError> {
+        let snapshot = self.snapshot(false).await?;
+        skep_reconcile::plan_stack(&request, &snapshot, clock::now(), &mut clock_random())
+    }
+
+    async fn stack_progress(&self, name: &str) -> Result<Option<StackProgress>, ControlError> {
+        let snapshot = self.snapshot(false).await?;
+        Ok(skep_reconcile::stack_progress(&snapshot, name))
+    }
+
     async fn why(&self, object: Option<&str>, sort: &str) -> Result<Why, ControlError> {
         self.reasons(object, sort).await
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<Option<Attachment>, ControlError> {
+        let manager = self.active()?.manager()?;
+        exec::start(&manager, request).await
     }
 
     async fn logs(

@@ -82,6 +82,9 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
         addresses,
         network_problems: Vec::new(),
         data_path_mtu: mtu,
+        holds_leases: true,
+        takes_registry_logins: true,
+        knows_variables: true,
         encryption,
     }
 }

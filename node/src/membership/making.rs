@@ -55,6 +55,8 @@ impl Membership {
     }
 
     pub(super) async fn make(&self, mut request: InitRequest) -> Result<NodeId, ControlError> {
+        request.spec.raft.check()?;
+        request.spec.node_expiry()?;
         let encryption = &mut request.spec.encryption_config;
         encryption.auto_lock_managers |= request.auto_lock_managers;
         let unlock_key = encryption.auto_lock_managers.then(UnlockKey::generate);
@@ -117,7 +119,7 @@ impl Membership {
             data_path_mtu: description.data_path_mtu,
         };
         let first = skep_reconcile::initial_cluster(initial, now, &mut random);
-        let me = NewNode {
+        let me = Box::new(NewNode {
             id: node.clone(),
             role: NodeRole::Manager,
             availability: request.availability.unwrap_or(Availability::Active),
@@ -129,8 +131,8 @@ impl Membership {
                 addr: chosen.advertise.to_string(),
                 raft_id: saved.raft_id,
             }),
-        };
-        self.activate(saved.clone(), identity, Some(Birth { first, me }))
+        });
+        self.activate(saved.clone(), identity, Some(Birth::New { first, me }))
             .await?;
         files.follow_lock(unlock_key.as_ref())?;
         // Only now is there something to take up again after a restart.

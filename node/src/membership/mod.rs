@@ -3,8 +3,10 @@
 
 mod active;
 mod address;
+mod backup;
 mod cluster;
 mod describe;
+mod exec;
 mod files;
 mod issue;
 mod leave;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 
 use skep_api::texts;
 use skep_engine::Engine;
+use skep_model::image_source::ImageSource;
 use skep_model::resources::GenericResource;
 use skep_model::{ControlError, Kind};
 use skep_net::Host;
@@ -43,6 +46,8 @@ pub struct Surroundings {
     pub labels: Vec<String>,
     /// What services may reserve here besides processors and memory.
     pub generic_resources: Vec<GenericResource>,
+    /// Where images come from whose services do not say.
+    pub image_source: ImageSource,
 }
 
 /// This node's membership. Clones share it.

@@ -20,7 +20,7 @@ const JOIN_ATTEMPTS: (usize, Duration) = (30, Duration::from_millis(500));
 /// How long a leader that leaves waits for another one.
 const STEP_DOWN: Duration = Duration::from_secs(3);
 /// How long the only manager that is left may take to lead.
-const TAKE_OVER: Duration = Duration::from_secs(15);
+pub(super) const TAKE_OVER: Duration = Duration::from_secs(15);
 /// Log entries between snapshots, and entries kept for followers that are a little slow.
 const SNAPSHOTS: (u64, u64) = (10_000, 500);
 
