@@ -209,7 +209,8 @@ impl ConfigFile {
         written.map_err(wrong)
     }
 
-    fn credentials(&self, registry: &str) -> Option<Credentials> {
+    /// What a login has left for a registry.
+    pub fn credentials(&self, registry: &str) -> Option<Credentials> {
         let server = if registry == "docker.io" {
             DOCKER_HUB
         } else {

@@ -1,7 +1,10 @@
 //! Files the user names.
 
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An operating system's reason in Go's words: lower case, without the error number.
 pub fn reason(error: &io::Error) -> String {
@@ -22,6 +25,23 @@ pub fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
         return Err(format!("{path} is larger than {bytes_max} bytes"));
     }
     std::fs::read(path).map_err(wrong)
+}
+
+/// A file that has no name any more, for what is too big for memory.
+pub fn nameless() -> io::Result<File> {
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let name = format!("skep-{}-{}", std::process::id(), nanos.as_nanos());
+    let path = std::env::temp_dir().join(name);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// A path relative to the current directory, made absolute and free of `.` and `..`.

@@ -319,6 +319,11 @@ impl Args {
         !self.raw(name).is_empty()
     }
 
+    /// Whether the command has such a flag.
+    pub fn knows(&self, name: &str) -> bool {
+        self.def.flags.iter().any(|flag| flag.long == name)
+    }
+
     pub fn flag(&self, name: &str) -> bool {
         self.flag_or(name, false)
     }

@@ -115,6 +115,18 @@ pub fn group(name: &str, about: &str, commands: &[(String, String)]) -> String {
     )
 }
 
+/// The help of a group whose flags stand before the command.
+pub fn group_with_flags(def: &CommandDef, commands: &[(String, String)], width: usize) -> String {
+    format!(
+        "Usage:  skep {} [OPTIONS] COMMAND\n\n{}\n\nOptions:\n{}\nCommands:\n{}\nRun 'skep {} COMMAND --help' for more information on a command.\n",
+        def.path,
+        def.about,
+        options(&def.flags, width),
+        command_lines(commands),
+        def.path,
+    )
+}
+
 fn command_lines(commands: &[(String, String)]) -> String {
     let column = commands
         .iter()

@@ -107,6 +107,7 @@ async fn invoke(
             path,
             argv,
             globals,
+            group_flags,
         } => match connect(&globals, &env) {
             Err(failure) => (Err(failure), streams),
             Ok((client, config)) => {
@@ -115,6 +116,7 @@ async fn invoke(
                     client,
                     config,
                     env,
+                    group_flags,
                 };
                 let outcome = execute(&session, command, &path, argv).await;
                 (outcome, session.streams)
@@ -131,7 +133,8 @@ enum Plan {
         /// The name it was called by.
         path: String,
         argv: Vec<String>,
-        globals: Vec<(String, String)>,
+        globals: flags::Globals,
+        group_flags: flags::Globals,
     },
 }
 
@@ -190,6 +193,34 @@ fn plan(args: Vec<OsString>, width: usize) -> Outcome<Plan> {
             width,
         )));
     };
+    let mut group_flags = flags::Globals::new();
+    let with_flags = CommandDef::parse(include_str!("../help/compose.txt"))
+        .expect("the test of all help texts covers this one");
+    if first == with_flags.path {
+        let (given, words) =
+            flags::parse_global(&with_flags.flags, rest.split_off(1)).map_err(|message| {
+                Failure::Usage {
+                    message,
+                    usage: group_usage(&first),
+                }
+            })?;
+        let is_on = |name: &str| {
+            given
+                .iter()
+                .any(|(flag, value)| flag == name && value == "true")
+        };
+        if words.is_empty() || words[0] == "help" {
+            let commands = cmd::in_group(commands, &first);
+            return Ok(Plan::Print(help::group_with_flags(
+                &with_flags,
+                &commands,
+                width,
+            )));
+        }
+        wants_help |= is_on("help");
+        rest.extend(words);
+        group_flags = given;
+    }
     let (path, skip) = match cmd::GROUPS.iter().find(|group| group.name == first) {
         Some(group) if cmd::find(commands, &first).is_none() || rest.len() > 1 => {
             match rest.get(1).map(String::as_str) {
@@ -248,6 +279,7 @@ fn plan(args: Vec<OsString>, width: usize) -> Outcome<Plan> {
         path,
         argv: rest.split_off(skip),
         globals,
+        group_flags,
     })
 }
 

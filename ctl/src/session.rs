@@ -49,6 +49,8 @@ pub struct Session {
     pub client: Client,
     pub config: ConfigFile,
     pub env: BTreeMap<String, String>,
+    /// Flags that stood between a group's name and its command, of groups that have some.
+    pub group_flags: crate::flags::Globals,
 }
 
 impl Session {

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::Streams;
 
+mod compose;
+
 /// What a request is answered with.
 #[derive(Clone)]
 enum Answer {
@@ -180,10 +182,10 @@ fn serve(
 
 /// What a run said and how it ended.
 #[derive(Debug, PartialEq)]
-struct Ran {
-    out: String,
-    err: String,
-    status: u8,
+pub(crate) struct Ran {
+    pub out: String,
+    pub err: String,
+    pub status: u8,
 }
 
 #[derive(Clone, Default)]
@@ -201,7 +203,7 @@ impl Write for Shared {
 }
 
 /// Runs a command line; words are parted by spaces, `_` stands for one.
-fn run(line: &str, input: &str, host: Option<String>) -> Ran {
+pub(crate) fn run(line: &str, input: &str, host: Option<String>) -> Ran {
     let (out, err) = (Shared::default(), Shared::default());
     let streams = Streams {
         out: RefCell::new(Box::new(out.clone())),

@@ -3,9 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use skep_model::expiry::Expiry;
 
-use super::inspect;
 use super::task::now;
+use super::{expiry, inspect};
 use crate::client::{Call, segment};
 use crate::failure::{Failure, Outcome};
 use crate::files;
@@ -28,6 +29,8 @@ const SECRETS: Listing = Listing {
         ("Driver", "DRIVER"),
         ("CreatedAt", "CREATED"),
         ("UpdatedAt", "UPDATED"),
+        ("Version", "VERSION"),
+        ("Expires", "EXPIRES"),
         ("Labels", "LABELS"),
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
@@ -42,6 +45,7 @@ const CONFIGS: Listing = Listing {
         ("Name", "NAME"),
         ("CreatedAt", "CREATED"),
         ("UpdatedAt", "UPDATED"),
+        ("Version", "VERSION"),
         ("Labels", "LABELS"),
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}",
@@ -49,7 +53,8 @@ const CONFIGS: Listing = Listing {
     raw: &[],
 };
 
-fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
+/// The bytes of a file, or of the input for `-`.
+pub(super) fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
     if path != "-" {
         return files::read(path, PAYLOAD_BYTES_MAX as u64)
             .map_err(|why| Failure::message(format!("error reading from {path}: {why}")));
@@ -63,7 +68,14 @@ fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
     Ok(data)
 }
 
-async fn store(session: &Session, kind: &str, args: &Args, data: &[u8], driver: &str) -> Outcome {
+async fn store(
+    session: &Session,
+    kind: &str,
+    args: &Args,
+    data: &[u8],
+    driver: &str,
+    expiry: Option<Expiry>,
+) -> Outcome {
     let mut spec = json!({
         "Name": args.positional(0),
         "Labels": environment::pairs(args.each("label", environment::label)?),
@@ -78,6 +90,9 @@ async fn store(session: &Session, kind: &str, args: &Args, data: &[u8], driver: 
         if !name.is_empty() {
             spec[field] = json!({"Name": name});
         }
+    }
+    if let Some(expiry) = expiry {
+        spec["Expiry"] = json!(expiry);
     }
     let answer = session
         .client
@@ -99,7 +114,8 @@ pub async fn create_secret(session: &Session, args: &Args) -> Outcome {
         (_, "") => Vec::new(),
         (_, path) => payload(session, path)?,
     };
-    store(session, "secret", args, &data, driver).await
+    let wish = expiry::wish(args)?;
+    store(session, "secret", args, &data, driver, wish).await
 }
 
 pub async fn create_config(session: &Session, args: &Args) -> Outcome {
@@ -110,7 +126,7 @@ pub async fn create_config(session: &Session, args: &Args) -> Outcome {
             human::quote(path)
         ))
     })?;
-    store(session, "config", args, &data, "").await
+    store(session, "config", args, &data, "", None).await
 }
 
 pub async fn list_secrets(session: &Session, args: &Args) -> Outcome {
@@ -126,6 +142,8 @@ async fn list(session: &Session, args: &Args, kind: &str, listing: &Listing, key
     let objects = session.client.json(call).await?;
     let mut objects: Vec<&Json> = objects.list("").iter().collect();
     objects.sort_by(|a, b| human::natural(a.str("Spec.Name"), b.str("Spec.Name")));
+    let has_versions = objects.iter().any(|object| number(object) > 1);
+    let expire = objects.iter().any(|object| expiry::expires(object));
     let ago = |text: &str| {
         let at = skep_model::Timestamp::parse(text).unwrap_or_default();
         Json::from(human::ago(at, now()))
@@ -138,19 +156,32 @@ async fn list(session: &Session, args: &Args, kind: &str, listing: &Listing, key
                 ("Name", object.str("Spec.Name").into()),
                 ("CreatedAt", ago(object.str("CreatedAt"))),
                 ("UpdatedAt", ago(object.str("UpdatedAt"))),
+                ("Version", number(object).to_string().as_str().into()),
                 ("Driver", object.str("Spec.Driver.Name").into()),
+                ("Expires", expiry::shown(object, now()).into()),
             ];
             let labels = object.text_map("Spec.Labels");
             if kind == "secrets" {
                 Row::new(fields).with_labels(labels)
             } else {
-                let [id, name, created, updated, _] = fields;
-                Row::new([id, name, created, updated]).with_labels(labels)
+                let [id, name, created, updated, version, _, _] = fields;
+                Row::new([id, name, created, updated, version]).with_labels(labels)
             }
         })
         .collect();
-    let format = super::format_of(session, args, key);
+    let mut format = super::format_of(session, args, key);
+    // As docker has it, until there is something to tell.
+    if matches!(format.as_str(), "" | "table") && !args.flag("quiet") {
+        let version = if has_versions { "\t{{.Version}}" } else { "" };
+        let expires = if expire { "\t{{.Expires}}" } else { "" };
+        format = format!("table {}{version}{expires}", listing.table);
+    }
     session.print(&table::render(listing, &format, args.flag("quiet"), rows)?)
+}
+
+/// Number of an object's present version.
+fn number(object: &Json) -> i64 {
+    object.int("Versions.Number").max(1)
 }
 
 pub async fn inspect_secrets(session: &Session, args: &Args) -> Outcome {
@@ -197,12 +228,29 @@ fn pretty_labels(object: &Json) -> String {
     format!("Labels:\n{lines}")
 }
 
+/// The versions of an object that has more than one, the present one first.
+fn pretty_versions(object: &Json) -> String {
+    let present = object.int("Versions.Number");
+    if present == 0 {
+        return String::new();
+    }
+    let since = inspect::time(object.str("Versions.Since"));
+    let mut lines = format!("Versions:\n - {present} (present) since {since}\n");
+    for earlier in object.list("Versions.Earlier") {
+        let since = inspect::time(earlier.str("Since"));
+        lines.push_str(&format!(" - {} since {since}\n", earlier.int("Number")));
+    }
+    lines
+}
+
 fn pretty_secret(secret: &Json) -> String {
     format!(
-        "ID:              {}\nName:              {}\n{}Driver:            {}\nCreated at:        {}\nUpdated at:        {}",
+        "ID:              {}\nName:              {}\n{}{}{}Driver:            {}\nCreated at:        {}\nUpdated at:        {}",
         secret.str("ID"),
         secret.str("Spec.Name"),
         pretty_labels(secret),
+        pretty_versions(secret),
+        expiry::pretty(secret),
         secret.str("Spec.Driver.Name"),
         inspect::time(secret.str("CreatedAt")),
         inspect::time(secret.str("UpdatedAt")),
@@ -212,10 +260,11 @@ fn pretty_secret(secret: &Json) -> String {
 fn pretty_config(config: &Json) -> String {
     let data = STANDARD.decode(config.str("Spec.Data")).unwrap_or_default();
     format!(
-        "ID:\t\t\t{}\nName:\t\t\t{}\n{}Created at:            \t{}\nUpdated at:            \t{}\nData:\n{}",
+        "ID:\t\t\t{}\nName:\t\t\t{}\n{}{}Created at:            \t{}\nUpdated at:            \t{}\nData:\n{}",
         config.str("ID"),
         config.str("Spec.Name"),
         pretty_labels(config),
+        pretty_versions(config),
         inspect::time(config.str("CreatedAt")),
         inspect::time(config.str("UpdatedAt")),
         String::from_utf8_lossy(&data),

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use super::zero;
 use crate::client::{Call, segment};
 use crate::failure::{Failure, Outcome, status};
 use crate::flags::Args;
@@ -21,6 +22,20 @@ pub async fn each<F>(
 where
     F: Future<Output = Outcome<String>>,
 {
+    each_filled(session, format, names, fetch, "").await
+}
+
+/// The same, where a template finds `zeros` in place of what is left out.
+pub async fn each_filled<F>(
+    session: &Session,
+    format: &str,
+    names: &[String],
+    fetch: impl Fn(String) -> F,
+    zeros: &str,
+) -> Outcome
+where
+    F: Future<Output = Outcome<String>>,
+{
     let template = match format {
         "" | "json" => None,
         format => Some(Template::parse(format).map_err(|why| Failure::Exit {
@@ -36,13 +51,20 @@ where
             Err(failure) => failures.push(failure),
             Ok(text) => match &template {
                 None => found.push(text.trim().to_owned()),
-                Some(template) => match template.run(&Dot::of(&parse(&text)?)) {
-                    Ok(line) => out.push_str(&format!("{line}\n")),
-                    Err(why) => {
-                        failures.push(template_failure(why));
-                        break;
+                Some(template) => {
+                    let mut object = parse(&text)?;
+                    // As JSON docker's client leaves out what is left out.
+                    if !format.contains("json ") {
+                        zero::fill(&mut object, zeros);
                     }
-                },
+                    match template.run(&Dot::of(&object)) {
+                        Ok(line) => out.push_str(&format!("{line}\n")),
+                        Err(why) => {
+                            failures.push(template_failure(why));
+                            break;
+                        }
+                    }
+                }
             },
         }
     }
@@ -121,6 +143,7 @@ fn path(kind: &str, name: &str) -> String {
         "image" => format!("/images/{name}/json"),
         "volume" => format!("/volumes/{name}"),
         "plugin" => format!("/plugins/{name}/json"),
+        "stack" => format!("/skep/v1/stacks/{name}"),
         kind => format!("/{kind}s/{name}"),
     }
 }
@@ -193,6 +216,10 @@ pub async fn images(session: &Session, args: &Args) -> Outcome {
         async move { session.client.text(call).await }
     })
     .await
+}
+
+pub async fn stacks(session: &Session, args: &Args) -> Outcome {
+    by_kind(session, args, "stack").await
 }
 
 pub async fn volumes(session: &Session, args: &Args) -> Outcome {

@@ -1,7 +1,9 @@
 //! Which command is which function.
 
+mod compose;
 mod config_object;
 mod container;
+mod expiry;
 mod image;
 mod inspect;
 mod network;
@@ -9,13 +11,17 @@ mod node;
 mod ports;
 mod prune;
 mod registry;
-mod service;
+mod registry_login;
+pub mod service;
 mod stack;
 mod swarm;
 mod system;
 mod task;
+mod versions;
 mod volume;
+mod volume_homes;
 mod why;
+mod zero;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -58,6 +64,11 @@ const fn group(name: &'static str, about: &'static str, section: Section) -> Gro
 /// First words that have commands below them.
 pub const GROUPS: &[Group] = &[
     group("builder", "Manage builds", Section::Management),
+    group(
+        "compose",
+        "Define and run multi-container applications with Docker",
+        Section::Management,
+    ),
     group("container", "Manage containers", Section::Management),
     group("image", "Manage images", Section::Management),
     group("network", "Manage networks", Section::Management),
@@ -65,6 +76,11 @@ pub const GROUPS: &[Group] = &[
     group("volume", "Manage volumes", Section::Management),
     group("config", "Manage Swarm configs", Section::Swarm),
     group("node", "Manage Swarm nodes", Section::Swarm),
+    group(
+        "registry",
+        "Manage the cluster's credentials for registries",
+        Section::Swarm,
+    ),
     group("secret", "Manage Swarm secrets", Section::Swarm),
     group("service", "Manage Swarm services", Section::Swarm),
     group("stack", "Manage Swarm stacks", Section::Swarm),
@@ -85,10 +101,49 @@ macro_rules! commands {
 
 commands! {
     "builder_prune" => prune::builder;
+    "compose_attach" => compose::attach;
+    "compose_build" => compose::build;
+    "compose_commit" => compose::commit;
+    "compose_config" => compose::config;
+    "compose_cp" => compose::cp;
+    "compose_create" => compose::create;
+    "compose_down" => compose::down;
+    "compose_events" => compose::events;
+    "compose_exec" => compose::exec;
+    "compose_export" => compose::export;
+    "compose_images" => compose::images;
+    "compose_kill" => compose::kill;
+    "compose_logs" => compose::logs;
+    "compose_ls" => compose::ls;
+    "compose_pause" => compose::pause;
+    "compose_port" => compose::port;
+    "compose_ps" => compose::ps;
+    "compose_publish" => compose::publish;
+    "compose_pull" => compose::pull;
+    "compose_push" => compose::push;
+    "compose_restart" => compose::restart;
+    "compose_rm" => compose::remove;
+    "compose_run" => compose::run;
+    "compose_scale" => compose::scale;
+    "compose_start" => compose::start;
+    "compose_stats" => compose::stats;
+    "compose_stop" => compose::stop;
+    "compose_top" => compose::top;
+    "compose_unpause" => compose::unpause;
+    "compose_up" => compose::up;
+    "compose_version" => compose::version;
+    "compose_volumes" => compose::volumes;
+    "compose_wait" => compose::wait;
+    "compose_watch" => compose::watch;
     "config_create" => config_object::create_config;
+    "config_history" => versions::list;
     "config_inspect" => config_object::inspect_configs;
     "config_ls" => config_object::list_configs;
+    "config_ps" => versions::ps;
     "config_rm" => config_object::remove_configs;
+    "config_rollback" => versions::roll_back;
+    "config_rotate" => versions::rotate;
+    "config_update" => versions::update;
     "container_attach" => container::attach::run;
     "container_commit" => container::commit::run;
     "container_cp" => container::cp::run;
@@ -123,6 +178,7 @@ commands! {
     "image_prune" => prune::images;
     "image_pull" => image::transfer::pull;
     "image_push" => image::transfer::push;
+    "image_push-cluster" => image::push_cluster::run;
     "image_rm" => image::remove;
     "image_save" => image::archive::save;
     "image_tag" => image::tag;
@@ -144,12 +200,21 @@ commands! {
     "node_ps" => node::ps;
     "node_rm" => node::remove;
     "node_update" => node::update;
+    "registry_login" => registry_login::keep;
+    "registry_ls" => registry_login::list;
+    "registry_rm" => registry_login::remove;
     "search" => registry::search;
     "secret_create" => config_object::create_secret;
+    "secret_history" => versions::list;
     "secret_inspect" => config_object::inspect_secrets;
     "secret_ls" => config_object::list_secrets;
+    "secret_ps" => versions::ps;
     "secret_rm" => config_object::remove_secrets;
+    "secret_rollback" => versions::roll_back;
+    "secret_rotate" => versions::rotate;
+    "secret_update" => versions::update;
     "service_create" => service::create::run;
+    "service_exec" => service::exec::run;
     "service_history" => service::history::run;
     "service_inspect" => service::inspect::run;
     "service_logs" => service::logs::run;
@@ -158,14 +223,24 @@ commands! {
     "service_rebalance" => service::rebalance::run;
     "service_rm" => service::remove;
     "service_rollback" => service::rollback::run;
+    "service_run" => service::runs::run;
+    "service_runs" => service::runs::list;
     "service_scale" => service::scale::run;
     "service_update" => service::update::run;
     "stack_config" => stack::config;
     "stack_deploy" => stack::deploy;
+    "stack_diff" => stack::revisions::diff;
+    "stack_exec" => stack::exec::run;
+    "stack_history" => stack::revisions::history;
+    "stack_inspect" => inspect::stacks;
+    "stack_logs" => stack::logs::run;
     "stack_ls" => stack::list;
+    "stack_plan" => stack::plan::run;
     "stack_ps" => stack::ps;
     "stack_rm" => stack::remove;
+    "stack_rollback" => stack::revisions::roll_back;
     "stack_services" => stack::services;
+    "swarm_backup" => swarm::backup::backup;
     "swarm_ca" => swarm::ca::run;
     "swarm_init" => swarm::init;
     "swarm_join" => swarm::join;
@@ -174,6 +249,7 @@ commands! {
     "swarm_join-token_rm" => swarm::issued::remove;
     "swarm_leave" => swarm::leave;
     "swarm_rescue" => swarm::rescue;
+    "swarm_restore" => swarm::backup::restore;
     "swarm_unlock" => swarm::token::unlock;
     "swarm_unlock-key" => swarm::token::unlock_key;
     "swarm_update" => swarm::update;
@@ -184,9 +260,11 @@ commands! {
     "system_prune" => prune::system;
     "version" => system::version::run;
     "volume_create" => volume::create;
+    "volume_homes" => volume_homes::list;
     "volume_inspect" => inspect::volumes;
     "volume_ls" => volume::list;
     "volume_prune" => prune::volumes;
+    "volume_release" => volume_homes::release;
     "volume_rm" => volume::remove;
     "volume_update" => volume::update;
     "why" => why::run;
@@ -279,7 +357,12 @@ mod tests {
                 );
             }
         }
-        assert!(CommandDef::parse(include_str!("../../help/root.txt")).is_some());
+        for text in [
+            include_str!("../../help/root.txt"),
+            include_str!("../../help/compose.txt"),
+        ] {
+            assert!(CommandDef::parse(text).is_some());
+        }
         let commands = all();
         for name in [
             "run",
@@ -294,8 +377,8 @@ mod tests {
             assert!(find(commands, name).is_some(), "{name}");
         }
         let create = &find(commands, "service create").unwrap().def;
-        // Those of docker, and `--drain`.
-        assert_eq!(create.flags.len(), 74);
+        // Those of docker, `--drain`, five of schedules and eight of scaling.
+        assert_eq!(create.flags.len(), 87);
         assert!(!create.interspersed);
     }
 }

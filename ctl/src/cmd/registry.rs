@@ -97,6 +97,35 @@ fn server_of(args: &Args) -> String {
 
 pub async fn login(session: &Session, args: &Args) -> Outcome {
     let server = server_of(args);
+    let (username, password) = ask(session, args)?;
+    let body = json!({"username": username, "password": password, "serveraddress": server});
+    let answer = session.client.json(Call::post("/auth").json(&body)).await?;
+    let token = answer.str("IdentityToken").to_owned();
+    let entry = if token.is_empty() {
+        json!({"auth": STANDARD.encode(format!("{username}:{password}"))})
+    } else {
+        json!({"auth": STANDARD.encode(format!("{username}:")), "identitytoken": token})
+    };
+    session
+        .config
+        .store_auth(&server, Some(entry))
+        .map_err(Failure::Message)?;
+    if token.is_empty() {
+        session.warn(format!(
+            "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\
+             Configure a credential helper to remove this warning. See\n\
+             https://docs.docker.com/go/credential-store/\n",
+            session.config.directory.join("config.json").display()
+        ));
+    }
+    session.say(match answer.str("Status") {
+        "" => "Login Succeeded",
+        status => status,
+    })
+}
+
+/// A user name and a password, from flags or whoever sits there.
+pub fn ask(session: &Session, args: &Args) -> Outcome<(String, String)> {
     let mut username = args.text("username").to_owned();
     let password = if args.flag("password-stdin") {
         if args.given("password") {
@@ -139,30 +168,7 @@ pub async fn login(session: &Session, args: &Args) -> Outcome {
     if password.is_empty() {
         return Err(Failure::message("Error: Password Required"));
     }
-    let body = json!({"username": username, "password": password, "serveraddress": server});
-    let answer = session.client.json(Call::post("/auth").json(&body)).await?;
-    let token = answer.str("IdentityToken").to_owned();
-    let entry = if token.is_empty() {
-        json!({"auth": STANDARD.encode(format!("{username}:{password}"))})
-    } else {
-        json!({"auth": STANDARD.encode(format!("{username}:")), "identitytoken": token})
-    };
-    session
-        .config
-        .store_auth(&server, Some(entry))
-        .map_err(Failure::Message)?;
-    if token.is_empty() {
-        session.warn(format!(
-            "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\
-             Configure a credential helper to remove this warning. See\n\
-             https://docs.docker.com/go/credential-store/\n",
-            session.config.directory.join("config.json").display()
-        ));
-    }
-    session.say(match answer.str("Status") {
-        "" => "Login Succeeded",
-        status => status,
-    })
+    Ok((username, password))
 }
 
 pub async fn logout(session: &Session, args: &Args) -> Outcome {

@@ -1,7 +1,14 @@
 //! `skep stack`. With a skep daemon a stack is deployed and removed as one; a plain dockerd's
 //! stacks are the services with a stack's label, and can be listed and removed.
 
+pub mod exec;
+pub mod logs;
+pub mod plan;
+pub mod revisions;
+mod wait;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use skep_compose::{Options, Source};
 use skep_model::StackSpec;
@@ -45,6 +52,16 @@ fn check_name(name: &str) -> Outcome<&str> {
     Ok(name)
 }
 
+/// The full name of a stack's service by its short one, or by itself; `names` are those there are.
+fn full_name(stack: &str, given: &str, names: &[String]) -> Outcome<String> {
+    let scoped = format!("{stack}_{given}");
+    let found = names.iter().find(|name| **name == scoped);
+    let found = found.or_else(|| names.iter().find(|name| *name == given));
+    found
+        .cloned()
+        .ok_or_else(|| Failure::message(format!("stack {stack} has no service {given}")))
+}
+
 /// The files that `--compose-file` names, read, and where their relative paths start.
 fn sources(session: &Session, args: &Args) -> Outcome<(Vec<Source>, String)> {
     let paths = args.list("compose-file");
@@ -68,21 +85,26 @@ fn sources(session: &Session, args: &Args) -> Outcome<(Vec<Source>, String)> {
     }
     let mut sources = Vec::new();
     for path in &paths {
-        let bytes = if path == "-" {
-            session.read_input(FILE_BYTES_MAX)?
-        } else {
-            files::read(path, FILE_BYTES_MAX as u64).map_err(Failure::Message)?
-        };
-        let text = text(bytes)
-            .ok_or_else(|| Failure::message(format!("{path}: file is not valid UTF-8")))?;
-        let name = if path == "-" {
-            "<stdin>".to_owned()
-        } else {
-            path.clone()
-        };
-        sources.push(Source { name, text });
+        sources.push(source(session, path)?);
     }
     Ok((sources, working_dir))
+}
+
+/// One compose file, read; `-` is stdin.
+pub fn source(session: &Session, path: &str) -> Outcome<Source> {
+    let bytes = if path == "-" {
+        session.read_input(FILE_BYTES_MAX)?
+    } else {
+        files::read(path, FILE_BYTES_MAX as u64).map_err(Failure::Message)?
+    };
+    let text =
+        text(bytes).ok_or_else(|| Failure::message(format!("{path}: file is not valid UTF-8")))?;
+    let name = if path == "-" {
+        "<stdin>".to_owned()
+    } else {
+        path.to_owned()
+    };
+    Ok(Source { name, text })
 }
 
 /// A file's text: UTF-8, or UTF-16 where a byte order mark says so.
@@ -100,12 +122,12 @@ fn text(bytes: Vec<u8>) -> Option<String> {
 }
 
 /// Several diagnostics as one failure.
-fn wrong(diagnostics: &[skep_compose::Diagnostic]) -> Failure {
+pub fn wrong(diagnostics: &[skep_compose::Diagnostic]) -> Failure {
     let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
     Failure::message(lines.join("\n"))
 }
 
-fn read_named(path: &str) -> std::io::Result<Vec<u8>> {
+pub fn read_named(path: &str) -> std::io::Result<Vec<u8>> {
     let meta = std::fs::metadata(path)?;
     if meta.len() > FILE_BYTES_MAX as u64 {
         return Err(std::io::Error::other("file is too large"));
@@ -141,8 +163,8 @@ pub async fn is_skep(session: &Session) -> Outcome<bool> {
     }
 }
 
-pub async fn deploy(session: &Session, args: &Args) -> Outcome {
-    let name = check_name(args.positional(0))?;
+/// A stack as its files describe it, with images by digest, and what is to be said of those.
+async fn wanted(session: &Session, args: &Args, name: &str) -> Outcome<(StackSpec, Vec<String>)> {
     let resolve = args.maybe("resolve-image").unwrap_or("always");
     if !matches!(resolve, "always" | "changed" | "never") {
         return Err(Failure::message(format!(
@@ -159,7 +181,8 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
     let env = |name: &str| session.env.get(name).cloned();
     let loaded = skep_compose::load(&sources, &env, &mut read_named, &options)
         .map_err(|diagnostics| wrong(&diagnostics))?;
-    if !args.given("detach") && !args.flag("quiet") {
+    let says = args.given("detach") || args.flag("wait") || args.flag("quiet");
+    if args.knows("detach") && !says {
         session.warn("Since --detach=false was not specified, tasks will be created in the background.\nIn a future release, --detach=false will become the default.");
     }
     for warning in &loaded.warnings {
@@ -180,9 +203,28 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
     }
     let mut stack = loaded.stack;
     let unresolved = resolve_images(session, args, name, resolve, &mut stack).await?;
-    let call = Call::post(format!("/skep/v1/stacks/{}", segment(name)))
+    Ok((stack, unresolved))
+}
+
+pub async fn deploy(session: &Session, args: &Args) -> Outcome {
+    let name = check_name(args.positional(0))?;
+    let (stack, unresolved) = wanted(session, args, name).await?;
+    let mut call = Call::post(format!("/skep/v1/stacks/{}", segment(name)))
         .query("prune", args.flag("prune"))
+        .query_text("failure-action", args.text("failure-action"))
         .json(&stack);
+    let timeout = args.duration("timeout").unwrap_or(0);
+    let timeout = u64::try_from(timeout).map_err(|_| {
+        Failure::message("invalid argument for \"--timeout\": it must not be negative")
+    })?;
+    let timeout = (timeout > 0).then(|| Duration::from_nanos(timeout));
+    if let Some(timeout) = timeout {
+        let seconds = timeout.as_nanos().div_ceil(1_000_000_000);
+        call = call.query("timeout", seconds.to_string());
+    }
+    if let Some(basis) = args.maybe("basis") {
+        call = call.query("basis", basis);
+    }
     let answer = session.client.json(call).await?;
     let unresolved = unresolved.iter().map(String::as_str);
     for warning in answer.texts("Warnings").into_iter().chain(unresolved) {
@@ -193,30 +235,27 @@ pub async fn deploy(session: &Session, args: &Args) -> Outcome {
             session.say(action)?;
         }
     }
+    if args.flag("wait") {
+        return wait::wait(session, name, args.flag("quiet"), timeout).await;
+    }
     if args.flag_or("detach", true) {
         return Ok(());
     }
-    let quiet = args.flag("quiet");
+    let names = stack.services.iter().map(|spec| spec.name.as_str());
+    wait_for(session, names, args.flag("quiet")).await
+}
+
+/// Waits for services to converge, and tells of all that do not.
+async fn wait_for<'a>(
+    session: &Session,
+    services: impl Iterator<Item = &'a str>,
+    quiet: bool,
+) -> Outcome {
     let mut failures = Vec::new();
-    for service in services_of(session, name).await? {
-        let wanted = stack
-            .services
-            .iter()
-            .any(|spec| spec.name == service.str("Spec.Name"));
-        if !wanted {
-            continue;
-        }
-        let waited = progress::service::wait(
-            session,
-            service.str("Spec.Name"),
-            quiet,
-            progress::service::Rollback::Failure,
-        );
-        if let Err(failure) = waited.await {
-            failures.push(Failure::message(format!(
-                "{}: {failure}",
-                service.str("Spec.Name")
-            )));
+    for name in services {
+        let rollback = progress::service::Rollback::Failure;
+        if let Err(failure) = progress::service::wait(session, name, quiet, rollback).await {
+            failures.push(Failure::message(format!("{name}: {failure}")));
         }
     }
     Failure::join(failures)

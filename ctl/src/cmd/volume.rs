@@ -111,12 +111,13 @@ fn cluster_spec(args: &Args) -> Outcome<Value> {
 pub async fn list(session: &Session, args: &Args) -> Outcome {
     let call = Call::get("/volumes").query_text("filters", &Filters::of(args)?.to_query());
     let answer = session.client.json(call).await?;
+    show(session, args, answer.list("Volumes").iter().collect())
+}
+
+/// Lists volumes, as the flags `cluster`, `format` and `quiet` say.
+pub fn show(session: &Session, args: &Args, mut volumes: Vec<&Json>) -> Outcome {
     let cluster = args.flag("cluster");
-    let mut volumes: Vec<&Json> = answer
-        .list("Volumes")
-        .iter()
-        .filter(|volume| !cluster || *volume.at("ClusterVolume") != Json::Null)
-        .collect();
+    volumes.retain(|volume| !cluster || *volume.at("ClusterVolume") != Json::Null);
     volumes.sort_by(|a, b| human::natural(a.str("Name"), b.str("Name")));
     let rows = volumes.into_iter().map(row).collect();
     let format = super::format_of(session, args, "volumesFormat");

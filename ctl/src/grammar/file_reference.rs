@@ -1,11 +1,12 @@
-//! `--secret` and `--config` of services: which one, and as what file.
+//! `--secret` and `--config` of services: which one, and as what file or variable.
 
 use skep_model::container::FileTarget;
+use skep_model::variable::check_name;
 
 use super::csv;
 use crate::human;
 
-/// A secret or config by name, and the file it becomes.
+/// A secret or config by name, and the file or variable it becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileReference {
     pub source: String,
@@ -38,6 +39,7 @@ pub fn parse(value: &str, what: &str) -> Result<FileReference, String> {
             Ok(reference)
         };
     }
+    let mut variable = None;
     for field in &fields {
         let (key, value) = field
             .split_once('=')
@@ -46,6 +48,7 @@ pub fn parse(value: &str, what: &str) -> Result<FileReference, String> {
         match key.to_lowercase().as_str() {
             "source" | "src" => value.clone_into(&mut reference.source),
             "target" => value.clone_into(&mut reference.file.name),
+            "env" => variable = Some(value),
             "uid" => value.clone_into(&mut reference.file.uid),
             "gid" => value.clone_into(&mut reference.file.gid),
             "mode" => {
@@ -61,6 +64,15 @@ pub fn parse(value: &str, what: &str) -> Result<FileReference, String> {
     }
     if reference.source.is_empty() {
         return Err("source is required".to_owned());
+    }
+    if let Some(name) = variable {
+        let is_file = |key: &str| matches!(key, "target" | "uid" | "gid" | "mode");
+        let mut keys = fields.iter().filter_map(|field| field.split('=').next());
+        if let Some(key) = keys.find(|key| is_file(&key.to_lowercase())) {
+            return Err(format!("{key} is for files, env={name} is a variable"));
+        }
+        check_name(name).map_err(|error| error.to_string())?;
+        reference.file = FileTarget::of_variable(name);
     }
     if reference.file.name.is_empty() {
         reference.file.name.clone_from(&reference.source);
@@ -100,6 +112,8 @@ mod tests {
                 "key->k.pem 1:2 400",
             ),
             ("source=key,mode=256", "key->key 0:0 400"),
+            ("source=key,env=DB_KEY", "key->env:DB_KEY 0:0 444"),
+            ("source=key,target=env:DB_KEY", "key->env:DB_KEY 0:0 444"),
         ] {
             assert_eq!(read(value).as_deref(), Ok(shown), "{value}");
         }
@@ -111,6 +125,14 @@ mod tests {
                 "invalid mode specified: strconv.ParseUint: parsing \"x\": invalid syntax",
             ),
             ("source=a,foo=x", "invalid field in secret request: foo"),
+            (
+                "source=a,env=A,mode=0400",
+                "mode is for files, env=A is a variable",
+            ),
+            (
+                "source=a,env=1",
+                "invalid variable name `1`: must be letters, digits and _, not begin with a digit, and have at most 255",
+            ),
         ] {
             assert_eq!(read(value).unwrap_err(), error, "{value}");
         }

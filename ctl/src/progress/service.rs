@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::lines::{Amount, Line, Lines, Sink};
 use crate::client::{Call, segment};
+use crate::cmd::service::schedule;
 use crate::failure::{Failure, Outcome};
 use crate::filter::Filters;
 use crate::json::Json;
@@ -95,6 +96,12 @@ pub async fn wait(session: &Session, id: &str, quiet: bool, rollback: Rollback) 
             }
             return finish(ended_back, rollback);
         }
+        if let Some(text) = idle_schedule(&service) {
+            return say(Line {
+                text,
+                ..Line::default()
+            });
+        }
         let view = look(session, &service).await?;
         if !began {
             // Lines get their places: the sum first, then the slots.
@@ -136,6 +143,15 @@ pub async fn wait(session: &Session, id: &str, quiet: bool, rollback: Rollback) 
             }
         }
     }
+}
+
+/// What a job with a schedule that is not running waits for.
+fn idle_schedule(service: &Json) -> Option<String> {
+    let is_idle = !service.str("JobStatus.FinishedAt").is_empty();
+    (is_idle && schedule::is_scheduled(service)).then(|| match schedule::next(service) {
+        Some(next) => format!("the next run is at {next}"),
+        None => "no run begins while the schedule is suspended".to_owned(),
+    })
 }
 
 fn finish(ended_back: Option<String>, rollback: Rollback) -> Outcome {

@@ -10,10 +10,12 @@ use crate::flags::Args;
 use crate::session::Session;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
-    let container = session
-        .client
-        .json(Call::get(path(args.positional(0), "/json")))
-        .await?;
+    to(session, args, args.positional(0)).await
+}
+
+/// Attaches to a container, as the flags `detach-keys`, `no-stdin` and `sig-proxy` say.
+pub async fn to(session: &Session, args: &Args, name: &str) -> Outcome {
+    let container = session.client.json(Call::get(path(name, "/json"))).await?;
     let wrong = |text: &str| Err(Failure::message(text));
     if !container.bool("State.Running") {
         return wrong("cannot attach to a stopped container, start it first");

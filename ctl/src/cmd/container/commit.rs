@@ -7,10 +7,15 @@ use crate::reference;
 use crate::session::Session;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
+    of(session, args, args.positional(0)).await
+}
+
+/// Makes an image of a container; the second argument is its name.
+pub async fn of(session: &Session, args: &Args, container: &str) -> Outcome {
     let (repository, tag) =
         reference::repository_and_tag(args.positional(1)).map_err(Failure::Message)?;
     let mut call = Call::post("/commit")
-        .query("container", args.positional(0))
+        .query("container", container)
         .query_text("repo", &repository)
         .query_text("tag", &tag)
         .query_text("author", args.text("author"))

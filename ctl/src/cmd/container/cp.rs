@@ -49,7 +49,11 @@ fn place(text: &str) -> Place<'_> {
 }
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
-    let (source, target) = (args.positional(0), args.positional(1));
+    between(session, args, args.positional(0), args.positional(1)).await
+}
+
+/// Copies from `source` to `target`, as the flags `archive`, `follow-link` and `quiet` say.
+pub async fn between(session: &Session, args: &Args, source: &str, target: &str) -> Outcome {
     if source.is_empty() {
         return Err(Failure::message("source can not be empty"));
     }

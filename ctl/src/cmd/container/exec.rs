@@ -14,15 +14,48 @@ use crate::session::Session;
 use crate::tty;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
-    let (name, command) = args
-        .positionals()
-        .split_first()
-        .expect("the arity wants a container");
-    let (detach, interactive, wants_tty) = (
-        args.flag("detach"),
-        args.flag("interactive"),
-        args.flag("tty"),
-    );
+    let (name, command) = target(args);
+    within(session, args, path(name, "/exec"), command).await
+}
+
+/// What the command is run in, and the command.
+pub fn target(args: &Args) -> (&str, &[String]) {
+    let both = args.positionals().split_first();
+    let (name, command) = both.expect("the arity wants a name");
+    (name, command)
+}
+
+/// Which streams a command has.
+pub struct How {
+    pub detach: bool,
+    pub interactive: bool,
+    pub tty: bool,
+}
+
+/// As [`within_as`], with the streams that flags ask for.
+pub async fn within(
+    session: &Session,
+    args: &Args,
+    made_at: String,
+    command: &[String],
+) -> Outcome {
+    let how = How {
+        detach: args.flag("detach"),
+        interactive: args.flag("interactive"),
+        tty: args.flag("tty"),
+    };
+    within_as(session, args, made_at, command, &how).await
+}
+
+/// Runs a command in whatever makes an exec at this path of the API.
+pub async fn within_as(
+    session: &Session,
+    args: &Args,
+    made_at: String,
+    command: &[String],
+    how: &How,
+) -> Outcome {
+    let (detach, interactive, wants_tty) = (how.detach, how.interactive, how.tty);
     let streams = Streams {
         tty: wants_tty,
         input: interactive && !detach,
@@ -55,19 +88,16 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     if let Some((rows, columns)) = size {
         body["ConsoleSize"] = json!([rows, columns]);
     }
-    let answer = session
-        .client
-        .json(Call::post(path(name, "/exec")).json(&body))
-        .await?;
+    let answer = session.client.json(Call::post(made_at).json(&body)).await?;
     let id = segment(answer.str("Id"));
     if id.is_empty() {
         return Err(Failure::message("exec ID empty"));
     }
-    let mut how = json!({"Detach": detach, "Tty": wants_tty});
+    let mut start = json!({"Detach": detach, "Tty": wants_tty});
     if let Some((rows, columns)) = size {
-        how["ConsoleSize"] = json!([rows, columns]);
+        start["ConsoleSize"] = json!([rows, columns]);
     }
-    let call = Call::post(format!("/exec/{id}/start")).json(&how);
+    let call = Call::post(format!("/exec/{id}/start")).json(&start);
     if detach {
         return session.client.done(call).await;
     }

@@ -7,7 +7,7 @@ pub mod cp;
 pub mod create;
 mod devices;
 pub mod exec;
-mod exit;
+pub mod exit;
 pub mod logs;
 pub mod ls;
 pub mod run;
@@ -16,7 +16,7 @@ mod signals;
 pub mod start;
 pub mod state;
 pub mod stats;
-mod streams;
+pub mod streams;
 
 use std::future::Future;
 

@@ -27,6 +27,11 @@ pub async fn diff(session: &Session, args: &Args) -> Outcome {
 }
 
 pub async fn export(session: &Session, args: &Args) -> Outcome {
+    export_of(session, args, args.positional(0)).await
+}
+
+/// Writes the files of a container to where `--output` says.
+pub async fn export_of(session: &Session, args: &Args, name: &str) -> Outcome {
     let output = args.text("output");
     if output.is_empty() && session.streams.out_is_terminal {
         return Err(Failure::message(
@@ -35,7 +40,7 @@ pub async fn export(session: &Session, args: &Args) -> Outcome {
     }
     let answer = session
         .client
-        .send(Call::get(path(args.positional(0), "/export")))
+        .send(Call::get(path(name, "/export")))
         .await?;
     write_out(session, Chunks::of(answer), output).await
 }

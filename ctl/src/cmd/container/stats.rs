@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::path;
 use crate::client::Call;
 use crate::failure::Outcome;
+use crate::filter::Filters;
 use crate::flags::Args;
 use crate::human;
 use crate::json::Json;
@@ -35,16 +36,33 @@ const DRAW_PERIOD: Duration = Duration::from_millis(500);
 const ASKED_AT_ONCE_MAX: usize = 16;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
+    let names = args.positionals();
+    let which = match names.is_empty() {
+        true => Which::Listed(Filters::default()),
+        false => Which::Named(names.to_vec()),
+    };
+    show(session, args, &which).await
+}
+
+/// Whose use is shown.
+pub enum Which {
+    Named(Vec<String>),
+    /// Those that are let through, listed each time anew; `--all` with those that do not run.
+    Listed(Filters),
+}
+
+/// Shows use once or again and again, as the flags `format`, `no-stream` and `no-trunc` say.
+pub async fn show(session: &Session, args: &Args, which: &Which) -> Outcome {
     let format = match args.text("format") {
         "" => session.config.text("statsFormat").to_owned(),
         given => given.to_owned(),
     };
     if args.flag("no-stream") {
-        let rows = collect(session, args).await?;
+        let rows = collect(session, args, which).await?;
         return session.print(&table::render(&STATS, &format, false, rows)?);
     }
     loop {
-        let rows = collect(session, args).await?;
+        let rows = collect(session, args, which).await?;
         let text = table::render(&STATS, &format, false, rows)?;
         if session.streams.out_is_terminal {
             // Top left, draw each line over the old one, clear what is below.
@@ -60,18 +78,19 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
 }
 
 /// One row for each container.
-async fn collect(session: &Session, args: &Args) -> Outcome<Vec<Row>> {
-    let named = !args.positionals().is_empty();
-    let names: Vec<String> = if named {
-        args.positionals().to_vec()
-    } else {
-        let list = Call::get("/containers/json").query_if("all", args.flag("all"));
-        let containers = session.client.json(list).await?;
-        containers
-            .list("")
-            .iter()
-            .map(|container| container.str("Id").to_owned())
-            .collect()
+async fn collect(session: &Session, args: &Args, which: &Which) -> Outcome<Vec<Row>> {
+    let named = matches!(which, Which::Named(_));
+    let names: Vec<String> = match which {
+        Which::Named(names) => names.clone(),
+        Which::Listed(filters) => {
+            let call = Call::get("/containers/json")
+                .query_if("all", args.flag("all"))
+                .query_text("filters", &filters.to_query());
+            let containers = session.client.json(call).await?;
+            let ids = containers.list("").iter();
+            ids.map(|container| container.str("Id").to_owned())
+                .collect()
+        }
     };
     let cut = !args.flag("no-trunc");
     let mut rows = Vec::new();

@@ -5,6 +5,7 @@ pub mod build;
 pub mod context;
 pub mod history;
 pub mod ls;
+pub mod push_cluster;
 pub mod transfer;
 
 use crate::client::{Call, segment};

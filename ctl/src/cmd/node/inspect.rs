@@ -3,7 +3,7 @@
 use super::ls::title;
 use super::resolve_self;
 use crate::client::{Call, segment};
-use crate::cmd::inspect;
+use crate::cmd::{inspect, zero};
 use crate::failure::Outcome;
 use crate::flags::Args;
 use crate::human;
@@ -22,7 +22,14 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     if pretty {
         inspect::pretty(session, args.positionals(), fetch, pretty_text).await
     } else {
-        inspect::each(session, args.text("format"), args.positionals(), fetch).await
+        inspect::each_filled(
+            session,
+            args.text("format"),
+            args.positionals(),
+            fetch,
+            zero::NODE,
+        )
+        .await
     }
 }
 

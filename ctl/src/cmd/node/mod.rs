@@ -133,8 +133,13 @@ pub async fn remove(session: &Session, args: &Args) -> Outcome {
     for name in args.positionals() {
         let call =
             Call::delete(format!("/nodes/{}", segment(name))).query_if("force", args.flag("force"));
-        match session.client.done(call).await {
-            Ok(()) => session.say(name)?,
+        match session.client.json(call).await {
+            Ok(answer) => {
+                session.say(name)?;
+                for warning in answer.texts("Warnings") {
+                    session.warn(warning);
+                }
+            }
             Err(failure) => failures.push(failure),
         }
     }

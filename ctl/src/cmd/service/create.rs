@@ -9,7 +9,7 @@ use skep_model::resources::{Limits, MemoryBytes, NanoCpus, ResourceRequirements,
 use skep_model::service::{Empty, EndpointSpec, Replicated, ReplicatedJob, ServiceMode};
 use skep_model::task::{NetworkAttachmentConfig, TaskSpec};
 
-use super::{digest, references, spec};
+use super::{autoscale, digest, references, schedule, spec};
 use crate::client::Call;
 use crate::failure::{Failure, Outcome};
 use crate::files;
@@ -67,9 +67,12 @@ pub fn build(session: &Session, args: &Args) -> Outcome<ServiceSpec> {
     args.each("secret", |value| file_reference::parse(value, "secret"))?;
     args.each("config", |value| file_reference::parse(value, "config"))?;
     let ports: Vec<Vec<PortConfig>> = args.each("publish", publish::parse)?;
-    Ok(ServiceSpec {
+    let mut labels = environment::pairs(args.each("label", environment::label)?);
+    schedule::set(args, &mut labels);
+    autoscale::set(args, &mut labels);
+    let service = ServiceSpec {
         name: args.text("name").to_owned(),
-        labels: environment::pairs(args.each("label", environment::label)?),
+        labels,
         task_template: TaskSpec {
             container_spec: Some(container),
             resources: Some(resources(args)?),
@@ -92,7 +95,10 @@ pub fn build(session: &Session, args: &Args) -> Outcome<ServiceSpec> {
             mode: spec::word(args, "endpoint-mode", "endpoint mode")?.unwrap_or_default(),
             ports: ports.into_iter().flatten().collect(),
         }),
-    })
+    };
+    schedule::check(args, &service)?;
+    autoscale::check(args, &service)?;
+    Ok(service)
 }
 
 fn mode(args: &Args) -> Outcome<ServiceMode> {

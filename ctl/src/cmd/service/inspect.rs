@@ -2,7 +2,7 @@
 
 use super::pretty;
 use crate::client::{Call, segment};
-use crate::cmd::inspect;
+use crate::cmd::{inspect, zero};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Args;
 use crate::json::Json;
@@ -26,7 +26,8 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         })
     };
     if !args.flag("pretty") {
-        return inspect::each(session, args.text("format"), args.positionals(), fetch).await;
+        let (format, names) = (args.text("format"), args.positionals());
+        return inspect::each_filled(session, format, names, fetch, zero::SERVICE).await;
     }
     // Names of networks are looked up before anything is printed.
     let networks = session

@@ -21,14 +21,19 @@ const TASK_KEY: &str = "com.docker.swarm.task.id";
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
-    let target = args.positional(0);
-    let raw = args.flag("raw");
-    let (path, tty, slots) = find(session, target).await?;
-    if tty && !raw {
+    let source = find(session, args.positional(0)).await?;
+    if source.tty && !args.flag("raw") {
         return Err(Failure::message(
             "tty service logs only supported with --raw",
         ));
     }
+    follow(session, args, source).await
+}
+
+/// Prints what one service or task has written, and goes on to if asked.
+pub async fn follow(session: &Session, args: &Args, source: Source) -> Outcome {
+    let Source { path, tty, slots } = source;
+    let raw = args.flag("raw");
     let since = match args.text("since") {
         "" => String::new(),
         text => moment::parse(text, now())
@@ -83,30 +88,40 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     Ok(())
 }
 
-/// Where the logs are, whether they come from a terminal, and how many slots write them.
-async fn find(session: &Session, target: &str) -> Outcome<(String, bool, i64)> {
+/// Logs of a service or task.
+pub struct Source {
+    /// Of the API.
+    path: String,
+    /// Whether they come from a terminal.
+    pub tty: bool,
+    /// How many slots write them.
+    slots: i64,
+}
+
+/// Where the logs of a service or task are.
+pub async fn find(session: &Session, target: &str) -> Outcome<Source> {
     let name = segment(target);
     match session
         .client
         .json(Call::get(format!("/services/{name}")))
         .await
     {
-        Ok(service) => Ok((
-            format!("/services/{name}/logs"),
-            service.bool("Spec.TaskTemplate.ContainerSpec.TTY"),
-            service.int("Spec.Mode.Replicated.Replicas"),
-        )),
+        Ok(service) => Ok(Source {
+            path: format!("/services/{name}/logs"),
+            tty: service.bool("Spec.TaskTemplate.ContainerSpec.TTY"),
+            slots: service.int("Spec.Mode.Replicated.Replicas"),
+        }),
         Err(failure) if failure.is_not_found() => {
             match session
                 .client
                 .json(Call::get(format!("/tasks/{name}")))
                 .await
             {
-                Ok(task) => Ok((
-                    format!("/tasks/{name}/logs"),
-                    task.bool("Spec.ContainerSpec.TTY"),
-                    task.int("Slot"),
-                )),
+                Ok(task) => Ok(Source {
+                    path: format!("/tasks/{name}/logs"),
+                    tty: task.bool("Spec.ContainerSpec.TTY"),
+                    slots: task.int("Slot"),
+                }),
                 Err(failure) if failure.is_not_found() => Err(Failure::message(format!(
                     "no such task or service: {target}"
                 ))),

@@ -1,6 +1,8 @@
 //! `service ls` and `stack services`.
 
+use super::schedule;
 use crate::client::Call;
+use crate::cmd::task::now;
 use crate::failure::Outcome;
 use crate::filter::Filters;
 use crate::flags::Args;
@@ -62,7 +64,10 @@ fn row(service: &Json) -> Row {
         ("ID", human::short_id(service.str("ID")).into()),
         ("Name", service.str("Spec.Name").into()),
         ("Mode", mode(service).into()),
-        ("Replicas", replicas(service).into()),
+        (
+            "Replicas",
+            (replicas(service) + &schedule::note(service, now())).into(),
+        ),
         (
             "Image",
             reference::without_digest(service.str("Spec.TaskTemplate.ContainerSpec.Image")).into(),

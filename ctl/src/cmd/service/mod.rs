@@ -1,7 +1,9 @@
 //! `skep service`.
 
+pub mod autoscale;
 pub mod create;
 pub mod digest;
+pub mod exec;
 pub mod history;
 pub mod inspect;
 pub mod lists;
@@ -13,7 +15,9 @@ pub mod ps;
 pub mod rebalance;
 pub mod references;
 pub mod rollback;
+pub mod runs;
 pub mod scale;
+pub mod schedule;
 pub mod spec;
 pub mod update;
 
@@ -89,12 +93,14 @@ pub async fn store(
 pub async fn remove(session: &Session, args: &Args) -> Outcome {
     let mut failures = Vec::new();
     for name in args.positionals() {
-        match session
-            .client
-            .done(Call::delete(format!("/services/{}", segment(name))))
-            .await
-        {
-            Ok(()) => session.say(name)?,
+        let call = Call::delete(format!("/services/{}", segment(name)));
+        match session.client.json(call).await {
+            Ok(answer) => {
+                session.say(name)?;
+                for warning in answer.texts("Warnings") {
+                    session.warn(warning);
+                }
+            }
             Err(failure) => failures.push(failure),
         }
     }

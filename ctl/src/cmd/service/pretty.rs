@@ -1,6 +1,7 @@
 //! A service as `inspect --pretty` shows it.
 
 use super::ls::mode;
+use super::{autoscale, schedule};
 use crate::duration;
 use crate::human;
 use crate::json::Json;
@@ -13,6 +14,8 @@ pub fn text(service: &Json, networks: &Json) -> String {
     out.line("Name:\t\t", service.str("Spec.Name"));
     out.pairs("Labels:", service, "Spec.Labels", "=");
     service_mode(&mut out, service);
+    autoscale::show(service, &mut |label, value| out.line(label, value));
+    schedule::show(service, &mut |label, value| out.line(label, value));
     update_status(&mut out, service);
     placement(&mut out, service);
     change_config(&mut out, service, "UpdateConfig", "Update order:      ");

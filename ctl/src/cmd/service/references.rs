@@ -2,6 +2,7 @@
 
 use skep_model::NetworkId;
 use skep_model::container::{ConfigReference, SecretReference};
+use skep_model::payload::Pin;
 
 use crate::client::{Call, segment};
 use crate::failure::{Failure, Outcome};
@@ -59,6 +60,7 @@ pub async fn secrets(
             file: Some(reference.file.clone()),
             secret_id: id.as_str().into(),
             secret_name: reference.source.clone(),
+            version: Pin::default(),
         })
         .collect())
 }
@@ -80,6 +82,7 @@ pub async fn configs(
             runtime: None,
             config_id: id.as_str().into(),
             config_name: reference.source.clone(),
+            version: Pin::default(),
         })
         .collect())
 }

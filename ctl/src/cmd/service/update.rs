@@ -7,7 +7,10 @@ use skep_model::service::ServiceMode;
 use skep_model::task::{NetworkAttachmentConfig, TaskSpec};
 
 use super::rollback::way_back;
-use super::{UpdateOptions, create, digest, fetch, lists, preview, references, spec, store};
+use super::{
+    UpdateOptions, autoscale, create, digest, fetch, lists, preview, references, schedule, spec,
+    store,
+};
 use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::flags::Args;
@@ -79,6 +82,8 @@ pub fn change(session: &Session, args: &Args, service: &mut ServiceSpec) -> Outc
         environment::pairs(args.each("label-add", environment::label)?),
         &args.list("label-rm"),
     );
+    schedule::set(args, &mut service.labels);
+    autoscale::set(args, &mut service.labels);
     let task = &mut service.task_template;
     change_container(session, args, task.container_spec.get_or_insert_default())?;
     change_resources(args, task)?;
@@ -97,7 +102,9 @@ pub fn change(session: &Session, args: &Args, service: &mut ServiceSpec) -> Outc
     service.update_config = spec::update_config(args, "update", service.update_config.take())?;
     service.rollback_config =
         spec::update_config(args, "rollback", service.rollback_config.take())?;
-    change_endpoint(args, service)
+    change_endpoint(args, service)?;
+    schedule::check(args, service)?;
+    autoscale::check(args, service)
 }
 
 /// Sets `field` if the flag is given.

@@ -75,7 +75,7 @@ fn show(session: &Session, root: &str) -> Outcome {
     }
 }
 
-fn pem(args: &Args, flag: &str) -> Outcome<String> {
+pub fn pem(args: &Args, flag: &str) -> Outcome<String> {
     let Some(path) = args.maybe(flag) else {
         return Ok(String::new());
     };

@@ -1,10 +1,12 @@
 //! `skep swarm`: the cluster as a whole.
 
+pub mod backup;
 pub mod ca;
 pub mod issued;
 pub mod token;
 
 use serde_json::{Value, json};
+use skep_model::cluster::NODE_EXPIRY_LABEL;
 
 use crate::client::Call;
 use crate::failure::{Failure, Outcome};
@@ -185,6 +187,9 @@ pub fn merge_spec(spec: &mut Value, args: &Args, root: &str) -> Outcome {
     if let Some(expiry) = args.duration("cert-expiry") {
         spec["CAConfig"]["NodeCertExpiry"] = json!(expiry);
     }
+    if let Some(expiry) = args.duration("node-expiry") {
+        set_node_expiry(spec, args, expiry)?;
+    }
     if args.given("external-ca") {
         let authorities = args.each("external-ca", |value| external_ca(value, root))?;
         spec["CAConfig"]["ExternalCAs"] = json!(authorities);
@@ -200,6 +205,26 @@ pub fn merge_spec(spec: &mut Value, args: &Args, root: &str) -> Outcome {
     }
     if args.given("encrypt-networks") {
         spec["EncryptionConfig"]["EncryptNetworks"] = json!(args.flag("encrypt-networks"));
+    }
+    Ok(())
+}
+
+/// A label: clients of others have no field for it.
+fn set_node_expiry(spec: &mut Value, args: &Args, expiry: i64) -> Outcome {
+    const SECOND: i64 = 1_000_000_000;
+    if expiry < 0 || expiry % SECOND != 0 {
+        let why = "it must be 0 for never, or whole seconds, such as 72h";
+        return Err(args.invalid("node-expiry", args.text("node-expiry"), why));
+    }
+    if !spec["Labels"].is_object() {
+        spec["Labels"] = json!({});
+    }
+    match (expiry, spec["Labels"].as_object_mut()) {
+        (0, Some(labels)) => drop(labels.remove(NODE_EXPIRY_LABEL)),
+        (_, labels) => {
+            let text = crate::duration::format(expiry);
+            labels.map(|labels| labels.insert(NODE_EXPIRY_LABEL.to_owned(), json!(text)));
+        }
     }
     Ok(())
 }

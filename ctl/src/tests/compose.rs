@@ -1,0 +1,235 @@
+//! `skep compose` against a daemon that answers from a list.
+
+use super::*;
+
+const FILE: &str = "\
+services:
+  web:
+    image: reg.example/web:1
+    build: {context: ., tags: [reg.example/web:latest]}
+    depends_on:
+      db: {condition: service_started, restart: true}
+    environment: {WHO: \"${WHO:-nobody}\", KEY: \"${KEY:?give one}\"}
+  db:
+    image: db:1
+";
+
+/// As `docker` lists it: one of two services.
+fn listed(service: &str, number: u64, state: &str) -> String {
+    format!(
+        r#"{{"Id":"{service}{number}","Names":["/app-{service}-{number}"],"State":"{state}","Mounts":[{{"Type":"volume","Name":"app-{service}"}}],"Labels":{{"com.docker.compose.project":"app","com.docker.compose.service":"{service}","com.docker.compose.container-number":"{number}","com.docker.compose.oneoff":"False"}}}}"#
+    )
+}
+
+fn all() -> Answer {
+    json(&format!(
+        "[{},{},{}]",
+        listed("web", 1, "running"),
+        listed("web", 2, "running"),
+        listed("db", 1, "running")
+    ))
+}
+
+/// A project's directory with its file in it, and what names both on a command line.
+fn project(text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::Builder::new()
+        .prefix("compose")
+        .rand_bytes(12)
+        .tempdir()
+        .unwrap();
+    let root = directory.path();
+    std::fs::write(root.join("compose.yml"), text).unwrap();
+    std::fs::write(root.join(".env"), "KEY=k\n").unwrap();
+    let line = format!("compose -p app --project-directory {}", root.display());
+    (directory, line)
+}
+
+#[test]
+fn one_container_of_a_service_is_exported_and_committed() {
+    let daemon = Daemon::start(vec![
+        ("GET /containers/json", all()),
+        (
+            "GET /containers/web2/export",
+            Answer::Bytes(b"tar".to_vec()),
+        ),
+        ("POST /commit", json(r#"{"Id":"sha256:new"}"#)),
+    ]);
+    let (_directory, compose) = project(FILE);
+    let ran = daemon.run(&format!("{compose} export --index 2 web"));
+    assert_eq!(ran, said("tar"));
+    let ran = daemon.run(&format!("{compose} commit -m why web mine:2"));
+    assert_eq!(ran, said("sha256:new\n"));
+    let line = &daemon.requests("POST /commit")[0].line;
+    for part in ["container=web1", "repo=mine", "tag=2", "comment=why"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let ran = daemon.run(&format!("{compose} export --index 9 web"));
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("container #9"), "{ran:?}");
+}
+
+#[test]
+fn wait_ends_as_the_last_container_did() {
+    let daemon = Daemon::start(vec![
+        ("GET /containers/json", all()),
+        ("POST /containers/web1/wait", json(r#"{"StatusCode":0}"#)),
+        ("POST /containers/web2/wait", json(r#"{"StatusCode":7}"#)),
+        ("POST /containers/db1/wait", json(r#"{"StatusCode":3}"#)),
+    ]);
+    let (_directory, compose) = project(FILE);
+    let ran = daemon.run(&format!("{compose} wait db"));
+    assert_eq!(ran.status, 3, "{ran:?}");
+    assert_eq!(ran.out, "container \"db1\" exited with status code 3\n");
+    let ran = daemon.run(&format!("{compose} wait web"));
+    assert_eq!(ran.out.lines().count(), 2, "{ran:?}");
+    let empty = Daemon::start(vec![("GET /containers/json", json("[]"))]);
+    let ran = empty.run(&format!("{compose} wait web"));
+    assert_eq!(
+        (ran.status, ran.err.as_str()),
+        (1, "no containers for project \"app\"\n")
+    );
+}
+
+#[test]
+fn volumes_are_those_of_the_project_or_of_services() {
+    let volumes =
+        r#"{"Volumes":[{"Name":"app-db","Driver":"local"},{"Name":"app-web","Driver":"local"}]}"#;
+    let daemon = Daemon::start(vec![
+        ("GET /containers/json", all()),
+        ("GET /volumes", json(volumes)),
+    ]);
+    let (_directory, compose) = project(FILE);
+    assert_eq!(
+        daemon.run(&format!("{compose} volumes")),
+        said("DRIVER    VOLUME NAME\nlocal     app-db\nlocal     app-web\n")
+    );
+    assert_eq!(
+        daemon.run(&format!("{compose} volumes -q db")),
+        said("app-db\n")
+    );
+    let line = &daemon.requests("GET /volumes")[0].line;
+    assert!(line.contains("com.docker.compose.project%3Dapp"), "{line}");
+}
+
+#[test]
+fn push_sends_what_is_built_here_under_all_its_names() {
+    let daemon = Daemon::start(vec![(
+        "POST /images/reg.example/web/push",
+        json("{\"status\":\"done\"}\r\n"),
+    )]);
+    let (_directory, compose) = project(FILE);
+    let ran = daemon.run(&format!("{compose} push"));
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert_eq!(
+        ran.err,
+        " db Skipped\n web Pushing reg.example/web:1\n web Pushed reg.example/web:1\n web Pushing reg.example/web:latest\n web Pushed reg.example/web:latest\n"
+    );
+    let sent = daemon.requests("POST /images/reg.example/web/push");
+    assert!(sent[0].line.ends_with("?tag=1") && sent[1].line.ends_with("?tag=latest"));
+    let deaf = Daemon::start(vec![]);
+    let ran = deaf.run(&format!("{compose} push -q web"));
+    assert_eq!((ran.status, ran.out.as_str()), (1, ""), "{ran:?}");
+    let ran = deaf.run(&format!("{compose} push --ignore-push-failures web"));
+    assert_eq!(ran.status, 0, "{ran:?}");
+}
+
+#[test]
+fn restart_takes_those_along_that_start_again_with_it() {
+    let answers = || {
+        vec![
+            ("GET /containers/json", all()),
+            ("POST /containers/web1/restart", json("")),
+            ("POST /containers/web2/restart", json("")),
+            ("POST /containers/db1/restart", json("")),
+        ]
+    };
+    let (_directory, compose) = project(FILE);
+    let daemon = Daemon::start(answers());
+    assert_eq!(daemon.run(&format!("{compose} restart db")).status, 0);
+    assert_eq!(daemon.requests("POST").len(), 3);
+    let daemon = Daemon::start(answers());
+    let ran = daemon.run(&format!("{compose} --progress quiet restart --no-deps db"));
+    assert_eq!(ran, said(""));
+    assert_eq!(daemon.requests("POST").len(), 1);
+}
+
+#[test]
+fn config_lists_variables_and_what_is_not_offered_is_named() {
+    let daemon = Daemon::start(vec![]);
+    let (_directory, compose) = project(FILE);
+    let ran = daemon.run(&format!("{compose} convert --variables"));
+    assert_eq!(
+        ran.out,
+        "NAME      REQUIRED   DEFAULT VALUE   ALTERNATE VALUE\nKEY       true                       \nWHO       false      nobody          \n",
+        "{ran:?}"
+    );
+    for (line, why) in [
+        ("--dry-run up", "--dry-run is not supported\nhint: "),
+        (
+            "--compatibility up",
+            "--compatibility is not supported\nhint: ",
+        ),
+        (
+            "--ansi blue up",
+            "unsupported --ansi value \"blue\": want one of never, always, auto\n",
+        ),
+        (
+            "config --models",
+            "--models is not supported: models are not run\n",
+        ),
+        (
+            "config --no-env-resolution",
+            "--no-env-resolution is not supported: ",
+        ),
+        (
+            "build --builder x",
+            "--builder is not supported: the daemon builds\n",
+        ),
+        ("publish x", "compose publish is not supported: "),
+        ("up -d --watch", "--detach cannot be combined with "),
+        (
+            "watch",
+            "none of the selected services is configured for watch\nhint: ",
+        ),
+    ] {
+        let ran = daemon.run(&format!("{compose} {line}"));
+        assert_eq!(ran.status, 1, "{line}: {ran:?}");
+        assert!(ran.err.starts_with(why), "{line}: {ran:?}");
+    }
+    assert!(daemon.requests("POST").is_empty());
+}
+
+#[test]
+fn what_cannot_be_watched_is_told_before_anything_is_made() {
+    let daemon = Daemon::start(vec![]);
+    for (rule, why) in [
+        (
+            "{path: ., action: rebuild}",
+            "can't watch service \"a\" with action rebuild without a build context\n",
+        ),
+        (
+            "{path: ./no, action: sync, target: /x}",
+            "which is not there\n",
+        ),
+        ("{path: ., action: sync}", "target is required"),
+        (
+            "{path: ., action: sync+exec, target: /x}",
+            "exec is required",
+        ),
+        (
+            "{path: ., action: copy}",
+            "must be one of the following: \"sync\", ",
+        ),
+        (
+            "{path: ., action: sync, target: x}",
+            "must have an absolute target",
+        ),
+    ] {
+        let text = format!("services:\n  a:\n    image: x\n    develop: {{watch: [{rule}]}}\n");
+        let (_directory, compose) = project(&text);
+        let ran = daemon.run(&format!("{compose} watch"));
+        assert_eq!(ran.status, 1, "{rule}: {ran:?}");
+        assert!(ran.err.contains(why), "{rule}: {ran:?}");
+    }
+    assert!(daemon.requests("POST").is_empty());
+}
