@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docker-compose 1.29 (and the compose plugin, where there is one) against one daemon.
+# docker-compose 1.29, our own `skep compose`, and the compose plugin where there is one, against one daemon.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -17,6 +17,7 @@ finish() { exec {input}>&-; wait "$holder" 2>/dev/null; }
 trap finish EXIT
 trap 'exit 143' TERM INT
 
+skep=${SKEP_BIN:-$(cd ../.. && pwd)/target/debug/skep}
 # Of newer versions of the API it does not know that images have lost `ContainerConfig`.
 export COMPOSE_API_VERSION=1.44
 export DOCKER_HOST=$host COMPOSE_PROJECT_NAME=app COMPOSE_HTTP_TIMEOUT=60 HOME=$root/home NO_COLOR=1
@@ -153,6 +154,7 @@ export name
 timeout() { local seconds=$1; shift; if declare -F "$1" >/dev/null; then "$@"; else command timeout "$seconds" "$@"; fi; }
 
 suite docker-compose
+suite "$skep" compose
 if docker compose version >/dev/null 2>&1; then
     suite docker compose
 else
@@ -167,14 +169,18 @@ services:
     image: busybox
     command: sh -c "echo once and no more; exit 3"
 YML
-count=$((count + 1))
-said=$(command timeout 60 docker-compose -f once.yml up --exit-code-from once 2>&1 </dev/null)
-status=$?
-if [ $status != 3 ] || ! grep -q 'once and no more' <<<"$said"; then
-    failed=$((failed + 1))
-    printf 'FAIL up --exit-code-from: status %s\n%s\n' $status "$said"
-fi
-check "down of it" docker-compose -f once.yml down
+once() {
+    count=$((count + 1))
+    said=$(command timeout 60 "$@" -f once.yml up --exit-code-from once 2>&1 </dev/null)
+    status=$?
+    if [ $status != 3 ] || ! grep -q 'once and no more' <<<"$said"; then
+        failed=$((failed + 1))
+        printf 'FAIL %s up --exit-code-from: status %s\n%s\n' "$*" $status "$said"
+    fi
+    check "down of it" "$@" -f once.yml down
+}
+once docker-compose
+once "$skep" compose
 
 # Building needs `POST /build`.
 cat >ctx/Dockerfile <<'D'
@@ -196,13 +202,17 @@ services:
         WORD: given
     image: app_made
 YML
+made() {
+    check "build" "$@" -f build.yml build
+    says "what was built runs" 'of the context.*|given' "$@" -f build.yml run --rm -T made
+    check "up --build" "$@" -f build.yml up -d --build
+    check "down --rmi all" "$@" -f build.yml down --rmi all -t 0
+}
 if curl -s -o /dev/null -w '%{http_code}' --unix-socket "${host#unix://}" -X POST "http://x/build?dockerfile=x" -H 'Content-Type: application/x-tar' --data-binary '' | grep -q 501; then
     echo "skipped: this daemon does not build"
 else
-    check "build" docker-compose -f build.yml build
-    says "what was built runs" 'of the context.*|given' docker-compose -f build.yml run --rm -T made
-    check "up --build" docker-compose -f build.yml up -d --build
-    check "down --rmi all" docker-compose -f build.yml down --rmi all -t 0
+    made docker-compose
+    made "$skep" compose
 fi
 
 echo "$count checks, $failed failed"

@@ -17,8 +17,8 @@ use skep_proto::connect::{Connector, open_once};
 use skep_proto::v1::ca_client::CaClient;
 use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::{
-    AgentMessage, Applied, Assignments, Empty, Hello, IssueRequest, StatusBatch, TaskStatusReport,
-    agent_message, manager_message,
+    AgentMessage, Applied, Assignments, Empty, Heartbeat, Hello, IssueRequest, StatusBatch,
+    TaskStatusReport, agent_message, manager_message,
 };
 use skep_proto::{MESSAGE_BYTES_MAX, decode, encode};
 use tokio::sync::{Semaphore, mpsc};
@@ -139,7 +139,7 @@ impl Agent {
             let content = tokio::select! {
                 received = incoming.message() => received?.context("the session ended")?.content,
                 _ = beat.tick() => {
-                    out.send(message(agent_message::Content::Heartbeat(Empty {}))).await?;
+                    out.send(message(agent_message::Content::Heartbeat(Heartbeat { sent: 0 }))).await?;
                     continue;
                 }
             };

@@ -12,6 +12,7 @@ mod paths;
 mod placements;
 mod requests;
 mod runtime;
+mod scale;
 mod services;
 mod table;
 mod writes;
@@ -24,6 +25,15 @@ fn main() -> anyhow::Result<()> {
         && first == "requests"
     {
         return requests::run(rest);
+    }
+    // By itself only: it takes minutes and gigabytes.
+    if let Some((first, rest)) = args.split_first()
+        && first == "scale"
+    {
+        let mut table = Table::new();
+        scale::run(rest, &mut table)?;
+        table.print();
+        return Ok(());
     }
     let wanted = args.into_iter().next();
     let runs = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use skep_model::placement::{Placement, PlacementPreference, SpreadOver};
+use skep_model::volume_home::VolumeHomes;
 use skep_model::{Node, NodeState, Task, TaskState, Timestamp};
 use skep_plan::{NodeTable, schedule};
 
@@ -60,10 +61,15 @@ fn place(nodes_count: usize, placement: &Option<Placement>) -> Duration {
     let began = Instant::now();
     let mut placed = 0;
     for group in &groups {
-        placed += schedule(&mut table, group, Timestamp::from_secs(1))
-            .iter()
-            .filter(|outcome| outcome.result.is_ok())
-            .count();
+        placed += schedule(
+            &mut table,
+            group,
+            &VolumeHomes::new(),
+            Timestamp::from_secs(1),
+        )
+        .iter()
+        .filter(|outcome| outcome.result.is_ok())
+        .count();
     }
     assert_eq!(placed, TASKS, "every task finds a node");
     began.elapsed()

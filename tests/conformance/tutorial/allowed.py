@@ -9,6 +9,8 @@ ALLOWED = [
     ("skep", "info *", "ClientInfo.*", "another client"),
     ("skep", "*build --help", "output", "ours takes some flags of docker's other builder as well"),
     ("skep", "network --help", "output", "ours checks networks as well"),
+    ("skep", "image --help", "output", "ours brings images to a cluster without a registry as well"),
+    ("skep", "volume --help", "output", "ours knows which node has the volumes of a slot as well"),
     ("skep", "info *", "NFd", "a number of its own"),
     ("dockerd", "*version*", "*", "another server"),
     ("dockerd", "*info*", "*Version", "another server"),
@@ -65,6 +67,9 @@ ALLOWED = [
     ("dockerd", "volume ls -q", "output", "without --all only volumes without a name are pruned since API 1.42"),
     # Processes.
     ("dockerd", "*env; ls /dev*", "output", "dockerd of 20.10 makes no link /dev/core"),
+    # Stacks.
+    ("skep", "stack deploy *", "errors", "ours says where in the file an option is that is ignored, and tells of digests for new services too"),
+    ("skep", "service inspect *", "*.Privileges.*", "ours leaves out what is not set"),
     # Compose starts services beside each other.
     ("dockerd", "--project-directory * up *", "errors", "in no order"),
     ("dockerd", "inspect *_1", "*.IPAddress", "in no order"),

@@ -22,6 +22,10 @@ PASSING = [
     (r"\b(file|dir|multi):[0-9a-f]{16,64}", "\\1:<id>"),
     (r"\b[0-9a-f]{64}\b", "<id>"),
     (r"\b(sha256:)?[0-9a-f]{12}\b(?!-)", "<id>"),
+    # A cluster's objects have ids of another alphabet, and a log's lines name tasks by their beginnings.
+    (r"\bSWMTKN-1-\w+-\w+", "<token>"),
+    (r"\b(?=\w*\d)[0-9a-z]{25}\b", "<id>"),
+    (r"(?<=\.\d\.)[0-9a-z]{12}(?=@)", "<id>"),
     # What a registry is sent is packed in a way of its own.
     (r"(?<=digest: <digest> size: )\d+", "<size>"),
     (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "<mac>"),
@@ -38,7 +42,7 @@ NAMES = {"NAME", "NAMES", "Name", "Names"}
 LOOSE_COLUMNS = {"PID", "PPID", "C", "STIME", "TIME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O"}
 LOOSE_FIELDS = {
     "Pid", "PID", "Id", "ID", "Size", "VirtualSize", "SharedSize", "SizeRw", "SizeRootFs", "Containers", "CPUPerc", "MemPerc", "MemUsage",
-    "NetIO", "BlockIO", "timeNano", "time", "Created", "LogSize", "Uptime", "LayersSize",
+    "NetIO", "BlockIO", "timeNano", "time", "Created", "LogSize", "Uptime", "LayersSize", "Index",
 }
 
 
@@ -162,6 +166,8 @@ def tables(one, other, first, second):
             cells = [plain(row[column], first), plain(beside[column], second)]
             if column in LOOSE_COLUMNS:
                 cells = [re.sub(r"[\d.:?]+", "<n>", cell) for cell in cells]
+            if column in ("ID", "NETWORK ID"):
+                cells = [re.sub(r"^[0-9a-z]{12}$", "<id>", cell) for cell in cells]
             if column in NAMES:
                 cells = ["<name>" if GIVEN.fullmatch(cell) else cell for cell in cells]
             if cells[0] != cells[1]:

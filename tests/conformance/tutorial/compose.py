@@ -1,8 +1,6 @@
-"""Chapter 13: docker-compose 1.29 with the tutorial's files. Not for our own client, which has no compose."""
+"""Chapter 13: docker-compose 1.29 with the tutorial's files, and `skep compose` with the same ones."""
 
 import os
-
-from harness import program
 
 
 def inside(directory):
@@ -19,7 +17,7 @@ def jekyll(t):
     t.fetch("http://127.0.0.1/", "changed")
     t.compose(f"{c} ps")
     t.table("ps")
-    t.json("inspect jekyll_jekyll_1")
+    t.json(f"inspect {t.of_project('jekyll', 'jekyll', '1')}")
     t.compose(f"{c} down", kind="unordered")
     t.table("ps -a")
 
@@ -40,7 +38,7 @@ def wordpress(t):
     t.table("network ls")
     t.json("network inspect wordpress_default")
     t.json("volume inspect wordpress_mysql-data")
-    t.json("inspect wordpress_mysql_1")
+    t.json(f"inspect {t.of_project('wordpress', 'mysql', '1')}")
     t.compose(f"{c} stop", kind="status")
     t.compose(f"{c} ps")
     t.compose(f"{c} start", kind="status")
@@ -68,13 +66,14 @@ def ghost(t):
 def proxy(t):
     """13.2 a file that builds"""
     c = inside("proxy")
+    image = t.of_project("proxy", "proxy")
     t.compose(f"{c} up -d --build")
     t.fetch("http://127.0.0.1/cgi-bin/proxy", "the page behind the proxy")
-    t.table("image ls proxy_proxy")
-    t.json("image inspect proxy_proxy")
+    t.table(f"image ls {image}")
+    t.json(f"image inspect {image}")
     t.compose(f"{c} up -d --force-recreate", kind="unordered")
     t.compose(f"{c} down --rmi local -v", kind="unordered")
-    t("image ls -q proxy_proxy")
+    t(f"image ls -q {image}")
 
 
 def environments(t):
@@ -82,14 +81,14 @@ def environments(t):
     c = "--project-directory environments -f environments/docker-compose.yml"
     over, prod = f"{c} -f environments/docker-compose.override.yml", f"{c} -f environments/docker-compose.prod.yml"
     t.compose(f"{over} up -d", kind="unordered")
-    t.soon(f"{over} ps", r"\(healthy\)", program=program("docker-compose"))
+    t.compose_soon(f"{over} ps", r"\(healthy\)")
     t.compose(f"{over} exec -T drupal sh -c 'echo $CUSTOM; cat /var/www/html/themes/info'")
     t.unordered("volume ls")
     t.compose(f"{over} up -d --scale postgres=2", kind="status")
     t.unordered("ps --format '{{.Names}} {{.Image}}'")
     t.compose(f"{over} down", kind="status")
     t.compose(f"{prod} up -d", kind="unordered")
-    t.json("inspect environments_drupal_1")
+    t.json(f"inspect {t.of_project('environments', 'drupal', '1')}")
     t.json("network inspect environments_default")
     t.compose(f"{prod} down -v", kind="unordered")
 

@@ -1,7 +1,9 @@
-"""Chapters 2 to 5 and 17: help, images that are found, containers and their terminals, logs, files, health."""
+"""Chapters 2 to 5, 12 and 17: help, images that are found, containers and their terminals, logs, files, health."""
 
 import json
 import os
+import re
+import socket
 import tarfile
 import time
 from urllib.parse import quote
@@ -238,6 +240,29 @@ def logs(t):
     t.fails("run --log-driver nosuch busybox", "nosuch", status=125, old=False)
 
 
+def host_logs(t):
+    """12.2 logs that go to the host's own"""
+    place = os.path.join(t.place, "syslog")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(place)
+        server.settimeout(20)
+        t(f"run -d --name told --log-driver syslog --log-opt syslog-address=unixgram://{place} --log-opt tag={{{{.Name}}}} --log-opt syslog-facility=local3 busybox echo to syslog")
+        # Without its time, its host and the number of the process that sends it.
+        line = server.recv(4096).decode(errors="replace")
+        t.note("what syslog is told", re.sub(r"^(<\d+>).* (\S+)\[\d+\]: ", r"\1 \2: ", line.strip()))
+        t.sees("^<158> told: to syslog$")
+        t("wait told")
+        t("logs told")
+        t.json("inspect --format '{{json .HostConfig.LogConfig}}' told")
+    t.fails("run --log-driver syslog --log-opt syslog-facility=nosuch busybox", "facility", status=125, kind="status")
+    line = "run -d --name journal --log-driver journald --log-opt tag=word busybox echo to the journal"
+    if os.path.exists("/run/systemd/journal/socket"):
+        t(line)
+    else:
+        t.fails(line, "journald is not enabled on this host", status=None, kind="status", old=False)
+        t("inspect --format '{{.State.Status}}' journal", old=False)
+
+
 def copying(t):
     """4.1 cp, commit, export, import, save and load"""
     t("run -d --name box busybox sleep 1000")
@@ -347,4 +372,4 @@ def health(t):
     t.sees("^unhealthy$")
 
 
-SECTIONS = [usage, first_container, about, finding, running, terminals, processes, logs, copying, removing, health]
+SECTIONS = [usage, first_container, about, finding, running, terminals, processes, logs, host_logs, copying, removing, health]

@@ -43,6 +43,29 @@ chmod +x /var/www/html/cgi-bin/site
 echo wordpress is ready""",
         "httpd -f -p 80 -h /var/www/html",
     ),
+    "usr/bin/postgres-entrypoint.sh": """\
+[ -z "$POSTGRES_USER_FILE" ] || POSTGRES_USER=$(cat "$POSTGRES_USER_FILE")
+[ -z "$POSTGRES_PASSWORD_FILE" ] || POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+if [ -z "$POSTGRES_PASSWORD" ]; then
+    echo >&2 'Error: Database is uninitialized and superuser password is not specified.'
+    exit 1
+fi
+export POSTGRES_USER=${POSTGRES_USER:-postgres} POSTGRES_PASSWORD
+exec "$@\"""",
+    "usr/bin/postgres": serving('echo "a start of postgres" >> /var/lib/postgresql/data/log\necho postgres: ready for "$POSTGRES_USER $(echo $POSTGRES_PASSWORD | md5sum | cut -c 1-8)"', "nc -ll -p 5432 -e postgres-greeting"),
+    "usr/bin/postgres-greeting": 'echo "postgres of $POSTGRES_USER"',
+    "usr/bin/drupal": serving(
+        """\
+mkdir -p /var/www/html/cgi-bin
+cat > /var/www/html/cgi-bin/site << 'EOF'
+#!/bin/sh
+printf 'Content-type: text/plain\\n\\n'
+echo "$(hostname) $DRUPAL_VERSION in ${NODE_ENV:-development} asks $(nc -w 2 psql 5432 < /dev/null)"
+EOF
+chmod +x /var/www/html/cgi-bin/site
+echo drupal is ready""",
+        "httpd -f -p 80 -h /var/www/html",
+    ),
     "usr/bin/elasticsearch": serving("""mkdir -p /srv && printf '{"name": "%s"}\\n' $(hostname) > /srv/index.html""", "httpd -f -p 9200 -h /srv"),
     "usr/bin/jekyll": serving("echo the server is running", "httpd -f -p 4000 -h /site"),
     "usr/bin/ghost": serving('echo "ghost with $MYSQL_HOST"', "httpd -f -p 2368 -h /var/lib/ghost"),
@@ -54,6 +77,7 @@ FILES = {
     "usr/local/apache2/htdocs/index.html": "It works!\n",
 }
 
+POSTGRES = ['ENTRYPOINT ["postgres-entrypoint.sh"]', 'CMD ["postgres"]', "VOLUME /var/lib/postgresql/data", "EXPOSE 5432"]
 DATABASE = ['ENTRYPOINT ["docker-entrypoint.sh"]', 'CMD ["mysqld"]', "VOLUME /var/lib/mysql", "EXPOSE 3306"]
 
 # What each image's Dockerfile says beside its files.
@@ -70,6 +94,10 @@ IMAGES = {
     "mysql:latest": DATABASE,
     "mariadb:latest": DATABASE,
     "wordpress:latest": ["EXPOSE 80", "VOLUME /var/www/html", 'CMD ["apache2-foreground"]'],
+    "postgres:latest": POSTGRES,
+    "postgres:9.4": POSTGRES,
+    "drupal:latest": ["EXPOSE 80", "ENV DRUPAL_VERSION 8.1", 'CMD ["drupal"]'],
+    "drupal:8.2": ["EXPOSE 80", "ENV DRUPAL_VERSION 8.2", 'CMD ["drupal"]'],
     "elasticsearch:2": ["EXPOSE 9200 9300", 'CMD ["elasticsearch"]'],
     "bretfisher/jekyll-serve:latest": ["EXPOSE 4000", "WORKDIR /site", 'CMD ["jekyll"]'],
     "ghost:latest": ["EXPOSE 2368", 'CMD ["ghost"]', "ENV NODE_ENV production"],
@@ -90,7 +118,7 @@ def root_file_system():
             info.type, info.size, info.mode, info.linkname, info.mtime = kind, len(data), mode, link, 1767225600
             archive.addfile(info, io.BytesIO(data))
 
-        for name in ("usr", "usr/bin", "usr/share", "usr/share/nginx", "usr/share/nginx/html", "usr/local", "usr/local/apache2", "usr/local/apache2/htdocs", "var/lib", "var/lib/mysql", "var/lib/ghost", "var/www", "var/www/html"):
+        for name in ("usr", "usr/bin", "usr/share", "usr/share/nginx", "usr/share/nginx/html", "usr/local", "usr/local/apache2", "usr/local/apache2/htdocs", "var/lib", "var/lib/mysql", "var/lib/ghost", "var/lib/postgresql", "var/lib/postgresql/data", "var/www", "var/www/html"):
             add(name, tarfile.DIRTYPE, mode=0o755)
         for name in MORE_PROGRAMS:
             if name not in harness.PROGRAMS:
@@ -124,7 +152,7 @@ def make(socket, archive, hello):
 
 
 def only_these(socket):
-    """Removes every container, volume, network and image but the tutorial's."""
+    """Leaves a cluster, and removes every container, volume, network and image but the tutorial's."""
 
     def ask(method, path, *statuses):
         answer = harness.call(socket, method, path)
@@ -132,6 +160,8 @@ def only_these(socket):
             raise RuntimeError(f"{method} {path}: {answer.status} {answer.body[:300]}")
         return answer.json() if answer.status == 200 and answer.body else None
 
+    # Its services and their networks go with a cluster.
+    ask("POST", "/swarm/leave?force=1", 503)
     for container in ask("GET", "/containers/json?all=1"):
         ask("DELETE", f"/containers/{container['Id']}?force=1&v=1", 409)
     for network in ask("GET", "/networks"):
@@ -142,6 +172,8 @@ def only_these(socket):
     for _ in range(2):
         for image in ask("GET", "/images/json"):
             names = [name for name in (image["RepoTags"] or []) if name != "<none>:<none>"]
-            for name in [name for name in names if name not in NAMES] or ([image["Id"]] if not names else []):
+            # What a cluster or a registry knows by its digest is told with the image, so it is made anew.
+            known = any(name != "<none>@<none>" for name in image["RepoDigests"] or ())
+            for name in [name for name in names if known or name not in NAMES] or ([image["Id"]] if not names else []):
                 ask("DELETE", f"/images/{name}?force=1", 409)
     ask("POST", "/images/prune?filters=" + urllib.parse.quote(json.dumps({"dangling": ["true"]})))

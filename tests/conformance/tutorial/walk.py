@@ -128,7 +128,19 @@ class Walk:
             self.wrong(f"does not say {text!r}: {self.last.out[-400:]}{self.last.err[-700:]}")
 
     def compose(self, line, **more):
+        """docker-compose 1.29, or our own client's `compose`, which answers as version 2 does."""
+        if self.client == "skep":
+            return self(f"compose {line}", **{**more, "kind": "status", "seconds": 120})
         return self(line, program=program("docker-compose"), seconds=120, **more)
+
+    def compose_soon(self, line, pattern):
+        if self.client == "skep":
+            return self.soon(f"compose {line}", pattern, kind="status")
+        return self.soon(line, pattern, program=program("docker-compose"))
+
+    def of_project(self, *words):
+        """What compose calls a container or image that it has made."""
+        return ("-" if self.client == "skep" else "_").join(words)
 
     def soon(self, line, pattern, seconds=15, program=None, **more):
         """Repeats a command until it prints a pattern, then keeps its answer."""
@@ -240,6 +252,13 @@ class Walk:
             self.beside(sys.executable, os.path.join(HERE, "index.py"), INDEX.rpartition(":")[2], self.daemon.root, log="index.log")
             self.listens(INDEX)
         return INDEX
+
+    def address(self, address):
+        """Gives the daemon's namespace, which has loopback only, an address that a cluster can have."""
+        if subprocess.run(self.daemon.enter("ip", "link", "show", "outside"), capture_output=True, timeout=10).returncode == 0:
+            return
+        for line in ("link add outside type bridge", f"address add {address}/24 dev outside", "link set outside up"):
+            subprocess.run(self.daemon.enter("ip", *line.split()), check=True, timeout=10)
 
     def beside(self, *words, log="registry.log"):
         with open(os.path.join(self.daemon.root, log), "ab") as file:

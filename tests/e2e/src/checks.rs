@@ -9,6 +9,17 @@ use std::time::Instant;
 #[derive(Default)]
 pub struct Checks {
     failed: Vec<String>,
+    ended: bool,
+}
+
+/// One that was not ended would hide what failed.
+impl Drop for Checks {
+    fn drop(&mut self) {
+        assert!(
+            self.ended || std::thread::panicking(),
+            "the checks were not ended"
+        );
+    }
 }
 
 impl Checks {
@@ -36,7 +47,8 @@ impl Checks {
 
     /// Fails the test if a check failed.
     #[track_caller]
-    pub fn end(self) {
+    pub fn end(mut self) {
+        self.ended = true;
         assert!(
             self.failed.is_empty(),
             "failed:\n  {}",

@@ -39,9 +39,20 @@ impl Answer {
 
 /// A request to the API on a unix socket.
 pub fn api(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
+    api_within(API_TIMEOUT, socket, method, path, body)
+}
+
+/// The same of somebody who waits for an answer for so long.
+pub fn api_within(
+    timeout: Duration,
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> io::Result<Answer> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(API_TIMEOUT))?;
-    stream.set_write_timeout(Some(API_TIMEOUT))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     let path = if path.starts_with("/skep/") {
         path.to_owned()
     } else {

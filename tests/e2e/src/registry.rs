@@ -12,6 +12,13 @@ use crate::{Cluster, eventually, needs, secs};
 /// A user `nobody` whose password nobody knows.
 const NOBODY: &str = "nobody:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
+/// Somebody whose password is [`PASSWORD`].
+pub const USER: &str = "ali";
+/// What [`USER`] says.
+pub const PASSWORD: &str = "open-sesame";
+/// The same as registries know it.
+const SOMEBODY: &str = "ali:$2b$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO\n";
+
 /// A registry in a node's namespace. It ends with the test, however that ends: the shell around it waits
 /// for the end of its input.
 pub struct Registry {
@@ -28,12 +35,31 @@ impl Registry {
     /// One that asks everybody for a password.
     pub fn closed(c: &Cluster, node: &str, port: u16) -> Option<Self> {
         let users = c.root.join("registry.users");
-        fs::write(&users, NOBODY).expect("the cluster's directory can be written to");
+        fs::write(&users, format!("{NOBODY}{SOMEBODY}"))
+            .expect("the cluster's directory can be written to");
         let auth = format!(
             "auth:\n  htpasswd:\n    realm: closed\n    path: {}\n",
             users.display()
         );
         Self::run(c, node, port, &auth, "401")
+    }
+
+    fn log(c: &Cluster, node: &str, port: u16) -> PathBuf {
+        c.root.join(format!("registry-{port}-{node}.log"))
+    }
+
+    /// Digests and bytes of the blobs that the one of this node and port has given until now.
+    pub fn given(c: &Cluster, node: &str, port: u16) -> Vec<(String, u64)> {
+        let log = fs::read_to_string(Self::log(c, node, port)).unwrap_or_default();
+        // … "GET /v2/own/blobs/sha256:… HTTP/1.1" 200 1234 …
+        let given = log.lines().filter_map(|line| {
+            let (_, request) = line.split_once("\"GET ")?;
+            let digest = request.split_once("/blobs/")?.1.split_whitespace().next()?;
+            let mut answer = request.split_once("\" ")?.1.split_whitespace();
+            answer.next().filter(|status| status.starts_with("20"))?;
+            Some((digest.to_owned(), answer.next()?.parse().ok()?))
+        });
+        given.collect()
     }
 
     fn run(c: &Cluster, node: &str, port: u16, auth: &str, answer: &str) -> Option<Self> {
@@ -48,12 +74,14 @@ impl Registry {
             file("").display()
         );
         fs::write(&config, text).expect("the cluster's directory can be written to");
-        let script = r#""$0" serve "$1" >/dev/null 2>&1 & read -r end; kill $!; wait"#;
+        // It tells of every request on its standard output.
+        let log = Self::log(c, node, port);
+        let script = r#""$0" serve "$1" >"$2" 2>/dev/null & read -r end; kill $!; wait"#;
         let shell = Command::new(skep_binary())
             .args(["dev", "exec", "--root"])
             .arg(&c.root)
             .args([node, "--", "sh", "-c", script])
-            .args([&program, &config])
+            .args([&program, &config, &log])
             .stdin(Stdio::piped())
             .spawn()
             .expect("a shell can be run");

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_e2e::cluster::Cut;
 use skep_e2e::places::address;
+use skep_e2e::random::{Random, given};
 use skep_e2e::truth::{Guest, Truth};
 use skep_e2e::wait::holds;
 use skep_e2e::{Cluster, eventually, secs};
@@ -18,23 +19,6 @@ const REPLICAS_MAX: u64 = 5;
 const GUESTS_MAX: usize = 4;
 const STEPS: u64 = 40;
 const SEED: u64 = 20_261_129;
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len() as u64) as usize]
-    }
-}
 
 /// A node that cannot be reached.
 enum Out {
@@ -258,14 +242,6 @@ impl World<'_> {
     }
 }
 
-fn given(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number"))
-    })
-}
-
 #[test]
 fn random_steps() {
     let Some(cluster) = Cluster::up(3, 3) else {
@@ -273,7 +249,7 @@ fn random_steps() {
     };
     let (steps, seed) = (given("SKEP_STEPS", STEPS), given("SKEP_SEED", SEED));
     println!("SKEP_SEED={seed} SKEP_STEPS={steps}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut world = World {
         c: &cluster,
         replicas: BTreeMap::new(),

@@ -1,4 +1,5 @@
-//! A fake node: an agent and an engine whose containers start, fail and stop after a while.
+//! A fake node: an agent that has sessions with managers, packets that follow what it hears, and an engine
+//! whose containers start, fail and stop after a while.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,9 +8,13 @@ use skep_model::{NetworkId, NodeId, Task, TaskId, TaskState, TaskStatus, Timesta
 use skep_store::Snapshot;
 
 use crate::random::Dice;
+use crate::sabotage::Sabotage;
+use crate::session::{Assigned, Desk, Session};
+
+/// How long a stop waits for all nodes to forget the task's endpoints.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// One host.
-#[derive(Debug)]
 pub struct Host {
     pub id: NodeId,
     /// Whether it reaches the managers.
@@ -18,11 +23,28 @@ pub struct Host {
     pub on: bool,
     /// When the present fault ends.
     pub heals_at: Timestamp,
-    /// When it was last cut off.
+    /// When it was last cut off, or off.
     cut_off_at: Timestamp,
     /// The newest state it has seen; it refuses older ones.
     seen: u64,
+    pub session: Option<Session>,
+    pub assigned: Assigned,
     pub containers: BTreeMap<TaskId, Container>,
+}
+
+/// How far the stop of a container is.
+#[derive(Debug, Clone, Default)]
+struct Stop {
+    /// When the agent learned that it is to stop.
+    since: Option<Timestamp>,
+    /// All nodes are said to lead nobody to it any more.
+    drained: bool,
+    /// The managers know nothing of it any more.
+    forgotten: bool,
+    /// When it will have stopped: the signal was sent.
+    ends: Option<Timestamp>,
+    /// The signal was sent in this very moment, because of `drained`.
+    just_drained: bool,
 }
 
 /// One container, and the task that it is for.
@@ -35,8 +57,7 @@ pub struct Container {
     is_job: bool,
     /// When the present stage is over.
     until: Timestamp,
-    /// When it will have stopped, once told to.
-    stopped_at: Option<Timestamp>,
+    stop: Stop,
     pub addresses: Vec<(NetworkId, String)>,
     pub service: String,
     /// Whether the host was cut off while the container was there, so that nobody could stop it.
@@ -47,6 +68,11 @@ impl Container {
     /// Whether a process may exist.
     pub fn runs(&self) -> bool {
         matches!(self.state, TaskState::Starting | TaskState::Running)
+    }
+
+    /// Whether it is told to stop in this very moment, since all nodes are said to follow.
+    pub fn stops_as_drained(&self) -> bool {
+        self.stop.just_drained
     }
 }
 
@@ -59,6 +85,8 @@ impl Host {
             heals_at: Timestamp::ZERO,
             cut_off_at: Timestamp::ZERO,
             seen: 0,
+            session: None,
+            assigned: Assigned::default(),
             containers: BTreeMap::new(),
         }
     }
@@ -80,51 +108,94 @@ impl Host {
         }
     }
 
-    /// Takes in what the managers want, unless it is older than what is known.
-    pub fn listen(&mut self, snapshot: &Snapshot, now: Timestamp, dice: &mut Dice) {
-        let version = snapshot.version().index;
-        if !self.is_heard() || version < self.seen {
+    /// Hears what the managers want, unless it is older than what is known.
+    pub fn listen(
+        &mut self,
+        desks: &[Desk],
+        (now, rough): (Timestamp, bool),
+        dice: &mut Dice,
+        sabotage: Option<Sabotage>,
+    ) {
+        if !self.is_heard() {
+            self.session = None;
             return;
         }
-        self.seen = version;
-        let mut assigned = BTreeMap::new();
-        for task in snapshot.tasks_on_node(&self.id) {
-            if task.status.state >= TaskState::Assigned {
-                assigned.insert(task.id.clone(), task.clone());
+        if self.session.is_none() {
+            let with = usize::try_from(dice.below(desks.len() as u64)).unwrap_or(0);
+            let desk = &desks[with];
+            if desk.version() < self.seen {
+                return;
             }
+            if desk.has_removed(&self.id) {
+                // It ends what it had, and stays away.
+                self.assigned = Assigned::default();
+                return self.take_tasks(now, dice);
+            }
+            if !desk.knows(&self.id) {
+                return;
+            }
+            self.session = Some(Session::open(with));
         }
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let desk = &desks[session.with];
+        let looked = self.assigned.look(session, desk, &self.id, sabotage);
+        if let Some((version, is_news)) = looked {
+            self.seen = version;
+            match is_news {
+                true => self.assigned.schedule(version, now, rough, dice),
+                false => self.assigned.follow(version),
+            }
+            self.take_tasks(now, dice);
+        }
+    }
+
+    /// Makes containers for new tasks, and tells those that there are what is wanted of them.
+    fn take_tasks(&mut self, now: Timestamp, dice: &mut Dice) {
+        let assigned: BTreeMap<&TaskId, &Task> =
+            self.assigned.tasks().map(|task| (&task.id, task)).collect();
         self.containers.retain(|id, container| {
             if !assigned.contains_key(id) {
                 container.desired = TaskState::Remove;
+                container.stop.forgotten = true;
             }
             assigned.contains_key(id) || !container.state.is_terminal()
         });
         for (id, task) in assigned {
-            match self.containers.get_mut(&id) {
-                Some(container) => container.desired = container.desired.max(task.desired_state),
+            match self.containers.get_mut(id) {
+                Some(container) => {
+                    container.desired = container.desired.max(task.desired_state);
+                    container.stop.drained |= !task.drained_at.is_zero();
+                }
                 None if task.status.state.is_terminal() => (),
                 None => {
-                    let job = snapshot
-                        .service(&task.service_id)
-                        .is_some_and(|service| service.spec.mode.is_job());
-                    let mut container = accept(&task, job, now, dice);
+                    let mut container = accept(task, now, dice);
                     // It may have been given up while the host could not hear of it.
                     container.was_cut_off = task.created_at <= self.cut_off_at;
-                    self.containers.insert(id, container);
+                    self.containers.insert(id.clone(), container);
                 }
             }
         }
     }
 
+    /// What its manager has to say to the leader of how far its packets follow.
+    pub fn follows(&mut self) -> Option<u64> {
+        let session = self.session.as_mut()?;
+        self.assigned.news(session)
+    }
+
     /// Lets time pass for the containers. `rough` makes good ones fail now and then.
     pub fn advance(&mut self, now: Timestamp, rough: bool, dice: &mut Dice) {
+        if !self.is_heard() {
+            // Its tasks may be given to others, be it cut off or switched off.
+            self.cut_off_at = now;
+        }
         if !self.on {
             return;
         }
+        self.assigned.advance(now);
         let cut_off = !self.connected;
-        if cut_off {
-            self.cut_off_at = now;
-        }
         for container in self.containers.values_mut() {
             container.was_cut_off |= cut_off;
             container.advance(now, rough, dice);
@@ -157,7 +228,7 @@ impl Host {
     }
 }
 
-fn accept(task: &Task, is_job: bool, now: Timestamp, dice: &mut Dice) -> Container {
+fn accept(task: &Task, now: Timestamp, dice: &mut Dice) -> Container {
     let addresses = task.attachments.iter().flat_map(|attachment| {
         let network = attachment.network_id.clone();
         let addresses = attachment.addresses.iter();
@@ -167,9 +238,9 @@ fn accept(task: &Task, is_job: bool, now: Timestamp, dice: &mut Dice) -> Contain
         state: TaskState::Accepted,
         desired: task.desired_state,
         image: task.spec.image().to_owned(),
-        is_job,
+        is_job: task.job_iteration.is_some(),
         until: after(now, dice, 0, 300),
-        stopped_at: None,
+        stop: Stop::default(),
         addresses: addresses.collect(),
         service: task.service_name.clone(),
         was_cut_off: false,
@@ -177,19 +248,31 @@ fn accept(task: &Task, is_job: bool, now: Timestamp, dice: &mut Dice) -> Contain
 }
 
 impl Container {
+    /// Whether a stop has come to its end. One with endpoints begins it when all nodes are said to
+    /// follow, or after a while.
+    fn has_stopped(&mut self, now: Timestamp, dice: &mut Dice) -> bool {
+        let since = *self.stop.since.get_or_insert(now);
+        let has_endpoints = !self.addresses.is_empty();
+        let waits = has_endpoints
+            && !self.stop.drained
+            && !self.stop.forgotten
+            && now < since.plus(FORGOTTEN_WITHIN);
+        if self.stop.ends.is_none() && !waits {
+            self.stop.ends = Some(after(now, dice, 100, 3000));
+            let is_late = now >= since.plus(FORGOTTEN_WITHIN);
+            self.stop.just_drained = has_endpoints && self.stop.drained && !is_late;
+        }
+        self.stop.ends.is_some_and(|ends| ends <= now)
+    }
+
     fn advance(&mut self, now: Timestamp, rough: bool, dice: &mut Dice) {
+        self.stop.just_drained = false;
         if self.state.is_terminal() {
             return;
         }
         if self.desired > TaskState::Running {
             // One that has no process yet is gone at once.
-            let ends = match self.runs() {
-                true => *self
-                    .stopped_at
-                    .get_or_insert_with(|| after(now, dice, 100, 3000)),
-                false => now,
-            };
-            if ends <= now {
+            if !self.runs() || self.has_stopped(now, dice) {
                 self.state = TaskState::Shutdown;
             }
             return;
@@ -197,6 +280,10 @@ impl Container {
         if now < self.until {
             return;
         }
+        self.go_on(now, rough, dice);
+    }
+
+    fn go_on(&mut self, now: Timestamp, rough: bool, dice: &mut Dice) {
         let fails = |dice: &mut Dice| rough && dice.chance(3);
         match self.state {
             TaskState::Accepted => {

@@ -51,12 +51,9 @@ impl Log {
         self.managers[self.leader].store.snapshot()
     }
 
-    /// What some manager sees, perhaps a while behind.
-    pub fn any_snapshot(&self, dice: &mut Dice) -> Snapshot {
-        match dice.pick(&self.managers) {
-            Some(manager) => manager.store.snapshot(),
-            None => self.snapshot(),
-        }
+    /// What each manager has, some of them a while behind.
+    pub fn stores(&self) -> impl Iterator<Item = &Store> {
+        self.managers.iter().map(|manager| &manager.store)
     }
 
     /// Commits an entry. The leader applies it at once.
@@ -105,11 +102,13 @@ impl Log {
                 serde_json::from_str(&json).map_err(|error| format!("dump: {error}"))?;
             changes.extend(read);
         }
-        let store = Store::new();
-        store
+        let manager = &mut self.managers[at];
+        // Its watchers are told that they have missed changes.
+        manager
+            .store
             .restore(source.version(), changes)
             .map_err(|error| format!("restore: {error}"))?;
-        self.managers[at] = Manager { store, applied };
+        manager.applied = applied;
         Ok(())
     }
 

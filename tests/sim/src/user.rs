@@ -9,6 +9,7 @@ use skep_model::service::{
     UpdateOrder,
 };
 use skep_model::task::{NetworkAttachmentConfig, RestartCondition, RestartPolicy, TaskSpec};
+use skep_model::volume_home::VOLUME_PLACEMENT_LABEL;
 use skep_model::{
     Availability, ControlRequest, MemoryBytes, Nanos, NetworkSpec, PortConfig, Protocol,
     PublishMode, SecretSpec, Service, ServiceMode, ServiceSpec,
@@ -16,8 +17,9 @@ use skep_model::{
 use skep_store::Snapshot;
 
 use crate::random::Dice;
+use crate::wants;
 
-const NAMES: [&str; 7] = ["web", "db", "cache", "proxy", "queue", "job", "agent"];
+pub(crate) const NAMES: [&str; 7] = ["web", "db", "cache", "proxy", "queue", "job", "agent"];
 const NETWORKS: [&str; 3] = ["front", "back", "small"];
 const IMAGES: [&str; 8] = [
     "good:1", "good:2", "good:3", "good:4", "good:5", "slow", "missing", "crash",
@@ -27,7 +29,7 @@ const IMAGES: [&str; 8] = [
 pub fn wish(snapshot: &Snapshot, dice: &mut Dice) -> Option<ControlRequest> {
     let services: Vec<_> = snapshot.services().cloned().collect();
     let nodes: Vec<_> = snapshot.nodes().cloned().collect();
-    match dice.below(20) {
+    match dice.below(24) {
         0..=3 => Some(create(snapshot, dice)),
         4..=6 => dice
             .pick(&services)
@@ -93,15 +95,21 @@ pub fn wish(snapshot: &Snapshot, dice: &mut Dice) -> Option<ControlRequest> {
                     id: network.id.clone(),
                 })
         }
+        19 => dice
+            .pick(&services)
+            .map(|service| update(service, dice, wants::company)),
+        20 | 21 => dice
+            .pick(&services)
+            .map(|service| wants::rebalancing(service, dice)),
         _ => {
             let secrets: Vec<_> = snapshot.secrets().collect();
             match dice.pick(&secrets) {
-                Some(secret) if dice.chance(50) => Some(ControlRequest::RemoveSecret {
+                Some(secret) if dice.chance(30) => Some(ControlRequest::RemoveSecret {
                     id: secret.id.clone(),
                 }),
                 _ => Some(ControlRequest::CreateSecret {
                     spec: SecretSpec {
-                        name: format!("secret{}", dice.below(3)),
+                        name: format!("secret{}", dice.below(5)),
                         data: vec![1, 2, 3],
                         ..SecretSpec::default()
                     },
@@ -146,6 +154,8 @@ pub fn make_amends(snapshot: &Snapshot) -> Vec<ControlRequest> {
         if constrained {
             template.placement = None;
         }
+        // A node that is full is waited for in vain.
+        spec.labels.remove(VOLUME_PLACEMENT_LABEL);
         let host_port = spec
             .ports()
             .iter()
@@ -247,6 +257,13 @@ fn create(snapshot: &Snapshot, dice: &mut Dice) -> ControlRequest {
         });
     }
     spec.mode = mode;
+    wants::secrets(&mut spec, snapshot, dice);
+    if dice.chance(40) {
+        wants::evenness(&mut spec);
+    }
+    if matches!(spec.mode, ServiceMode::Replicated(_)) && dice.chance(30) {
+        wants::volumes(&mut spec);
+    }
     image(&mut spec, dice);
     ControlRequest::CreateService {
         spec: Box::new(spec),
@@ -370,7 +387,7 @@ fn constraints(spec: &mut ServiceSpec, dice: &mut Dice) {
     spec.task_template.placement = Some(placement);
 }
 
-fn update(
+pub(crate) fn update(
     service: &Service,
     dice: &mut Dice,
     edit: impl FnOnce(&mut ServiceSpec, &mut Dice),

@@ -1,6 +1,5 @@
 //! A whole run: faults first, then peace, then everything must be as it was asked for.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -11,15 +10,18 @@ use skep_model::{
     ClusterId, ControlRequest, MemoryBytes, NanoCpus, NodeId, NodeRole, NodeState, Timestamp,
 };
 use skep_reconcile::{
-    InitialCluster, Memory, NewNode, NodeReport, add_node, control, initial_cluster, reconcile,
-    record_node_states, record_statuses,
+    InitialCluster, Memory, NewNode, NodeReport, add_node, confirm_drained, control,
+    initial_cluster, reconcile, record_node_states, record_statuses,
 };
-use skep_store::{Commit, Event, Object, Snapshot};
+use skep_store::{Commit, Snapshot};
 
 use crate::host::Host;
-use crate::invariant;
+use crate::invariant::{self, Drains, Failures, Watcher};
 use crate::log::Log;
 use crate::random::Dice;
+use crate::sabotage::{self, Sabotage};
+use crate::session::{self, Desk};
+use crate::tell::{Failure, Outcome, describe, last_words, tell};
 use crate::user;
 
 /// A node is down after it was not heard for so long.
@@ -29,43 +31,21 @@ const PEACE_MAX: Duration = Duration::from_secs(400);
 /// After that nothing may change any more for this long.
 const QUIET: Duration = Duration::from_secs(90);
 
-/// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    pub seed: u64,
-    /// Seconds into the run.
-    pub at_secs: i64,
-    pub what: String,
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "seed {}, second {}: {}\n  to see it again: cargo run -p skep-sim -- --seed {}",
-            self.seed, self.at_secs, self.what, self.seed
-        )
-    }
-}
-
-/// What a run that went well did, to tell that it did something.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    pub commits: usize,
-    pub conflicts: usize,
-    pub elections: usize,
-    pub node_faults: usize,
-    pub requests: usize,
-    pub refused: usize,
-    pub peace_secs: i64,
-}
-
 /// Where a run tells what happens; lines are made only if somebody wants them.
 pub type Trace<'a> = dyn FnMut(&dyn Fn() -> String) + 'a;
 
 /// Runs the world that `seed` makes. `trace` is called for each thing that happens.
 pub fn run(seed: u64, trace: &mut Trace<'_>) -> Result<Outcome, Failure> {
-    let mut world = World::new(seed);
+    run_with(seed, None, trace)
+}
+
+/// The same with a bug put in.
+pub fn run_with(
+    seed: u64,
+    sabotage: Option<Sabotage>,
+    trace: &mut Trace<'_>,
+) -> Result<Outcome, Failure> {
+    let mut world = World::new(seed, sabotage);
     let alive = AssertUnwindSafe(|| world.live(trace));
     let result = catch_unwind(alive).unwrap_or_else(|panic| Err(last_words(&*panic)));
     let at_secs = (world.now.0 - START.0) / 1_000_000_000;
@@ -79,13 +59,6 @@ pub fn run(seed: u64, trace: &mut Trace<'_>) -> Result<Outcome, Failure> {
     }
 }
 
-/// What a panic said.
-fn last_words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("panic: {}", text.unwrap_or("without words"))
-}
-
 const START: Timestamp = Timestamp::from_secs(1_000_000);
 
 struct World {
@@ -95,26 +68,57 @@ struct World {
     memory: Memory,
     wake_at: Option<Timestamp>,
     hosts: Vec<Host>,
+    /// What those who propose something have looked at.
+    seen: Snapshot,
+    managers: Managers,
     /// When the leader last heard each node; a new leader starts with one period of grace.
     heard: BTreeMap<NodeId, Timestamp>,
+    /// How far each node's packets follow, as the leader knows.
+    followed: BTreeMap<NodeId, u64>,
     rough: bool,
+    sabotage: Option<Sabotage>,
     last_change: Timestamp,
     outcome: Outcome,
 }
 
+/// What there is of managers beside the log.
+struct Managers {
+    desks: Vec<Desk>,
+    watchers: Vec<Watcher>,
+    drains: Drains,
+    failures: Failures,
+}
+
+impl Managers {
+    fn new(log: &Log) -> Self {
+        let watchers: Vec<Watcher> = log.stores().map(Watcher::new).collect();
+        Self {
+            desks: watchers.iter().map(|_| Desk::default()).collect(),
+            watchers,
+            drains: Drains::default(),
+            failures: Failures::default(),
+        }
+    }
+}
+
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut dice = Dice::new(seed);
         let managers = usize::try_from(dice.between(1, 3)).unwrap_or(1);
+        let log = Log::new(managers);
         Self {
             dice,
             now: START,
-            log: Log::new(managers),
+            managers: Managers::new(&log),
+            log,
             memory: Memory::new(),
             wake_at: None,
             hosts: Vec::new(),
+            seen: Snapshot::default(),
             heard: BTreeMap::new(),
+            followed: BTreeMap::new(),
             rough: true,
+            sabotage,
             last_change: START,
             outcome: Outcome::default(),
         }
@@ -133,6 +137,8 @@ impl World {
         self.make_peace(trace)?;
         self.settle(trace)?;
         self.outcome.commits = self.log.len();
+        let watchers = self.managers.watchers.iter();
+        self.outcome.fresh_watches = watchers.map(|one| one.fresh_starts).sum();
         Ok(())
     }
 
@@ -166,6 +172,8 @@ impl World {
                     generic_resources: Vec::new(),
                 },
                 data_path_mtu: 1500,
+                holds_leases: true,
+                knows_variables: true,
                 ..NodeDescription::default()
             },
             manager_status: manager.then(|| ManagerStatus {
@@ -186,15 +194,18 @@ impl World {
             self.strike(trace)?;
         }
         self.advance_hosts();
+        self.hear_how_far();
 
         // All of these look at the same state, so they race, as they do in life.
         let mut proposals: Vec<(&str, Commit)> = Vec::new();
         let seen = self.log.snapshot();
+        self.seen = seen.clone();
         if self.rough && self.dice.chance(25) {
             proposals.extend(self.ask(&seen, trace));
         }
         proposals.extend(self.reports(&seen));
         proposals.extend(self.heartbeats(&seen));
+        proposals.extend(self.drains(&seen));
         proposals.extend(self.reconcile(&seen, trace));
         if self.rough {
             self.dice.shuffle(&mut proposals);
@@ -213,10 +224,12 @@ impl World {
             false => 0,
         };
         self.log.follow(&mut self.dice, lag)?;
-        invariant::always(&self.log.snapshot(), &self.hosts)
+        self.read_watches()?;
+        invariant::always(&self.log.snapshot(), &self.hosts, &self.managers.drains)
     }
 
     fn commit(&mut self, commit: &Commit, trace: &mut Trace<'_>) -> Result<bool, String> {
+        let before = self.log.snapshot();
         match self.log.commit(commit) {
             Ok(applied) => {
                 if !applied.events.is_empty() {
@@ -225,7 +238,10 @@ impl World {
                 for event in &applied.events {
                     trace(&|| tell(event));
                 }
-                invariant::after_commit(&applied.events)?;
+                self.managers.drains.follow(&applied.events);
+                self.managers.failures.follow(&applied.events);
+                let states = [&self.seen, &before, &self.log.snapshot()];
+                invariant::after_commit(&applied.events, states)?;
                 Ok(true)
             }
             Err(_) => {
@@ -241,11 +257,22 @@ impl World {
             self.log.elect(&mut self.dice)?;
             self.memory = Memory::new();
             self.heard.clear();
+            self.followed.clear();
+            // A new leader has heard nothing yet.
+            let sessions = self.hosts.iter_mut().flat_map(|host| &mut host.session);
+            sessions.for_each(|session| session.reported = 0);
             self.outcome.elections += 1;
             trace(&|| format!("manager {} leads", self.log.leader()));
         }
         if self.dice.chance(3) {
             self.log.restore(&mut self.dice)?;
+        }
+        if self.dice.chance(2) {
+            let with = self.dice.below(self.managers.desks.len() as u64);
+            trace(&|| format!("sessions with manager {with} end"));
+            for host in &mut self.hosts {
+                host.session.take_if(|session| session.with as u64 == with);
+            }
         }
         if self.dice.chance(1) && self.hosts.len() < 7 {
             trace(&|| "a node joins".to_owned());
@@ -276,12 +303,52 @@ impl World {
         Ok(())
     }
 
+    /// Managers see whom their news concerns; those hosts are told, and go on.
     fn advance_hosts(&mut self) {
+        let stores = self.log.stores();
+        session::follow(&mut self.managers.desks, stores, &mut self.hosts);
         for host in &mut self.hosts {
-            let view = self.log.any_snapshot(&mut self.dice);
-            host.listen(&view, self.now, &mut self.dice);
+            let when = (self.now, self.rough);
+            host.listen(&self.managers.desks, when, &mut self.dice, self.sabotage);
             host.advance(self.now, self.rough, &mut self.dice);
         }
+    }
+
+    /// Managers tell the leader how far nodes follow, when somebody waits for that.
+    fn hear_how_far(&mut self) {
+        for host in &mut self.hosts {
+            if let Some(version) = host.follows() {
+                self.followed.insert(host.id.clone(), version);
+            }
+        }
+    }
+
+    fn drains(&mut self, seen: &Snapshot) -> Option<(&'static str, Commit)> {
+        self.followed.retain(|node, _| seen.node(node).is_some());
+        if self.sabotage == Some(Sabotage::TakeAllToFollow) {
+            let all = seen.nodes().map(|node| (node.id.clone(), u64::MAX));
+            self.followed = all.collect();
+        }
+        let commit = confirm_drained(seen, &self.followed, self.now)?;
+        Some(("the drains", commit))
+    }
+
+    /// Those who watch read what there is, or leave it for later.
+    fn read_watches(&mut self) -> Result<(), String> {
+        let compares = !self.rough || self.dice.chance(10);
+        for (watcher, store) in self.managers.watchers.iter_mut().zip(self.log.stores()) {
+            if self.rough && self.dice.chance(60) {
+                continue;
+            }
+            watcher.read(store, self.sabotage)?;
+            if compares {
+                watcher.compare(store)?;
+            }
+        }
+        if compares {
+            invariant::hosts_know_everything(&self.hosts, &self.managers.desks)?;
+        }
+        Ok(())
     }
 
     fn ask(&mut self, seen: &Snapshot, trace: &mut Trace<'_>) -> Option<(&'static str, Commit)> {
@@ -366,7 +433,10 @@ impl World {
         seen: &Snapshot,
         trace: &mut Trace<'_>,
     ) -> Option<(&'static str, Commit)> {
-        let step = reconcile(seen, &mut self.memory, self.now, &mut self.dice);
+        let mut step = reconcile(seen, &mut self.memory, self.now, &mut self.dice);
+        if let Some(sabotage) = self.sabotage {
+            sabotage::spoil(sabotage, &mut step.commit, seen, &mut self.dice);
+        }
         for note in &step.notes {
             trace(&|| format!("note: {note}"));
         }
@@ -380,6 +450,10 @@ impl World {
         for host in &mut self.hosts {
             host.on = true;
             host.connected = true;
+        }
+        if self.dice.chance(50) {
+            // Services that are to be even are not any more.
+            self.join(false, trace)?;
         }
         // Requests may be refused while the loop writes; a user tries again.
         for _ in 0..50 {
@@ -416,7 +490,8 @@ impl World {
                 self.amend(trace)?;
             }
             let quiet = self.now.since(self.last_change) > QUIET;
-            let state = invariant::in_the_end(&self.log.snapshot(), &self.hosts);
+            let failures = &self.managers.failures;
+            let state = invariant::in_the_end(&self.log.snapshot(), &self.hosts, failures);
             match state {
                 Ok(()) if quiet => break,
                 Err(what) if quiet => return Err(format!("nothing happens any more, but {what}")),
@@ -434,55 +509,11 @@ impl World {
         // A new leader finds nothing to do either.
         self.memory = Memory::new();
         let seen = self.log.snapshot();
-        if let Some((_, commit)) = self.reconcile(&seen, trace) {
+        if let Some((_, commit)) = self.reconcile(&seen, trace)
+            && !self.managers.failures.explain(&commit)
+        {
             return Err(format!("a new leader would change things: {commit:?}"));
         }
         invariant::replicas_identical(&self.log.settle()?)
     }
-}
-
-/// What an event means for a task or service, in one line.
-fn tell(event: &Event) -> String {
-    let version = event.version.index;
-    let key = event.change.key();
-    match event.change.after() {
-        Some(Object::Task(task)) => format!(
-            "  [{version}] {} slot {} v{} on {}: {} wants {} {}",
-            task.id,
-            task.slot,
-            task.spec_version.index,
-            task.node_id,
-            task.status.state,
-            task.desired_state,
-            task.status.err
-        ),
-        Some(Object::Service(service)) => format!(
-            "  [{version}] service {} v{} {:?} {}",
-            service.spec.name,
-            service.spec_version.index,
-            service.update_status.as_ref().map(|status| status.state),
-            service.waits_for
-        ),
-        Some(_) => format!("  [{version}] {key}"),
-        None => format!("  [{version}] {key} is gone"),
-    }
-}
-
-fn describe(request: &ControlRequest) -> String {
-    let text = match request {
-        ControlRequest::CreateService { spec } => format!(
-            "create {} {} image {}",
-            spec.mode.as_str(),
-            spec.name,
-            spec.task_template.image()
-        ),
-        ControlRequest::UpdateService { spec, rollback, .. } => format!(
-            "update {} rollback {rollback} image {} mode {:?}",
-            spec.name,
-            spec.task_template.image(),
-            spec.mode
-        ),
-        other => format!("{other:?}"),
-    };
-    format!("user: {text}")
 }
