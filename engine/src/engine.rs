@@ -20,6 +20,7 @@ use crate::error::{EngineError, IoContext as _, Result};
 use crate::events::{EventBus, EventStream, event};
 use crate::filters::Filters;
 use crate::image::{Digest, ImageStore};
+use crate::locks::{Ordered, Rank};
 use crate::network::{NetworkStore, SharedNetworks};
 use crate::options::{DiskUsage, EngineInfo, EventQuery, ListOptions};
 use crate::record;
@@ -52,7 +53,7 @@ pub struct Engine {
     pub(crate) events: EventBus,
     pub(crate) launcher: Launcher,
     /// Held while a container with ids of its own is made.
-    pub(crate) private_ids: Mutex<()>,
+    pub(crate) private_ids: Ordered<()>,
     pub(crate) closing: CancellationToken,
     pub(crate) tasks: TaskTracker,
     /// Held as long as the engine is open: one engine per data root.
@@ -126,7 +127,7 @@ impl Engine {
             peers: Mutex::default(),
             events: EventBus::default(),
             launcher,
-            private_ids: Mutex::new(()),
+            private_ids: Ordered::new(Rank::PrivateIds, ()),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _lock: lock,

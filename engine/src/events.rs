@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::error::Result;
 use crate::filters::Filters;
+use crate::locks::{Ordered, Rank};
 use crate::options::EventQuery;
 use crate::types::{EventActor, EventMessage};
 
@@ -40,9 +40,17 @@ const KEYS: [&str; 13] = [
 ];
 
 /// All events of this host, and those others put here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EventBus {
-    inner: Mutex<Inner>,
+    inner: Ordered<Inner>,
+}
+
+impl Default for EventBus {
+    fn default() -> Self {
+        Self {
+            inner: Ordered::new(Rank::Events, Inner::default()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +85,7 @@ impl EventBus {
         if event.scope.is_empty() {
             event.scope = "local".into();
         }
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         inner.listeners.retain(|listener| {
             !matches(&listener.filters, &event) && !listener.sender.is_closed()
                 || listener.sender.try_send(event.clone()).is_ok()
@@ -94,7 +102,7 @@ impl EventBus {
         query.filters.accept(&accepted)?;
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let now = clock::now();
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         let past = match query.since {
             None => VecDeque::new(),
             Some(since) => inner
@@ -129,13 +137,13 @@ impl EventBus {
 
     /// Ends all streams.
     pub(crate) fn close(&self) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         inner.listeners.clear();
     }
 
     /// How many listen.
     pub(crate) fn listeners(&self) -> usize {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         inner
             .listeners
             .retain(|listener| !listener.sender.is_closed());

@@ -13,6 +13,7 @@ mod filters;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod image;
+mod locks;
 mod names;
 mod network;
 mod options;

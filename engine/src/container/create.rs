@@ -1,7 +1,7 @@
 //! `docker create`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::record::{ContainerRecord, State};
 use super::{Container, merge, validate};
@@ -61,11 +61,7 @@ impl Engine {
         merge::merge(&mut config, &image.config.config)?;
         let mut warnings = validate::create(&config, &host)?;
         // Until the record is in the index, nobody else may choose the same ids.
-        let _choosing = (host.userns_mode == "private").then(|| {
-            self.private_ids
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        });
+        let _choosing = (host.userns_mode == "private").then(|| self.private_ids.lock());
         let ids = self.ids_for(&host)?;
         if host.network_mode == "container:" {
             return Err(EngineError::invalid(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use skep_shim::protocol::{AttachOptions as ShimAttach, ExecSpec};
 use tokio::io::duplex;
@@ -14,6 +14,7 @@ use super::record::Status;
 use super::{Container, merge, shim_link, spec};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::locks::{Held, Ordered, Rank};
 use crate::names;
 use crate::options::ExecStart;
 use crate::streams::{Attachment, OutputStream};
@@ -59,9 +60,9 @@ impl Drop for ReservedExec {
 }
 
 /// All execs of this engine's life, by id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ExecTable {
-    inner: Mutex<BTreeMap<String, Exec>>,
+    inner: Ordered<BTreeMap<String, Exec>>,
     /// Told of every change of a phase.
     moved: Notify,
 }
@@ -84,9 +85,18 @@ enum Phase {
     Ended(i64),
 }
 
+impl Default for ExecTable {
+    fn default() -> Self {
+        Self {
+            inner: Ordered::new(Rank::Execs, BTreeMap::new()),
+            moved: Notify::new(),
+        }
+    }
+}
+
 impl ExecTable {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Exec>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, BTreeMap<String, Exec>> {
+        self.inner.lock()
     }
 
     fn get(&self, id: &str) -> Result<Exec> {

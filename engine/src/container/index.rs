@@ -1,16 +1,25 @@
 //! All containers of this host, by id and by name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::Container;
 use crate::error::{EngineError, Result};
 use crate::image::Digest;
+use crate::locks::{Held, Ordered, Rank};
 
 /// See the module. Names are reserved before a container exists under them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ContainerIndex {
-    inner: Mutex<Inner>,
+    inner: Ordered<Inner>,
+}
+
+impl Default for ContainerIndex {
+    fn default() -> Self {
+        Self {
+            inner: Ordered::new(Rank::Containers, Inner::default()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -21,8 +30,8 @@ struct Inner {
 }
 
 impl ContainerIndex {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Inner> {
+        self.inner.lock()
     }
 
     /// Takes a name for an id.

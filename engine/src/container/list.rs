@@ -150,22 +150,34 @@ impl Engine {
         })
     }
 
+    /// The name that a container was made with, or its image's id where the name stands for another one now.
+    fn image_name(&self, container: &Container) -> String {
+        let (name, id) = {
+            let inner = container.lock();
+            (
+                inner.record.config.image.clone(),
+                inner.record.image_id.clone(),
+            )
+        };
+        match self.images.find(&name) {
+            Ok(image) if *image.id() == id => name,
+            _ => id.to_string(),
+        }
+    }
+
     async fn summary(&self, container: &Arc<Container>, size: bool) -> Result<ContainerSummary> {
         let sizes = match size {
             true => Some(self.sizes(container).await?),
             false => None,
         };
+        // Images are asked first: their lock is taken before a container's.
+        let image = self.image_name(container);
         let inner = container.lock();
         let record = &inner.record;
-        let named = self.images.find(&record.config.image);
         Ok(ContainerSummary {
             id: record.id.clone(),
             names: vec![format!("/{}", record.name)],
-            image: match named {
-                Ok(image) if *image.id() == record.image_id => record.config.image.clone(),
-                // The name stands for another image now.
-                _ => record.image_id.to_string(),
-            },
+            image,
             image_id: record.image_id.to_string(),
             command: command(record),
             created: record.created.0.div_euclid(1_000_000_000),

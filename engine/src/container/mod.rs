@@ -38,7 +38,7 @@ mod wait;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use skep_shim::ShimClient;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -64,6 +64,7 @@ pub(crate) fn check_create(
 
 use crate::error::{EngineError, Result};
 use crate::extras::StartExtras;
+use crate::locks::{Held, Ordered, Rank};
 use crate::record as file;
 use crate::streams::blocking;
 use crate::types::Health;
@@ -76,10 +77,10 @@ pub(crate) struct Container {
     pub(crate) directory: PathBuf,
     /// Socket and configuration of the shim: outlives nothing.
     pub(crate) runtime: PathBuf,
-    inner: Mutex<Inner>,
+    inner: Ordered<Inner>,
     /// Held while the record is written, so that writes come in the order of the
     /// changes. Taken before `inner`.
-    saving: Mutex<()>,
+    saving: Ordered<()>,
     /// Starts, removals and changes happen one after the other. Looking never
     /// waits for it, and neither do signals.
     turn: Arc<Semaphore>,
@@ -141,22 +142,25 @@ impl Container {
             id: record.id.clone(),
             directory,
             runtime,
-            inner: Mutex::new(Inner {
-                record,
-                health: None,
-                prepared: None,
-                waiting: Vec::new(),
-                backoff: restart::Backoff::default(),
-                gone: false,
-            }),
-            saving: Mutex::new(()),
+            inner: Ordered::new(
+                Rank::Container,
+                Inner {
+                    record,
+                    health: None,
+                    prepared: None,
+                    waiting: Vec::new(),
+                    backoff: restart::Backoff::default(),
+                    gone: false,
+                },
+            ),
+            saving: Ordered::new(Rank::Saving, ()),
             turn: Arc::new(Semaphore::new(1)),
             pulse: watch::Sender::new(pulse),
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> Held<'_, Inner> {
+        self.inner.lock()
     }
 
     /// Waits until nobody else changes this container's life.
@@ -176,7 +180,7 @@ impl Container {
 
     /// Changes the record and makes the change durable. Blocking, but short.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> Result<T> {
-        let _order = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _order = self.saving.lock();
         let (value, record, gone) = {
             let mut inner = self.lock();
             let value = change(&mut inner);
@@ -208,7 +212,7 @@ impl Container {
     /// Says that its files are about to go; no write is under way when this
     /// returns, and none follows.
     pub(crate) fn write_no_more(&self) {
-        let _order = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _order = self.saving.lock();
         self.lock().gone = true;
     }
 

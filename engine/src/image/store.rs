@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_model::Timestamp;
@@ -15,6 +15,7 @@ use super::layers::LayerStore;
 use super::manifest::{ConfigFile, DOCUMENT_BYTES_MAX};
 use super::reference::Reference;
 use crate::error::{EngineError, IoContext as _, Result};
+use crate::locks::{Held, Ordered, Rank};
 use crate::record;
 use crate::types::Descriptor;
 
@@ -74,7 +75,7 @@ pub(crate) struct ImageStore {
     root: PathBuf,
     pub(crate) blobs: BlobStore,
     pub(crate) layers: LayerStore,
-    inner: Mutex<Inner>,
+    inner: Ordered<Inner>,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +96,7 @@ impl ImageStore {
         let layers = LayerStore::open(&data_root.join("layers"))?;
         record::make_directory(&root.join("records"), 0o700)?;
         let store = Self {
-            inner: Mutex::default(),
+            inner: Ordered::new(Rank::Images, Inner::default()),
             root,
             blobs,
             layers,
@@ -154,8 +155,8 @@ impl ImageStore {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Inner> {
+        self.inner.lock()
     }
 
     fn names_file(&self) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use skep_dns::DnsConfig;
@@ -145,11 +145,7 @@ impl Engine {
         container: &Container,
         networks: &BTreeMap<String, Arc<NetworkInspect>>,
     ) -> Result<Attached> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _work = self.networks.work.lock();
         let record = container.record();
         let name = skep_net::names::container_netns(&record.id);
         let netns = self.net.namespaces().path(&name);
@@ -398,11 +394,7 @@ impl Engine {
     /// Takes a container that ended off its networks. Goes on past failures.
     /// Blocking.
     pub(crate) fn detach_networks(&self, container: &Container) {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _work = self.networks.work.lock();
         self.detach_all(container);
     }
 
@@ -464,11 +456,7 @@ impl Engine {
     }
 
     pub(super) fn remove_bridge(&self, network: &NetworkInspect) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _work = self.networks.work.lock();
         if network.driver == "bridge" {
             self.net.remove_bridge(&network.id).map_err(net_error)?;
         }
@@ -476,11 +464,7 @@ impl Engine {
     }
 
     pub(super) fn make_bridge(&self, network: &NetworkInspect) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _work = self.networks.work.lock();
         if network.driver == "bridge" {
             self.net
                 .ensure_bridge(&bridge_of(network))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use skep_net::BridgeEndpoint;
 
@@ -29,11 +29,7 @@ impl Engine {
             .attach_to_running(container, network)
             .and_then(|()| self.wire_places(container));
         if let Err(error) = attached {
-            let _work = self
-                .networks
-                .work
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let _work = self.networks.work.lock();
             let settings = container.record().networks.get(&network.name).cloned();
             self.detach_one(container, &network.name, &settings.unwrap_or_default());
             if self.guest(&container.record()).is_none() {
@@ -49,11 +45,7 @@ impl Engine {
         container: &Container,
         network: &Arc<NetworkInspect>,
     ) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _work = self.networks.work.lock();
         let network = self.with_subnets(Arc::clone(network))?;
         let netns = self.managed_netns(container)?;
         let record = container.record();
@@ -82,11 +74,7 @@ impl Engine {
         container: &Container,
         network: &NetworkInspect,
     ) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _work = self.networks.work.lock();
         let record = container.record();
         let settings = record
             .networks

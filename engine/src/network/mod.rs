@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -26,6 +26,7 @@ pub(crate) use zones::SLOTS;
 use crate::clock;
 use crate::config::EngineConfig;
 use crate::error::{EngineError, IoContext as _, Result};
+use crate::locks::{Held, Ordered, Rank};
 use crate::record;
 use crate::types::{Ipam, IpamConfig, NetworkInspect};
 
@@ -33,9 +34,9 @@ use crate::types::{Ipam, IpamConfig, NetworkInspect};
 #[derive(Debug)]
 pub(crate) struct NetworkStore {
     root: PathBuf,
-    inner: Mutex<Inner>,
+    inner: Ordered<Inner>,
     /// Changes of links, ports and zones happen one after the other.
-    pub(super) work: Mutex<()>,
+    pub(super) work: Ordered<()>,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +72,8 @@ impl NetworkStore {
         }
         let store = Self {
             root,
-            inner: Mutex::new(inner),
-            work: Mutex::new(()),
+            inner: Ordered::new(Rank::Networks, inner),
+            work: Ordered::new(Rank::NetworkWork, ()),
         };
         for (name, driver) in PREDEFINED {
             if store.find(name).is_err() {
@@ -82,8 +83,8 @@ impl NetworkStore {
         Ok(store)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Inner> {
+        self.inner.lock()
     }
 
     fn file(&self, id: &str) -> PathBuf {

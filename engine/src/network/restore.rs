@@ -1,7 +1,5 @@
 //! Networks after the engine was away.
 
-use std::sync::PoisonError;
-
 use skep_net::{BridgeEndpoint, BridgeState};
 
 use super::attach::net_error;
@@ -15,11 +13,7 @@ impl Engine {
     /// Restores the networks after the engine was opened: what running containers
     /// have stays, everything else of ours goes. Blocking.
     pub(crate) fn restore_networks(&self) -> Result<()> {
-        let _work = self
-            .networks
-            .work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _work = self.networks.work.lock();
         if let Err(error) = self.choose_default_subnet() {
             tracing::warn!(%error, "the default bridge has no subnet yet");
         }

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_model::Timestamp;
 
 use crate::error::{EngineError, IoContext as _, Result};
+use crate::locks::{Held, Ordered, Rank};
 use crate::names;
 use crate::record;
 use crate::types::Volume;
@@ -22,9 +23,9 @@ use crate::types::Volume;
 #[derive(Debug)]
 pub(crate) struct VolumeStore {
     root: PathBuf,
-    inner: Mutex<BTreeMap<String, Arc<VolumeRecord>>>,
+    inner: Ordered<BTreeMap<String, Arc<VolumeRecord>>>,
     /// How many running containers use a volume that has a device of its own.
-    mounted: Mutex<BTreeMap<String, usize>>,
+    mounted: Ordered<BTreeMap<String, usize>>,
 }
 
 /// What is kept of a volume.
@@ -79,13 +80,13 @@ impl VolumeStore {
         }
         Ok(Self {
             root: root.to_owned(),
-            inner: Mutex::new(volumes),
-            mounted: Mutex::default(),
+            inner: Ordered::new(Rank::Volumes, volumes),
+            mounted: Ordered::new(Rank::Mounted, BTreeMap::new()),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<VolumeRecord>>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, BTreeMap<String, Arc<VolumeRecord>>> {
+        self.inner.lock()
     }
 
     fn directory(&self, name: &str) -> PathBuf {
@@ -165,7 +166,7 @@ impl VolumeStore {
         else {
             return Ok(());
         };
-        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mounted = self.mounted.lock();
         let uses = mounted.entry(name.to_owned()).or_default();
         if *uses == 0 && !local_mount::is_mounted(&self.data(name)) {
             local_mount::mount(&self.data(name), options).map_err(|error| {
@@ -181,7 +182,7 @@ impl VolumeStore {
 
     /// The other side of [`VolumeStore::acquire`]. Blocking.
     pub(crate) fn release(&self, name: &str) {
-        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mounted = self.mounted.lock();
         let Some(uses) = mounted.get_mut(name) else {
             return;
         };
@@ -199,7 +200,7 @@ impl VolumeStore {
     pub(crate) fn release_unused(&self) {
         for volume in self.all() {
             let has_device = volume.options.as_ref().is_some_and(local_mount::has_device);
-            let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mounted = self.mounted.lock();
             if !has_device || mounted.contains_key(&volume.name) {
                 continue;
             }
