@@ -169,7 +169,7 @@ pub(crate) async fn history(call: Call, name: String) -> Outcome {
     let snapshot = call.snapshot().await?;
     let Some(stack) = snapshot.by_name::<Stack>(&name) else {
         return Err(ApiError::not_found(format!(
-            "stack {name} has no revisions: it was not deployed as a whole"
+            "stack {name} has no revisions: nothing is deployed under this name, or only since a few seconds, service by service"
         )));
     };
     let stack = redact::stack(stack);

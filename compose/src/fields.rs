@@ -132,6 +132,8 @@ impl<'n> Fields<'n> {
             };
             let mut allowed = self.known.clone();
             allowed.sort_unstable();
+            // Some keys are asked for more than once.
+            allowed.dedup();
             let mut hint = format!("allowed here: {}", allowed.join(", "));
             if let Some(near) = nearest(&key.text, &allowed) {
                 hint = format!("did you mean `{near}`? {hint}");

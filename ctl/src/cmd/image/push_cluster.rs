@@ -175,7 +175,13 @@ async fn fetch(session: &Session, from: &str, name: &str) -> Outcome<File> {
     let host = Host::find(&flags, &session.env, &session.config).map_err(Failure::Message)?;
     let client = Client::new(host, BTreeMap::new(), None);
     let call = Call::get("/images/get").query("names", name);
-    let mut chunks = Chunks::of(client.send(call).await?);
+    let answer = client.send(call).await.map_err(|failure| {
+        Failure::message(format!(
+            "cannot read {name} from {}: {failure}\nUse --from for another daemon that has the image, or --input for an archive",
+            client.host()
+        ))
+    })?;
+    let mut chunks = Chunks::of(answer);
     let wrong = |error: io::Error| {
         Failure::message(format!("cannot keep the image: {}", files::reason(&error)))
     };

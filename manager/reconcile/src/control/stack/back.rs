@@ -84,7 +84,7 @@ impl Door<'_> {
         let stack = self.tx.by_name::<Stack>(name);
         let stack = stack.ok_or_else(|| {
             ControlError::not_found(format!(
-                "stack {name} has no revisions: it was not deployed as a whole"
+                "stack {name} has no revisions: nothing is deployed under this name, or only since a few seconds, service by service"
             ))
         })?;
         let past = match number {
