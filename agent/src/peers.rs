@@ -245,7 +245,7 @@ async fn pass(
 }
 
 /// The manager that this node has a session with, which it may be about to have.
-async fn manager(worker: &Worker) -> Result<Channel, EngineError> {
+pub(crate) async fn manager(worker: &Worker) -> Result<Channel, EngineError> {
     let mut manager = worker.manager();
     let there = tokio::time::timeout(SESSION_WAIT, manager.wait_for(Option::is_some)).await;
     let channel = there

@@ -1,6 +1,8 @@
 //! `/skep/v1/secrets/{id}/versions` and `/skep/v1/configs/{id}/versions`: payloads that are replaced
 //! under their name. Not part of Docker's API.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::json;
 use skep_model::expiry::Expiry;
@@ -25,6 +27,9 @@ struct Body {
     users: String,
     /// When the next version expires.
     expiry: Option<Expiry>,
+    /// Instead of bytes, of a secret in another store: its bytes are fetched anew, asked for with these
+    /// options changed; an empty one is taken away.
+    driver_options: Option<BTreeMap<String, String>>,
 }
 
 fn found(snapshot: &Snapshot, kind: &str, given: &str) -> Outcome<PayloadId> {
@@ -49,7 +54,16 @@ pub(crate) async fn list(call: Call, kind: String, given: String) -> Outcome {
 /// `POST /skep/v1/secrets/{id}/versions`: the next version.
 pub(crate) async fn next(mut call: Call, kind: String, given: String) -> Outcome {
     let mut body: Body = call.json().await?;
-    let change = VersionChange::Next(std::mem::take(&mut body.data));
+    let data = std::mem::take(&mut body.data);
+    let change = match body.driver_options.take() {
+        Some(_) if !data.is_empty() => {
+            return Err(ApiError::invalid(
+                "Data and DriverOptions: a secret has its bytes here or in another store",
+            ));
+        }
+        Some(options) => VersionChange::Anew(options),
+        None => VersionChange::Next(data),
+    };
     submit(call, &kind, &given, change, body).await
 }
 

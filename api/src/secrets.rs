@@ -50,7 +50,11 @@ pub(crate) async fn secret_create(mut call: Call) -> Outcome {
     let spec: SecretSpec = call.json().await?;
     let request = ControlRequest::CreateSecret { spec };
     let made = call.cluster().submit(request).await?;
-    reply::created(&json!({ "ID": made.id }))
+    let mut answer = json!({ "ID": made.id });
+    if !made.warnings.is_empty() {
+        answer["Warnings"] = json!(made.warnings);
+    }
+    reply::created(&answer)
 }
 
 async fn secret(call: &Call, given: &str) -> Outcome<Arc<Secret>> {

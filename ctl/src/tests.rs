@@ -684,6 +684,61 @@ fn secrets_come_from_stdin() {
 }
 
 #[test]
+fn secrets_of_other_stores_have_options_and_no_bytes() {
+    let daemon = Daemon::start(vec![
+        (
+            "POST /secrets/create",
+            Answer::Json(
+                201,
+                r#"{"ID":"sec1","Warnings":["nobody has it"]}"#.to_owned(),
+            ),
+        ),
+        (
+            "GET /secrets/db",
+            json(r#"{"ID":"sec1","Spec":{"Name":"db","Driver":{"Name":"vault"}}}"#),
+        ),
+        (
+            "POST /skep/v1/secrets/db/versions",
+            json(r#"{"Version":2,"Actions":["Updating service web"]}"#),
+        ),
+    ]);
+    let made = daemon.run(
+        "secret create -d vault --driver-opt path=a/b --driver-opt field=x=y --driver-opt none= db",
+    );
+    assert_eq!((made.out.as_str(), made.status), ("sec1\n", 0));
+    assert_eq!(made.err, "nobody has it\n");
+    let driver = daemon.body("POST /secrets/create")["Driver"].clone();
+    assert_eq!(driver["Name"], "vault");
+    assert_eq!(
+        driver["Options"],
+        serde_json::json!({"path": "a/b", "field": "x=y", "none": ""})
+    );
+    let updated = daemon.run("secret update --driver-opt path=c db");
+    assert_eq!(updated.out, "2\n");
+    let body = daemon.body("POST /skep/v1/secrets/db/versions");
+    assert_eq!(body["DriverOptions"], serde_json::json!({"path": "c"}));
+    assert!(body.get("Data").is_none(), "{body}");
+    for (line, why) in [
+        (
+            "secret create --driver-opt path=c db file",
+            "--driver-opt needs --driver",
+        ),
+        (
+            "secret create -d vault --driver-opt path db",
+            "want KEY=VALUE",
+        ),
+        ("secret update --driver-opt path=c db file", "give no file"),
+        ("secret update db", "--driver-opt to fetch them"),
+    ] {
+        let refused = daemon.run(line);
+        assert!(
+            refused.status == 1 && refused.err.contains(why),
+            "{line}: {refused:?}"
+        );
+    }
+}
+
+#[test]
 fn inspect_shows_what_is_there_and_names_what_is_not() {
     let daemon = Daemon::start(vec![(
         "GET /networks/front",

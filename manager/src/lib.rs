@@ -19,6 +19,7 @@ pub mod root;
 mod rounds;
 pub mod rpc;
 mod sessions;
+pub mod stores;
 mod submit;
 mod transport;
 mod usage;

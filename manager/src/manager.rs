@@ -38,6 +38,7 @@ use crate::machine::Machine;
 use crate::quorum::Leaderless;
 use crate::rpc::{ca, control, dispatcher, exec, images, logs, membership, raft};
 use crate::sessions::Sessions;
+use crate::stores::Stores;
 use crate::submit;
 use crate::transport::{GrpcTransport, Moved};
 
@@ -61,6 +62,8 @@ pub struct ManagerConfig {
     /// Entries between snapshots until the cluster's settings are known.
     pub snapshot_every: u64,
     pub keep_entries: u64,
+    /// Stores outside of the cluster that this node has for secrets.
+    pub secret_stores: Arc<Stores>,
 }
 
 /// Why a manager cannot start.
@@ -94,6 +97,8 @@ pub struct Core {
     pub searches: images::Searches,
     /// Who downloads which blob. Used on the leader only.
     pub claims: Mutex<Claims>,
+    /// Stores outside of the cluster that hold what secrets do.
+    pub stores: Arc<Stores>,
     /// Used on the leader only.
     pub liveness: Mutex<Liveness>,
     /// The version that each node's packets and names follow. Used on the leader only.
@@ -154,6 +159,7 @@ impl Manager {
             sessions: Sessions::default(),
             searches: images::Searches::default(),
             claims: Mutex::default(),
+            stores: config.secret_stores,
             liveness: Mutex::default(),
             networks: Mutex::default(),
             usages: Mutex::default(),
@@ -178,6 +184,8 @@ impl Manager {
         running.spawn(follow_members(Arc::clone(&core)));
         running.spawn(follow_settings(Arc::clone(&core)));
         running.spawn(forget::follow(Arc::clone(&core)));
+        let stores = Arc::clone(&core.stores);
+        running.spawn(async move { stores.keep().await });
         running.spawn(crate::quorum::follow(Arc::clone(&core)));
         running.spawn(watch_disk(Arc::clone(&core), stop.clone()));
         info!(node = %core.node, listen = %config.listen, "manager started");

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_consensus::{Member, ProposeError, ReadError};
+use skep_model::payload::{PayloadId, VersionChange};
+use skep_model::secret_store::changed;
 use skep_model::{ControlError, ControlRequest, ControlResponse, Kind};
 use skep_proto::v1::control_client::ControlClient;
 use skep_proto::v1::{ControlPayload, control_reply};
@@ -156,11 +158,40 @@ pub async fn submit(
     request: ControlRequest,
     forwarded: bool,
 ) -> Result<ControlResponse, ControlError> {
+    let unknown = stores_of(core, &request).map_err(ControlError::invalid)?;
     let outcome = submit_unnamed(core, request, forwarded).await;
+    let outcome = outcome.map(|mut response| {
+        // Whoever forwarded it has its own word of that.
+        response.warnings.extend(unknown.filter(|_| !forwarded));
+        response
+    });
     match forwarded {
         // Who forwarded it goes by the words.
         true => outcome,
         false => quorum::name_missing(core, outcome).await,
+    }
+}
+
+/// Refuses what a store of this node does not take, and says which store it does not have.
+fn stores_of(core: &Core, request: &ControlRequest) -> Result<Option<String>, String> {
+    let ControlRequest::ChangeVersion { object, change, .. } = request else {
+        let warnings = core.stores.check(request)?;
+        return Ok((!warnings.is_empty()).then(|| warnings.join("\n")));
+    };
+    let (PayloadId::Secret(id), VersionChange::Anew(changes)) = (object, change) else {
+        return Ok(None);
+    };
+    let snapshot = core.machine.store().snapshot();
+    let mut spec = match snapshot.secret(id) {
+        Some(secret) => secret.spec.clone(),
+        None => return Ok(None),
+    };
+    if let Some(driver) = &mut spec.driver {
+        driver.options = changed(&driver.options, changes);
+    }
+    match spec.origin() {
+        Some(origin) => core.stores.check_origin(&spec.name, &origin),
+        None => Ok(None),
     }
 }
 

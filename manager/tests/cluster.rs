@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
+use skep_manager::stores::Stores;
 use skep_manager::{Manager, ManagerConfig, Timing, clock};
 use skep_model::node::{ManagerStatus, NodeDescription, Reachability};
 use skep_model::{
@@ -113,6 +114,7 @@ async fn start(root: &Root, name: &str, raft_id: u64, directory: PathBuf) -> Mem
         timing: Timing::default(),
         snapshot_every: 10_000,
         keep_entries: 500,
+        secret_stores: Arc::new(Stores::new(Vec::new())),
     })
     .await
     .unwrap();

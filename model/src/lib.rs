@@ -35,6 +35,7 @@ pub mod revision;
 pub mod rollout;
 pub mod schedule;
 pub mod secret;
+pub mod secret_store;
 pub mod serde_help;
 pub mod service;
 pub mod stack;

@@ -81,6 +81,9 @@ pub struct NodeDescription {
     /// Its agent makes variables of secrets and configs whose targets say so. An addition to the API.
     #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub knows_variables: bool,
+    /// Its agent asks managers for what secrets of outside stores hold. An addition to the API.
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
+    pub asks_stores: bool,
     /// All addresses by which others may see the node as a client of theirs.
     #[serde(
         skip_serializing_if = "Vec::is_empty",

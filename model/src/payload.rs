@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::{ContainerSpec, FileTarget};
 use crate::limits::{CONFIG_BYTES_MAX, SECRET_BYTES_MAX};
+use crate::mount::Driver;
 use crate::serde_help::{base64_bytes, is_zero, null_default};
 use crate::{Config, ConfigId, ConfigSpec, Secret, SecretId, SecretSpec, Task, Timestamp};
 
@@ -61,6 +62,9 @@ pub struct Earlier {
     pub because: String,
     #[serde(with = "base64_bytes", skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<u8>,
+    /// Of a secret whose bytes are in another store: where they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
 }
 
 impl fmt::Debug for Earlier {
@@ -92,6 +96,8 @@ pub trait Payload: Clone {
     fn versions_mut(&mut self) -> &mut Versions;
     /// Whether tasks see the very bytes that are stored here.
     fn is_as_stored(&self) -> bool;
+    /// The store that has the present payload, if it is not here.
+    fn driver_mut(&mut self) -> Option<&mut Driver>;
 
     /// Number of the present version.
     fn number(&self) -> u64 {
@@ -123,6 +129,7 @@ pub trait Payload: Clone {
             since: self.since(),
             because: std::mem::take(&mut self.versions_mut().because),
             data: std::mem::replace(self.data_mut(), data),
+            driver: self.driver_mut().cloned(),
         };
         let versions = self.versions_mut();
         versions.number = had.number + 1;
@@ -167,12 +174,27 @@ pub trait Payload: Clone {
         let newest = earlier.remove(0);
         told.versions_mut().number = newest.number;
         *told.data_mut() = newest.data;
+        if let Some((driver, newest)) = told.driver_mut().zip(newest.driver) {
+            *driver = newest;
+        }
         told
+    }
+
+    /// Gives a version, whose bytes are elsewhere, these bytes.
+    fn fill(&mut self, number: u64, data: &[u8]) {
+        if number == self.number() {
+            *self.data_mut() = data.to_vec();
+            return;
+        }
+        let mut earlier = self.versions_mut().earlier.iter_mut();
+        if let Some(earlier) = earlier.find(|earlier| earlier.number == number) {
+            earlier.data = data.to_vec();
+        }
     }
 }
 
 macro_rules! payload {
-    ($kind:ident, $word:literal, $max:expr, $is_as_stored:expr) => {
+    ($kind:ident, $word:literal, $max:expr, $is_as_stored:expr, $driver:expr) => {
         impl Payload for $kind {
             const WORD: &'static str = $word;
             const BYTES_MAX: usize = $max;
@@ -206,17 +228,35 @@ macro_rules! payload {
             fn is_as_stored(&self) -> bool {
                 $is_as_stored(&self.spec)
             }
+            fn driver_mut(&mut self) -> Option<&mut Driver> {
+                $driver(&mut self.spec)
+            }
         }
     };
 }
 
-payload!(Secret, "secret", SECRET_BYTES_MAX, |spec: &SecretSpec| spec
-    .templating
-    .is_none()
-    && spec.driver.is_none());
-payload!(Config, "config", CONFIG_BYTES_MAX, |spec: &ConfigSpec| spec
-    .templating
-    .is_none());
+fn driver_of_secret(spec: &mut SecretSpec) -> Option<&mut Driver> {
+    spec.driver.as_mut()
+}
+
+fn driver_of_config(_: &mut ConfigSpec) -> Option<&mut Driver> {
+    None
+}
+
+payload!(
+    Secret,
+    "secret",
+    SECRET_BYTES_MAX,
+    |spec: &SecretSpec| spec.templating.is_none() && spec.driver.is_none(),
+    driver_of_secret
+);
+payload!(
+    Config,
+    "config",
+    CONFIG_BYTES_MAX,
+    |spec: &ConfigSpec| spec.templating.is_none(),
+    driver_of_config
+);
 
 /// A secret or a config by its id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -462,6 +502,9 @@ pub enum VersionChange {
     Next(#[serde(with = "base64_bytes")] Vec<u8>),
     /// The next version has the bytes of an earlier one; 0: of the newest of them.
     Back(u64),
+    /// The next version is what the secret's own store holds by now, asked with these changes of its
+    /// options: an empty value takes one away.
+    Anew(BTreeMap<String, String>),
 }
 
 impl fmt::Debug for VersionChange {
@@ -469,6 +512,7 @@ impl fmt::Debug for VersionChange {
         match self {
             Self::Next(_) => f.write_str("Next"),
             Self::Back(number) => write!(f, "Back({number})"),
+            Self::Anew(_) => f.write_str("Anew"),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::payload::{OnUpdate, Payload};
 use crate::placement::Ranking;
 use crate::port::PublishMode;
 use crate::resources::GenericResource;
+use crate::secret_store::check_driver;
 use crate::service::{FailureAction, ReplicatedJob, ResolutionMode, UpdateConfig};
 use crate::volume_home::VOLUME_PLACEMENT_LABEL;
 use crate::{
@@ -346,7 +347,8 @@ fn check_endpoint(spec: &ServiceSpec) -> Checked {
 pub fn check_secret(spec: &SecretSpec) -> Checked {
     check_secret_name(&spec.name).map_err(|error| ControlError::invalid(error.to_string()))?;
     spec.expiry.as_ref().map_or(Ok(()), Expiry::check)?;
-    if spec.driver.is_some() {
+    if let Some(driver) = &spec.driver {
+        check_driver(driver).map_err(|why| ControlError::invalid(format!("Driver: {why}")))?;
         return if spec.data.is_empty() {
             Ok(())
         } else {

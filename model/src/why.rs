@@ -62,6 +62,8 @@ pub enum Trouble {
     User,
     PortTaken,
     Payload,
+    /// A store outside of the cluster does not give what a secret of it holds.
+    SecretStore,
     DiskFull,
     Start,
 

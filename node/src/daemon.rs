@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use skep_api::{About, ApiState, Cluster};
 use skep_engine::Engine;
+use skep_manager::stores::Stores;
 use skep_net::{Host, HostConfig};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -173,6 +174,7 @@ async fn run(args: DaemonArgs) -> Result<(), DaemonError> {
         labels: args.labels.clone(),
         generic_resources: args.generic_resources()?,
         image_source: args.image_source()?,
+        secret_stores: Arc::new(Stores::new(args.secret_stores()?)),
     })
     .await;
     let listeners = listen::listeners(&args, &tls).await?;

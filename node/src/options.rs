@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use skep_engine::types::{LogConfig, Ulimit};
 use skep_engine::{AddressPool, EngineConfig};
+use skep_manager::stores::option::{StoreOption, read_all};
 use skep_model::image_source::ImageSource;
 use skep_model::resources::{GenericResource, offered};
 use skep_net::EncryptionChoice;
@@ -129,6 +130,9 @@ pub struct DaemonArgs {
     /// Where images of services come from: registry-first, peers-first (the other nodes), registry-only or peers-only; a service's label skep.image-source overrides it
     #[arg(long, default_value = "registry-first")]
     pub image_source: String,
+    /// Store outside of the cluster that holds what secrets do, on managers: NAME=exec:/PATH (a command) or NAME=vault:https://HOST:8200,token-file=/PATH[,ca-file=/PATH][,namespace=NAME][,insecure=true]; repeatable
+    #[arg(long = "secret-store")]
+    pub secret_stores: Vec<String>,
     /// Run an init in every container
     #[arg(long)]
     pub init: bool,
@@ -195,6 +199,7 @@ const FILE_KEYS: &[(&str, &str)] = &[
     ("init", "init"),
     ("data-path-encryption", "data-path-encryption"),
     ("image-source", "image-source"),
+    ("secret-stores", "secret-store"),
     ("cdi-spec-dirs", "cdi-spec-dir"),
     ("userns-remap", "userns-remap"),
     ("node-name", "node-name"),
@@ -331,7 +336,13 @@ impl DaemonArgs {
         }
         self.generic_resources()?;
         self.image_source()?;
+        self.secret_stores()?;
         Ok(())
+    }
+
+    /// Stores outside of the cluster that hold what secrets do.
+    pub fn secret_stores(&self) -> Result<Vec<StoreOption>, OptionError> {
+        read_all(&self.secret_stores).map_err(|(given, why)| wrong("secret-store", &given, why))
     }
 
     /// Where images of services come from that do not say.
@@ -492,13 +503,15 @@ mod tests {
         let text = r#"{"labels":["a=b"],"debug":true,"log-opts":{"max-size":"10m"},
             "default-address-pools":[{"base":"10.1.0.0/16","size":24}],
             "default-ulimits":{"nofile":{"Soft":1,"Hard":2}},"iptables":false,
-            "node-generic-resources":["SSD=3","GPU=a"]}"#;
+            "node-generic-resources":["SSD=3","GPU=a"],
+            "secret-stores":{"pass":"exec:/bin/sh"}}"#;
         let flags = file_flags(Path::new("daemon.json"), text).unwrap();
         let words: Vec<&str> = flags.iter().map(String::as_str).collect();
         let args = parse(&words);
         assert!(args.debug);
         assert_eq!(args.labels, ["a=b"]);
         assert_eq!(args.generic_resources().unwrap().len(), 2);
+        assert_eq!(args.secret_stores().unwrap()[0].name, "pass");
         assert_eq!(args.default_address_pools, ["base=10.1.0.0/16,size=24"]);
         let config = args
             .engine_config("172.18.0.0/16".parse().unwrap())
@@ -523,6 +536,12 @@ mod tests {
         assert!(parse(&["-s", "zfs"]).check().is_err());
         let refused = parse(&["--image-source", "mirror"]).check().unwrap_err();
         assert!(refused.to_string().contains("--image-source"), "{refused}");
+        let refused = parse(&["--secret-store", "pass=exec:bin/pass"]).check();
+        let refused = refused.unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "invalid value `pass=exec:bin/pass` for --secret-store: exec: \"bin/pass\" is no absolute path"
+        );
         let refused = parse(&["--node-generic-resource", "GPU"]).check();
         assert!(refused.unwrap_err().to_string().contains("KIND=COUNT"));
         assert!(

@@ -4,6 +4,7 @@ mod files;
 mod lease;
 mod pull;
 mod report;
+mod secrets;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,8 @@ pub(crate) struct Driver {
     drained_since: Option<Timestamp>,
     ended_since: Option<Timestamp>,
     image_ready: bool,
+    /// What secrets of outside stores hold, until the program has it.
+    fetched: secrets::Fetched,
     /// Until when the container has been let run, as the engine counts.
     leased_until: Duration,
     /// It was still there when its lease was over.
@@ -101,6 +104,7 @@ impl Driver {
             drained_since: None,
             ended_since: None,
             image_ready: false,
+            fetched: secrets::Fetched::default(),
             leased_until: Duration::ZERO,
             lapsed: false,
             files_not_before: Timestamp::ZERO,
@@ -142,7 +146,7 @@ impl Driver {
                 }
             };
             self.keep_lease(&progress).await;
-            self.keep_files(&progress.observed).await;
+            self.keep_files(&progress.observed, desired.clone()).await;
             let op = step(&progress, now());
             debug!(task = %self.id, ?op, "next");
             if op == Op::Forget {
@@ -169,15 +173,25 @@ impl Driver {
                 }
                 continue;
             }
-            let outcome = if op == Op::PullImage {
-                // A pull may take long; a change of mind must not wait for it.
-                let pull = self.pull();
-                tokio::select! {
-                    outcome = pull => outcome.map(|()| self.image_ready = true),
-                    _ = desired.changed() => continue,
+            // What may take long: a change of mind must not wait for it.
+            let outcome = match op {
+                Op::PullImage => {
+                    let pull = self.pull();
+                    tokio::select! {
+                        outcome = pull => outcome.map(|()| self.image_ready = true),
+                        _ = desired.changed() => continue,
+                    }
                 }
-            } else {
-                self.perform(op, &progress).await
+                Op::FetchSecrets => {
+                    let ask = self.ask_stores(None);
+                    let asked = tokio::select! {
+                        asked = ask => asked,
+                        _ = desired.changed() => continue,
+                    };
+                    self.note_stores(asked).await;
+                    Ok(())
+                }
+                op => self.perform(op, &progress).await,
             };
             if let Err(error) = outcome {
                 self.fail(&error).await;
@@ -244,6 +258,7 @@ impl Driver {
             state: self.status.state,
             observed,
             image_ready: self.image_ready,
+            secrets: self.fetch_due(),
             sandbox_ready: self.needs_no_sandbox() || self.worker.has_sandbox(&self.id),
             has_endpoints,
             stop_since: self.stop_since,
@@ -283,7 +298,7 @@ impl Driver {
             Op::StartContainer => self.start().await,
             Op::StopContainer => self.stop(progress).await,
             Op::RemoveSandbox => Ok(self.worker.remove_sandbox(&self.id).await?),
-            Op::PullImage | Op::Forget | Op::Wait { .. } => Ok(()),
+            Op::PullImage | Op::FetchSecrets | Op::Forget | Op::Wait { .. } => Ok(()),
         }
     }
 
@@ -308,7 +323,7 @@ impl Driver {
             return Ok(());
         };
         self.expect_volumes(&task).await?;
-        let assigned = self.worker.assigned();
+        let assigned = self.assigned();
         let config = spec::container_config(&task, &spec::template_context(&task, &assigned))?;
         // Found out now rather than at the start: whether everything it refers to is here.
         drop(spec::start_extras(&task, &assigned)?);
@@ -348,8 +363,7 @@ impl Driver {
         let Some(task) = self.task.clone() else {
             return Ok(());
         };
-        let assigned = self.worker.assigned();
-        let extras = spec::start_extras(&task, &assigned)?;
+        let extras = spec::start_extras(&task, &self.assigned())?;
         let engine = &self.worker.engine;
         let prepared = engine.container_prepare(&self.container, extras).await?;
         if let Some(ports) = prepared.dns {
@@ -374,6 +388,7 @@ impl Driver {
                 info!(task = %self.id, service = %task.service_name, "task started");
                 let given = task.in_place.iter();
                 self.status.versions = given.map(|one| (one.object.clone(), one.number)).collect();
+                self.fetched.let_go();
                 Ok(())
             }
             Err(error) if error.kind() == Kind::NotModified => Ok(()),

@@ -27,6 +27,16 @@ pub enum Observed {
     },
 }
 
+/// Whether stores outside of the cluster have given what the task's secrets hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// They have, or there are none.
+    Done,
+    Due,
+    /// One has refused, and is asked again then.
+    Later(Timestamp),
+}
+
 /// What the health check says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -47,6 +57,8 @@ pub struct Progress {
     pub observed: Observed,
     /// The image is on this node.
     pub image_ready: bool,
+    /// What secrets of outside stores hold is here.
+    pub secrets: Fetch,
     /// The network namespace exists.
     pub sandbox_ready: bool,
     /// The task takes part in balancers or names: its stop must wait until they know.
@@ -89,6 +101,8 @@ pub enum Op {
         err: String,
     },
     PullImage,
+    /// Ask stores outside of the cluster for what the task's secrets hold.
+    FetchSecrets,
     PrepareNetwork,
     CreateContainer,
     StartContainer,
@@ -171,6 +185,7 @@ pub fn step(progress: &Progress, now: Timestamp) -> Op {
         Observed::Created if matches!(progress.lease, Lease::Unknown | Lease::Lapsed) => {
             Op::Wait { until: None }
         }
+        Observed::Created if progress.secrets != Fetch::Done => fetch(progress.secrets),
         Observed::Created if !progress.sandbox_ready => Op::PrepareNetwork,
         Observed::Created => Op::StartContainer,
         Observed::Running { .. } if progress.lease == Lease::Lapsed => Op::StopContainer,
@@ -207,10 +222,19 @@ fn before_create(progress: &Progress) -> Op {
         report(Preparing, "preparing")
     } else if !progress.image_ready {
         Op::PullImage
+    } else if progress.secrets != Fetch::Done {
+        fetch(progress.secrets)
     } else if !progress.sandbox_ready {
         Op::PrepareNetwork
     } else {
         Op::CreateContainer
+    }
+}
+
+fn fetch(secrets: Fetch) -> Op {
+    match secrets {
+        Fetch::Later(at) => Op::Wait { until: Some(at) },
+        Fetch::Due | Fetch::Done => Op::FetchSecrets,
     }
 }
 
@@ -256,6 +280,7 @@ mod tests {
             state,
             observed,
             image_ready: true,
+            secrets: Fetch::Done,
             sandbox_ready: true,
             has_endpoints: false,
             stop_since: None,
@@ -325,6 +350,40 @@ mod tests {
         now.observed = running(Health::None);
         assert_eq!(step(&now, NOW), report(Running, "started"));
         now.state = Running;
+        assert_eq!(step(&now, NOW), Op::Wait { until: None });
+    }
+
+    #[test]
+    fn what_stores_hold_is_asked_for_before_the_task_is_ready_and_again_when_it_was_lost() {
+        let mut now = progress(Running, Preparing, Observed::Absent);
+        now.sandbox_ready = false;
+        let later = NOW.plus(Duration::from_secs(4));
+        for (secrets, op) in [
+            (Fetch::Due, Op::FetchSecrets),
+            (Fetch::Later(later), Op::Wait { until: Some(later) }),
+            (Fetch::Done, Op::PrepareNetwork),
+        ] {
+            now.secrets = secrets;
+            assert_eq!(step(&now, NOW), op, "{secrets:?}");
+        }
+        now.image_ready = false;
+        now.secrets = Fetch::Due;
+        assert_eq!(step(&now, NOW), Op::PullImage, "for as short as can be");
+        // The daemon was started again between the container's making and its start.
+        let mut now = progress(Running, Ready, Observed::Created);
+        now.secrets = Fetch::Due;
+        assert_eq!(step(&now, NOW), Op::FetchSecrets);
+        now.desired = Some(Ready);
+        assert_eq!(
+            step(&now, NOW),
+            Op::Wait { until: None },
+            "not before its turn"
+        );
+        now.desired = Some(Shutdown);
+        assert_eq!(step(&now, NOW), report(Shutdown, "shutdown"));
+        // What runs has what it needs.
+        let mut now = progress(Running, Running, running(Health::None));
+        now.secrets = Fetch::Due;
         assert_eq!(step(&now, NOW), Op::Wait { until: None });
     }
 

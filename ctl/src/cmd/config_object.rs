@@ -1,8 +1,10 @@
 //! `skep secret` and `skep config`.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 use skep_model::expiry::Expiry;
 
 use super::task::now;
@@ -68,12 +70,21 @@ pub(super) fn payload(session: &Session, path: &str) -> Outcome<Vec<u8>> {
     Ok(data)
 }
 
+/// What `--driver-opt` says.
+pub(super) fn driver_options(args: &Args) -> Outcome<BTreeMap<String, String>> {
+    let pairs = args.each("driver-opt", |given| match given.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("want KEY=VALUE, not {given:?}")),
+    })?;
+    Ok(pairs.into_iter().collect())
+}
+
 async fn store(
     session: &Session,
     kind: &str,
     args: &Args,
     data: &[u8],
-    driver: &str,
+    driver: Option<Value>,
     expiry: Option<Expiry>,
 ) -> Outcome {
     let mut spec = json!({
@@ -83,13 +94,12 @@ async fn store(
     if !data.is_empty() {
         spec["Data"] = json!(STANDARD.encode(data));
     }
-    for (field, name) in [
-        ("Driver", driver),
-        ("Templating", args.text("template-driver")),
-    ] {
-        if !name.is_empty() {
-            spec[field] = json!({"Name": name});
-        }
+    if let Some(driver) = driver {
+        spec["Driver"] = driver;
+    }
+    let templating = args.text("template-driver");
+    if !templating.is_empty() {
+        spec["Templating"] = json!({"Name": templating});
     }
     if let Some(expiry) = expiry {
         spec["Expiry"] = json!(expiry);
@@ -98,6 +108,9 @@ async fn store(
         .client
         .json(Call::post(format!("/{kind}s/create")).json(&spec))
         .await?;
+    for line in answer.texts("Warnings") {
+        session.warn(line);
+    }
     session.say(answer.str("ID"))
 }
 
@@ -114,6 +127,17 @@ pub async fn create_secret(session: &Session, args: &Args) -> Outcome {
         (_, "") => Vec::new(),
         (_, path) => payload(session, path)?,
     };
+    let options = driver_options(args)?;
+    let driver = match (driver, options.is_empty()) {
+        ("", true) => None,
+        ("", false) => {
+            return Err(Failure::message(
+                "--driver-opt needs --driver, the secret store that has the bytes",
+            ));
+        }
+        (name, true) => Some(json!({"Name": name})),
+        (name, false) => Some(json!({"Name": name, "Options": options})),
+    };
     let wish = expiry::wish(args)?;
     store(session, "secret", args, &data, driver, wish).await
 }
@@ -126,7 +150,7 @@ pub async fn create_config(session: &Session, args: &Args) -> Outcome {
             human::quote(path)
         ))
     })?;
-    store(session, "config", args, &data, "", None).await
+    store(session, "config", args, &data, None, None).await
 }
 
 pub async fn list_secrets(session: &Session, args: &Args) -> Outcome {
@@ -243,15 +267,28 @@ fn pretty_versions(object: &Json) -> String {
     lines
 }
 
+/// What the store of a secret is asked for, if something is said of that.
+fn pretty_options(secret: &Json) -> String {
+    let options = secret.text_map("Spec.Driver.Options");
+    let lines = options
+        .iter()
+        .map(|(key, value)| format!(" - {key}={value}\n"));
+    match options.is_empty() {
+        true => String::new(),
+        false => format!("Driver options:\n{}", lines.collect::<String>()),
+    }
+}
+
 fn pretty_secret(secret: &Json) -> String {
     format!(
-        "ID:              {}\nName:              {}\n{}{}{}Driver:            {}\nCreated at:        {}\nUpdated at:        {}",
+        "ID:              {}\nName:              {}\n{}{}{}Driver:            {}\n{}Created at:        {}\nUpdated at:        {}",
         secret.str("ID"),
         secret.str("Spec.Name"),
         pretty_labels(secret),
         pretty_versions(secret),
         expiry::pretty(secret),
         secret.str("Spec.Driver.Name"),
+        pretty_options(secret),
         inspect::time(secret.str("CreatedAt")),
         inspect::time(secret.str("UpdatedAt")),
     )

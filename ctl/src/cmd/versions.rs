@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use skep_model::payload::PayloadHistory;
 
-use super::config_object::payload;
+use super::config_object::{driver_options, payload};
 use super::expiry;
 use super::task::now;
 use crate::client::{Call, segment};
@@ -109,16 +109,25 @@ pub async fn update(session: &Session, args: &Args) -> Outcome {
         _ => None,
     };
     let file = args.positional(1);
-    if let (Some(wish), "") = (&wish, file) {
+    let asks_anew = kind(args) == "secret" && args.given("driver-opt");
+    if let (Some(wish), "", false) = (&wish, file, asks_anew) {
         return expiry::set(session, args, wish.clone()).await;
     }
-    if file.is_empty() {
-        return Err(Failure::message(
-            "the new bytes are missing: give a file or -, or --expires to change only when it expires",
-        ));
+    let mut body = json!({"Users": args.text("users")});
+    match (asks_anew, file) {
+        (true, "") => body["DriverOptions"] = json!(driver_options(args)?),
+        (true, _) => {
+            return Err(Failure::message(
+                "--driver-opt is of a secret whose bytes are in another store: give no file",
+            ));
+        }
+        (false, "") => {
+            return Err(Failure::message(
+                "the new bytes are missing: give a file or -, --driver-opt to fetch them from its store anew, or --expires to change only when it expires",
+            ));
+        }
+        (false, file) => body["Data"] = json!(STANDARD.encode(payload(session, file)?)),
     }
-    let data = payload(session, file)?;
-    let mut body = json!({"Data": STANDARD.encode(data), "Users": args.text("users")});
     if let Some(wish) = wish {
         body["Expiry"] = json!(wish);
     }
@@ -140,15 +149,18 @@ pub async fn roll_back(session: &Session, args: &Args) -> Outcome {
 }
 
 pub async fn rotate(session: &Session, args: &Args) -> Outcome {
-    let data = match (args.maybe("generate"), args.positional(1)) {
+    let mut body = json!({"Users": args.text("users")});
+    match (args.maybe("generate"), args.positional(1)) {
         (Some(_), given) if !given.is_empty() => {
             return Err(Failure::message(
                 "--generate makes the new bytes: give no file",
             ));
         }
         (Some(wanted), _) => {
-            generated(wanted).map_err(|why| args.invalid("generate", wanted, &why))?
+            let made = generated(wanted).map_err(|why| args.invalid("generate", wanted, &why))?;
+            body["Data"] = json!(STANDARD.encode(made));
         }
+        (None, "") if is_elsewhere(session, args).await? => body["DriverOptions"] = json!({}),
         (None, "") => {
             return Err(Failure::message(format!(
                 "the new bytes are missing: give a file, - or --generate LENGTH, as in \"skep {} rotate {} --generate 32\"",
@@ -156,14 +168,13 @@ pub async fn rotate(session: &Session, args: &Args) -> Outcome {
                 args.positional(0)
             )));
         }
-        (None, given) => payload(session, given)?,
-    };
+        (None, given) => body["Data"] = json!(STANDARD.encode(payload(session, given)?)),
+    }
     let within = match args.duration("timeout") {
         None => WITHIN,
         Some(nanos) if nanos > 0 => Duration::from_nanos(nanos.unsigned_abs()),
         Some(_) => return Err(Failure::message("--timeout: it must be longer than zero")),
     };
-    let mut body = json!({"Data": STANDARD.encode(data), "Users": args.text("users")});
     if kind(args) == "secret"
         && let Some(wish) = expiry::wish(args)?
     {
@@ -171,6 +182,16 @@ pub async fn rotate(session: &Session, args: &Args) -> Outcome {
     }
     let number = change(session, args, "versions", body).await?;
     see_through(session, args, number, within).await
+}
+
+/// Whether its bytes are in a store outside of the cluster, which is asked for them anew.
+async fn is_elsewhere(session: &Session, args: &Args) -> Outcome<bool> {
+    if kind(args) != "secret" {
+        return Ok(false);
+    }
+    let call = Call::get(format!("/secrets/{}", segment(args.positional(0))));
+    let secret = session.client.json(call).await?;
+    Ok(!secret.str("Spec.Driver.Name").is_empty())
 }
 
 /// Waits until every task sees the version, then has the earlier ones forgotten.

@@ -27,6 +27,10 @@ pub(crate) fn place(stage: &mut Stage<'_>, seen: &[ServiceId], all: bool) {
     let encrypted = after.networks().filter(|one| one.spec.is_encrypted());
     let encrypted = encrypted.map(|one| one.id.clone());
     stage.memory.table.set_encrypted(encrypted);
+    stage
+        .memory
+        .table
+        .set_outside(crate::preview::outside(&after));
 
     let mut groups: BTreeMap<(ServiceId, u64), Vec<Arc<Task>>> = BTreeMap::new();
     let mut room = stage.room();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use skep_model::difference::differences;
 use skep_model::preview::{Fate, ServicePreview, TaskPreview};
 use skep_model::{
-    ControlError, ControlRequest, Node, Random, Service, ServiceSpec, Task, TaskId, TaskState,
-    Timestamp,
+    ControlError, ControlRequest, Node, Random, SecretId, Service, ServiceSpec, Task, TaskId,
+    TaskState, Timestamp,
 };
 use skep_plan::service::{dirty, update_config};
 use skep_plan::{Action, NewTask, NodeTable, ServiceView, plan_service};
@@ -108,6 +108,7 @@ pub(crate) fn table(view: &Snapshot) -> NodeTable {
         .networks()
         .filter(|network| network.spec.is_encrypted());
     table.set_encrypted(networks.map(|network| network.id.clone()));
+    table.set_outside(outside(view));
     for node in view.nodes() {
         table.put_node(node);
     }
@@ -115,6 +116,12 @@ pub(crate) fn table(view: &Snapshot) -> NodeTable {
         table.task_changed(None, Some(task));
     }
     table
+}
+
+/// Secrets whose bytes are in other stores.
+pub(crate) fn outside(view: &Snapshot) -> impl Iterator<Item = SecretId> {
+    let secrets = view.secrets().filter(|secret| secret.spec.driver.is_some());
+    secrets.map(|secret| secret.id.clone())
 }
 
 fn of_task(

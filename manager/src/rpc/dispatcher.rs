@@ -9,7 +9,7 @@ use skep_proto::v1::dispatcher_server::Dispatcher;
 use skep_proto::v1::{
     AdmitReply, AdmitRequest, AgentMessage, ClaimReply, ClaimRequest, ControlPayload, ControlReply,
     Empty, ExecFrame, Heard, LocateReply, LocateRequest, ManagerMessage, ManagerPeer, Managers,
-    Measure, Roots, Welcome, agent_message, manager_message,
+    Measure, Roots, SecretAnswer, SecretQuestion, Welcome, agent_message, manager_message,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -20,7 +20,7 @@ use tracing::{debug, info};
 use crate::assignments::Told;
 use crate::caller::require;
 use crate::manager::Core;
-use crate::rpc::{attach, exec, images};
+use crate::rpc::{attach, exec, images, secrets};
 use crate::sessions::Calls;
 
 /// The first message must come within this time.
@@ -107,6 +107,15 @@ impl Dispatcher for DispatcherService {
             ..request.into_inner()
         };
         images::claim(&self.0, claim).await.map(Response::new)
+    }
+
+    async fn fetch_secret(
+        &self,
+        request: Request<SecretQuestion>,
+    ) -> Result<Response<SecretAnswer>, Status> {
+        let caller = require(&request, &self.0)?;
+        let answer = secrets::answer(&self.0, caller, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 }
 

@@ -9,3 +9,4 @@ pub mod images;
 pub mod logs;
 pub mod membership;
 pub mod raft;
+pub mod secrets;

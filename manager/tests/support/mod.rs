@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use skep_manager::stores::Stores;
 use skep_manager::{Manager, ManagerConfig, Timing, clock};
 use skep_model::cluster::RootCa;
 use skep_model::node::{ManagerStatus, Reachability};
@@ -22,8 +23,13 @@ pub const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// A manager's certificate.
 pub fn identity(root: &NewRoot, node: &str) -> Identity {
+    identity_of(root, node, NodeRole::Manager)
+}
+
+/// A node's certificate.
+pub fn identity_of(root: &NewRoot, node: &str, role: NodeRole) -> Identity {
     let key = request_certificate().unwrap();
-    let (role, cluster) = (NodeRole::Manager, "c".into());
+    let cluster = "c".into();
     let cert = Authority::from_pem(&root.cert_pem, &root.key_pem)
         .unwrap()
         .sign(
@@ -45,6 +51,16 @@ pub fn free_address() -> SocketAddr {
 
 /// A cluster of one manager.
 pub async fn manager(root: &NewRoot, spec: ClusterSpec, directory: &Path) -> (Manager, SocketAddr) {
+    manager_with(root, spec, directory, Stores::new(Vec::new())).await
+}
+
+/// The same with stores of secrets.
+pub async fn manager_with(
+    root: &NewRoot,
+    spec: ClusterSpec,
+    directory: &Path,
+    stores: Stores,
+) -> (Manager, SocketAddr) {
     let identity = identity(root, "m");
     let address = free_address();
     let config = ManagerConfig {
@@ -62,6 +78,7 @@ pub async fn manager(root: &NewRoot, spec: ClusterSpec, directory: &Path) -> (Ma
         timing: Timing::default(),
         snapshot_every: 10_000,
         keep_entries: 500,
+        secret_stores: Arc::new(stores),
     };
     let manager = Manager::start(config).await.unwrap();
     let initial = InitialCluster {

@@ -85,6 +85,7 @@ pub async fn without_identity(around: &Arc<Surroundings>, data_path: IpAddr) -> 
         holds_leases: true,
         takes_registry_logins: true,
         knows_variables: true,
+        asks_stores: true,
         encryption,
     }
 }

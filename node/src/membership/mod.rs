@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use skep_api::texts;
 use skep_engine::Engine;
+use skep_manager::stores::Stores;
 use skep_model::image_source::ImageSource;
 use skep_model::resources::GenericResource;
 use skep_model::{ControlError, Kind};
@@ -48,6 +49,8 @@ pub struct Surroundings {
     pub generic_resources: Vec<GenericResource>,
     /// Where images come from whose services do not say.
     pub image_source: ImageSource,
+    /// Stores outside of the cluster that hold what secrets do.
+    pub secret_stores: Arc<Stores>,
 }
 
 /// This node's membership. Clones share it.

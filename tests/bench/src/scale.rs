@@ -116,6 +116,7 @@ impl World {
                 data_path_mtu: 1500,
                 holds_leases: true,
                 knows_variables: true,
+                asks_stores: true,
                 ..NodeDescription::default()
             };
             description.resources.nano_cpus = NanoCpus(64_000_000_000);

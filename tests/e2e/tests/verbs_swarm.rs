@@ -210,6 +210,7 @@ fn without_additions(text: &str) -> String {
                 "/Description",
                 &[
                     "Addresses",
+                    "AsksStores",
                     "DataPathAddr",
                     "DataPathMtu",
                     "Encryption",

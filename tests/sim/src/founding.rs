@@ -63,6 +63,7 @@ fn node(id: &NodeId, at: u64) -> NewNode {
             data_path_mtu: 1500,
             holds_leases: true,
             knows_variables: true,
+            asks_stores: true,
             ..NodeDescription::default()
         },
         manager_status: (at == 0).then(|| ManagerStatus {

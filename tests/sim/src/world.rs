@@ -174,6 +174,7 @@ impl World {
                 data_path_mtu: 1500,
                 holds_leases: true,
                 knows_variables: true,
+                asks_stores: true,
                 ..NodeDescription::default()
             },
             manager_status: manager.then(|| ManagerStatus {

@@ -1,9 +1,11 @@
 //! Newer versions of secrets and configs for a task that runs already.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use skep_model::Task;
 use skep_model::payload::InPlace;
+use skep_model::{SecretId, Task};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{DriveError, Driver, RETRY, now};
@@ -13,7 +15,11 @@ use crate::task::step::Observed;
 impl Driver {
     /// Gives the task what it is to see by now, if it runs and does not see it yet. What goes wrong is
     /// tried again: the task is as good as before.
-    pub(super) async fn keep_files(&mut self, observed: &Observed) {
+    pub(super) async fn keep_files(
+        &mut self,
+        observed: &Observed,
+        mut desired: watch::Receiver<Option<Arc<Task>>>,
+    ) {
         let Some(task) = self.task.clone() else {
             return;
         };
@@ -26,8 +32,24 @@ impl Driver {
         if !is_due || news.is_empty() {
             return;
         }
-        match self.give(&task, &news).await {
+        let only = self.to_fetch(&task, &news);
+        let ask = self.ask_stores(only.as_ref());
+        let asked = tokio::select! {
+            asked = ask => asked,
+            // A change of mind must not wait for a store.
+            _ = desired.changed() => return,
+        };
+        if let Some(why) = self.fetched.take(asked) {
+            warn!(task = %self.id, why, "files cannot be replaced in place yet");
+            self.say_refused(why).await;
+            self.files_not_before = now().plus(10 * RETRY);
+            return;
+        }
+        let given = self.give(&task, &news).await;
+        self.fetched.let_go();
+        match given {
             Ok(()) => {
+                self.say_refused(String::new()).await;
                 info!(task = %self.id, service = %task.service_name, "files were replaced in place");
                 self.note_seen(&news).await;
             }
@@ -43,9 +65,30 @@ impl Driver {
         seen.is_some_and(|seen| seen >= order.number)
     }
 
+    /// The secrets that these orders need; all of the task's where templates may speak of any.
+    fn to_fetch(&self, task: &Task, news: &[InPlace]) -> Option<BTreeSet<SecretId>> {
+        let assigned = self.worker.assigned();
+        let container = task.spec.container()?;
+        let mut secrets = container.secrets.iter();
+        let of_secrets = secrets.any(|one| {
+            let secret = assigned.secrets.get(&one.secret_id);
+            secret.is_some_and(|secret| secret.spec.templating.is_some())
+        });
+        let mut configs = container.configs.iter();
+        let of_configs = configs.any(|one| {
+            let config = assigned.configs.get(&one.config_id);
+            config.is_some_and(|config| config.spec.templating.is_some())
+        });
+        if of_secrets || of_configs {
+            return None;
+        }
+        let objects = news.iter().map(|order| SecretId::new(&order.object));
+        Some(objects.collect())
+    }
+
     async fn give(&self, task: &Task, news: &[InPlace]) -> Result<(), DriveError> {
         let is_new = |object: &str| news.iter().any(|order| order.object == object);
-        let payloads = spec::task_payloads(task, &self.worker.assigned())?;
+        let payloads = spec::task_payloads(task, &self.assigned())?;
         // What a template is made of may be another one's payload.
         let payloads = payloads
             .into_iter()

@@ -21,7 +21,7 @@ pub struct Verdict {
 
 /// Asks every node for `task`, whose slot may have a home.
 pub fn examine(table: &NodeTable, task: &Task, homes: &VolumeHomes) -> Vec<Verdict> {
-    let request = Request::of(task, table.encrypts(task));
+    let request = Request::of(task, table);
     let home = homes.get(&task.slot).filter(|_| task.slot != 0);
     let verdict = |entry: &Entry| {
         let mut reasons = reasons(&request, entry);
@@ -71,6 +71,9 @@ fn reasons(request: &Request, entry: &Entry) -> Vec<String> {
     }
     if request.has_variables && !entry.node.description.knows_variables {
         found.push("is of a version that has no secrets as variables: upgrade it".to_owned());
+    }
+    if request.needs_stores && !entry.node.description.asks_stores {
+        found.push("is of a version that asks no outside stores of secrets: upgrade it".to_owned());
     }
     let taken = request.host_ports.iter().filter(|one| entry.has_port(one));
     found.extend(taken.map(|port| format!("port {}/{} is taken", port.number, port.protocol)));

@@ -19,7 +19,7 @@ pub(crate) fn waits_for(table: &NodeTable, task: &Task, predecessor: &Task) -> b
     let Some(entry) = table.entry(&predecessor.node_id) else {
         return false;
     };
-    let request = Request::of(task, table.encrypts(task));
+    let request = Request::of(task, table);
     if request.check_kind(entry).is_err() {
         return false;
     }
@@ -50,11 +50,12 @@ pub(super) enum Refusal {
     Platform,
     Encryption,
     Variables,
+    Stores,
     HostPort,
     MaxReplicas,
 }
 
-const REFUSALS: [Refusal; 9] = [
+const REFUSALS: [Refusal; 10] = [
     Refusal::Unavailable,
     Refusal::Resources,
     Refusal::Plugin,
@@ -62,6 +63,7 @@ const REFUSALS: [Refusal; 9] = [
     Refusal::Platform,
     Refusal::Encryption,
     Refusal::Variables,
+    Refusal::Stores,
     Refusal::HostPort,
     Refusal::MaxReplicas,
 ];
@@ -81,6 +83,7 @@ impl Refusal {
             Self::Platform => format!("unsupported platform {on}"),
             Self::Encryption => format!("network encryption not possible {on}"),
             Self::Variables => format!("secrets as variables not possible {on}"),
+            Self::Stores => format!("secrets of outside stores not possible {on}"),
             Self::HostPort => format!("{PORT_IN_USE} {on}"),
             Self::MaxReplicas => MAX_REPLICAS.to_owned(),
         }
@@ -89,7 +92,7 @@ impl Refusal {
 
 /// How many nodes were refused for which reason.
 #[derive(Debug, Default)]
-pub(super) struct Refusals([usize; 9]);
+pub(super) struct Refusals([usize; 10]);
 
 impl Refusals {
     pub(super) fn add(&mut self, refusal: Refusal) {
@@ -134,13 +137,15 @@ pub(super) struct Request {
     pub encrypted: bool,
     /// Secrets or configs of it are variables, which older agents would make files of.
     pub has_variables: bool,
+    /// Secrets of it are in other stores, which older agents do not ask for.
+    pub needs_stores: bool,
     pub ranking: Ranking,
     /// Services, by name, that the task is to be beside of (`true`) or apart from.
     pub beside: Vec<(String, bool)>,
 }
 
 impl Request {
-    pub(super) fn of(task: &Task, encrypted: bool) -> Self {
+    pub(super) fn of(task: &Task, table: &NodeTable) -> Self {
         let placement = task.spec.placement.clone().unwrap_or_default();
         let constraints: Option<Vec<Constraint>> = placement
             .constraints
@@ -171,11 +176,12 @@ impl Request {
             host_ports: Load::host_ports(task),
             max_replicas: placement.max_replicas,
             plugins: plugins(task),
-            encrypted,
+            encrypted: table.encrypts(task),
             has_variables: task
                 .spec
                 .container()
                 .is_some_and(|container| container.variables().next().is_some()),
+            needs_stores: table.needs_stores(task),
             // Checked when the service was made.
             ranking: Ranking::of(&task.labels).unwrap_or_default(),
             beside,
@@ -221,6 +227,9 @@ impl Request {
         }
         if self.has_variables && !entry.node.description.knows_variables {
             return Err(Refusal::Variables);
+        }
+        if self.needs_stores && !entry.node.description.asks_stores {
+            return Err(Refusal::Stores);
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ pub fn schedule(
     let Some(first) = tasks.first() else {
         return Vec::new();
     };
-    let request = Request::of(first, table.encrypts(first));
+    let request = Request::of(first, table);
     let mut outcomes = Vec::with_capacity(tasks.len());
     let (preset, free): (Vec<_>, Vec<_>) = tasks.iter().partition(|task| !task.node_id.is_empty());
 

@@ -94,7 +94,7 @@ fn elsewhere(
     // The one that takes its place is placed as is wanted now, which may restart nothing.
     let wanted = &service.spec.task_template.placement;
     asking.spec.placement.clone_from(wanted);
-    let request = Request::of(&asking, table.encrypts(task));
+    let request = Request::of(&asking, table);
     let from = spread::standing(table, &request, &task.node_id);
     if request.spread.is_empty() && from.iter().all(|(_, tasks)| *tasks < 2) {
         return None;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use skep_model::publish::PortHost;
 use skep_model::resources::GenericResource;
-use skep_model::{NetworkId, Node, NodeId, Protocol, ServiceId, Task, TaskState, Timestamp};
+use skep_model::{
+    NetworkId, Node, NodeId, Protocol, SecretId, ServiceId, Task, TaskState, Timestamp,
+};
 
 use super::Placed;
 use super::generic::Pool;
@@ -25,6 +27,8 @@ pub struct NodeTable {
     entries: BTreeMap<NodeId, Entry>,
     /// Networks whose tasks need a node that can encrypt.
     encrypted: BTreeSet<NetworkId>,
+    /// Secrets whose tasks need a node that asks for what other stores hold.
+    outside: BTreeSet<SecretId>,
 }
 
 /// One node and what runs there.
@@ -139,6 +143,18 @@ impl NodeTable {
         task.attachments
             .iter()
             .any(|attachment| on(&attachment.network_id))
+    }
+
+    /// Takes in which secrets have their bytes in other stores.
+    pub fn set_outside(&mut self, secrets: impl IntoIterator<Item = SecretId>) {
+        self.outside = secrets.into_iter().collect();
+    }
+
+    /// Whether a task needs what another store holds.
+    pub(super) fn needs_stores(&self, task: &Task) -> bool {
+        let container = task.spec.container().into_iter();
+        let mut secrets = container.flat_map(|container| &container.secrets);
+        secrets.any(|one| self.outside.contains(&one.secret_id))
     }
 
     /// Takes a new or changed node in.

@@ -92,6 +92,7 @@ impl Door<'_> {
             return Ok(());
         };
         let turns = known.spec.driver.is_none() && is_turned(&spec.data, &known.spec.data);
+        let moves = other_place(&known.spec, spec);
         let expiry = expiry::anew(spec.expiry.as_ref(), said, known.spec.expiry.as_ref());
         let labels = SecretSpec {
             data: match turns {
@@ -99,9 +100,19 @@ impl Door<'_> {
                 false => spec.data.clone(),
             },
             expiry: expiry.clone(),
+            driver: match moves {
+                Some(_) => known.spec.driver.clone(),
+                None => spec.driver.clone(),
+            },
             ..spec.clone()
         };
         self.update_secret(&known.id, None, &labels)?;
+        if let Some(changes) = moves {
+            self.note(format!("Updating secret {}", spec.name));
+            let anew = VersionChange::Anew(changes);
+            let id = PayloadId::Secret(known.id.clone());
+            self.turn_version(&id, &anew, expiry.as_ref())?;
+        }
         if turns {
             self.note(format!("Updating secret {}", spec.name));
             let next = VersionChange::Next(spec.data.clone());
@@ -353,6 +364,18 @@ fn said_expiry<'a>(before: &'a Snapshot, stack: &str, secret: &str) -> Option<&'
 /// Whether a file has other bytes than what is there; a revision of the past has none of a secret's.
 fn is_turned(wanted: &[u8], present: &[u8]) -> bool {
     !wanted.is_empty() && wanted != present
+}
+
+/// The changes of a driver's options by which a file says that the same store has the bytes elsewhere.
+fn other_place(had: &SecretSpec, wanted: &SecretSpec) -> Option<BTreeMap<String, String>> {
+    let (had_driver, driver) = had.driver.as_ref().zip(wanted.driver.as_ref())?;
+    if had_driver.name != driver.name || had.origin() == wanted.origin() {
+        return None;
+    }
+    let gone = had_driver.options.keys();
+    let mut changes: BTreeMap<_, _> = gone.map(|key| (key.clone(), String::new())).collect();
+    changes.extend(driver.options.clone());
+    Some(changes)
 }
 
 /// Refuses services that wait for what is not in the stack, or for each other.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::container::FileTarget;
 use skep_model::expiry::Expiry;
+use skep_model::mount::Driver;
 use skep_model::payload::{EARLIER_BYTES_MAX, OnUpdate, Payload, PayloadId, Pin, VersionChange};
+use skep_model::secret_store::{changed, check_driver};
 use skep_model::{Config, ControlError, Kind, Secret, Service, ServiceId, ServiceSpec, Stack};
 use skep_store::{Record, Snapshot};
 
@@ -23,18 +25,16 @@ impl Door<'_> {
             PayloadId::Secret(id) => {
                 let known = self.tx.find::<Secret>(id.as_str()).map_err(not_found)?;
                 let secret = Secret::clone(known);
-                if let Some(driver) = &secret.spec.driver {
-                    return Err(ControlError::invalid(format!(
-                        "secret {} has no versions here: its bytes come from driver {}",
-                        secret.spec.name, driver.name
-                    )));
-                }
+                refuse_other_home(&secret, change)?;
                 let number = secret.number();
                 self.turn_payload(secret, change, users)?;
                 self.settle_expiry(id, number, expiry)
             }
             PayloadId::Config(_) if expiry.is_some() => {
                 Err(ControlError::invalid("configs do not expire"))
+            }
+            PayloadId::Config(_) if matches!(change, VersionChange::Anew(_)) => {
+                Err(ControlError::invalid("configs are in no other store"))
             }
             PayloadId::Config(id) => {
                 let known = self.tx.find::<Config>(id.as_str()).map_err(not_found)?;
@@ -51,23 +51,37 @@ impl Door<'_> {
         users: Option<&str>,
     ) -> Done {
         let users = users.map(|given| policy(given, "users")).transpose()?;
-        let (data, because) = match change {
-            VersionChange::Next(data) => (data.clone(), "updated".to_owned()),
+        let had = payload.driver_mut().cloned();
+        let (data, driver, because) = match change {
+            VersionChange::Next(data) => (data.clone(), had.clone(), "updated".to_owned()),
             VersionChange::Back(number) => {
                 let (number, data) = earlier(&payload, *number)?;
-                (data, format!("rolled back to {number}"))
+                let mut versions = payload.versions().earlier.iter();
+                let past = versions.find(|one| one.number == number);
+                let driver = past.and_then(|past| past.driver.clone());
+                let because = format!("rolled back to {number}");
+                (data, driver.or_else(|| had.clone()), because)
+            }
+            VersionChange::Anew(changes) => {
+                let driver = anew(had.as_ref(), changes)?;
+                (Vec::new(), driver, "fetched anew".to_owned())
             }
         };
-        if data.is_empty() || data.len() >= P::BYTES_MAX {
+        if driver.is_none() && (data.is_empty() || data.len() >= P::BYTES_MAX) {
             return Err(ControlError::invalid(format!(
                 "{} data must be larger than 0 and less than {} bytes",
                 P::WORD,
                 P::BYTES_MAX
             )));
         }
-        // The same bytes are the same version, but users that were left behind follow.
-        if data != *payload.data() {
+        // The same bytes are the same version, but users that were left behind follow. What another
+        // store holds by now may be anything.
+        let is_anew = matches!(change, VersionChange::Anew(_));
+        if is_anew || data != *payload.data() || driver != had {
             payload.advance(data, because, self.now);
+            if let Some((present, driver)) = payload.driver_mut().zip(driver) {
+                *present = driver;
+            }
         }
         let number = payload.number();
         self.response.id = number.to_string();
@@ -275,6 +289,35 @@ impl Settle<'_> {
         *pin = known.map_or_else(|| Pin::to(payload.number()), Pin::clone);
         Ok(())
     }
+}
+
+/// Refuses bytes for a secret that has them from another store, and the other way round.
+fn refuse_other_home(secret: &Secret, change: &VersionChange) -> Done {
+    let name = &secret.spec.name;
+    match (&secret.spec.driver, change) {
+        (Some(driver), VersionChange::Next(_)) => Err(ControlError::invalid(format!(
+            "secret {name} has its bytes from secret store {}: change them there, then have its users fetch them: skep secret rotate {name}",
+            driver.name
+        ))),
+        (None, VersionChange::Anew(_)) => Err(ControlError::invalid(format!(
+            "secret {name} is in no other store: its next version needs bytes"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A store with other options.
+fn anew(
+    had: Option<&Driver>,
+    changes: &BTreeMap<String, String>,
+) -> Result<Option<Driver>, ControlError> {
+    let Some(had) = had else { return Ok(None) };
+    let driver = Driver {
+        name: had.name.clone(),
+        options: changed(&had.options, changes),
+    };
+    check_driver(&driver).map_err(|why| ControlError::invalid(format!("Driver: {why}")))?;
+    Ok(Some(driver))
 }
 
 fn policy(given: &str, whose: &str) -> Result<OnUpdate, ControlError> {

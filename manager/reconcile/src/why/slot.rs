@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use skep_model::secret_store::STORE_WORDS;
 use skep_model::task::RestartCondition;
 use skep_model::why::{Cause, Trouble};
 use skep_model::{NodeState, Service, Task, TaskState, Timestamp};
@@ -52,6 +53,10 @@ impl View<'_> {
         }
         let failures = failures(task, slot);
         if task.status.state == TaskState::Running {
+            if task.status.err.starts_with(STORE_WORDS) {
+                // It goes on with the version that it has.
+                return Some(self.waits_for_store(task));
+            }
             let last = failures.last()?;
             let again = self.now.since(task.running_since) <= WELL_AFTER && failures.len() > 1;
             return again.then(|| self.after_failure(task, last, failures.len()));
@@ -118,6 +123,9 @@ impl View<'_> {
             }
             return Some(started(Trouble::Starting, "is being placed".to_owned()));
         }
+        if status.err.starts_with(STORE_WORDS) {
+            return Some(self.waits_for_store(task));
+        }
         if task.desired_state < TaskState::Running && status.state == TaskState::Ready {
             if task.start_not_before > self.now {
                 let mut cause = started(
@@ -157,6 +165,16 @@ impl View<'_> {
                 format!("was given to {on}, which has not begun"),
             ),
         })
+    }
+
+    /// A task that needs what a store outside of the cluster does not give.
+    fn waits_for_store(&self, task: &Task) -> Cause {
+        let on = self.node_name(&task.node_id);
+        Cause {
+            message: format!("waits on {on}: {}", task.status.err),
+            since: task.status.applied_at,
+            ..cause(task, Trouble::SecretStore)
+        }
     }
 
     fn no_node(&self, task: &Task) -> Cause {

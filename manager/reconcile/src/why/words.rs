@@ -8,13 +8,14 @@ use skep_plan::schedule::{AND_THERE, AT_HOME, STILL_STOPS};
 pub(super) const NO_NODE: &str = "no suitable node";
 
 /// Parts of the scheduler's reasons.
-const REASONS: [(&str, Trouble); 8] = [
+const REASONS: [(&str, Trouble); 9] = [
     ("not available for new tasks", Trouble::NoNode),
     ("insufficient resources", Trouble::NoRoom),
     ("missing plugin", Trouble::Plugin),
     ("scheduling constraints", Trouble::Constraint),
     ("unsupported platform", Trouble::Platform),
     ("network encryption", Trouble::Encryption),
+    ("secrets of outside stores", Trouble::SecretStore),
     ("host-mode port", Trouble::HostPort),
     ("max replicas per node", Trouble::MaxReplicas),
 ];
@@ -204,6 +205,10 @@ pub(super) const fn advice(trouble: Trouble) -> &'static str {
         Trouble::User => "use a user that the image knows, or a number",
         Trouble::PortTaken => "publish another port, or stop what uses it on the node",
         Trouble::Payload => "check what its secrets and configs hold, and their templates",
+        Trouble::SecretStore => {
+            "it is asked again by itself: see to the store, its token and what the secret asks for \
+             (secret inspect; secret update --driver-opt), or upgrade nodes that ask none"
+        }
         Trouble::DiskFull => "make room on the node: system df, system prune",
         Trouble::Exit | Trouble::Killed => "service logs SERVICE",
         Trouble::OutOfMemory => "raise --limit-memory, or let it use less",

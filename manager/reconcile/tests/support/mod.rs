@@ -237,6 +237,7 @@ impl Cluster {
                 data_path_mtu: 1500,
                 holds_leases: true,
                 knows_variables: true,
+                asks_stores: true,
                 ..NodeDescription::default()
             },
             manager_status: manager.then(|| ManagerStatus {

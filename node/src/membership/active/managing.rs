@@ -108,6 +108,7 @@ impl Active {
             timing: Timing::default(),
             snapshot_every: SNAPSHOTS.0,
             keep_entries: SNAPSHOTS.1,
+            secret_stores: Arc::clone(&self.around.secret_stores),
         })
     }
 
