@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 pub use skep_model::DependencyCondition as Condition;
 
 pub use crate::file::develop::Action as WatchAction;
+pub use print::images_only;
 
 use crate::context::Context;
 use crate::file::File;

@@ -311,7 +311,7 @@ fn group_add(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
     let Some(field) = fields.take("group_add") else {
         return Vec::new();
     };
-    let items = field.items(cx);
+    let items = field.different_items(cx);
     items
         .iter()
         .filter_map(|item| item.string_or_number(cx))
