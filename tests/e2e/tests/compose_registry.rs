@@ -138,7 +138,7 @@ fn push_and_pull(app: &Project<'_>) {
         IMAGE.replace("web", "talk:1"),
     ];
     let forget = || app.skep(&format!("rmi {}", names.join(" "))).ok();
-    let is_there = || app.skep(&format!("image inspect {}:1", IMAGE)).status == 0;
+    let is_there = || app.skep(&format!("image inspect {IMAGE}:1")).status == 0;
     for flags in ["pull", "pull --no-parallel", "--parallel 1 pull --quiet"] {
         forget();
         assert!(!is_there());
@@ -162,7 +162,6 @@ fn push_and_pull(app: &Project<'_>) {
 }
 
 fn lock(app: &Project<'_>) {
-    let format = "{{range .RepoDigests}}{{println .}}{{end}}";
     let image = app.0.get(NODE, &format!("/images/{IMAGE}:1/json"));
     let digest = image["RepoDigests"][0]
         .as_str()
