@@ -1,8 +1,9 @@
 //! Reading typed values out of the tree, with messages that name path and place.
 
 use crate::context::Context;
+use crate::emit::emit;
 use crate::fields::Fields;
-use crate::out::scalar_text;
+use crate::out::{Out, scalar_text};
 use crate::report::{At, Placed};
 use crate::scalar::{Resolved, boolean};
 use crate::text::{duration, nearest::nearest};
@@ -302,6 +303,22 @@ impl<'n> Field<'n> {
         }
     }
 
+    /// The items of a list in which none may stand twice. The number 80 and the text "80" differ, as
+    /// they do for docker's client.
+    pub fn different_items(&self, cx: &mut Context<'_>) -> Vec<Field<'n>> {
+        let items = self.items(cx);
+        let mut seen = std::collections::HashMap::new();
+        for (index, item) in items.iter().enumerate() {
+            if let Some(first) = seen.insert(emit(&Out::from(item.node)), index) {
+                cx.error(
+                    item.at(),
+                    format!("{} array items[{first},{index}] must be unique", self.path),
+                );
+            }
+        }
+        items
+    }
+
     fn fields_of(&self, items: &'n [Node]) -> Vec<Field<'n>> {
         items
             .iter()
@@ -316,13 +333,11 @@ impl<'n> Field<'n> {
 
     /// A list of different strings.
     pub fn strings(&self, cx: &mut Context<'_>) -> Vec<Placed<String>> {
-        let items = self.items(cx);
-        let strings: Vec<Placed<String>> = items
+        let items = self.different_items(cx);
+        items
             .iter()
             .filter_map(|item| item.placed_string(cx))
-            .collect();
-        self.must_differ(&strings, cx);
-        strings
+            .collect()
     }
 
     /// A list of strings that may repeat.
@@ -339,18 +354,6 @@ impl<'n> Field<'n> {
             Value::Map(_) => {
                 self.wrong_type("string or list", cx);
                 Vec::new()
-            }
-        }
-    }
-
-    fn must_differ(&self, strings: &[Placed<String>], cx: &mut Context<'_>) {
-        let mut seen = std::collections::HashMap::new();
-        for (index, string) in strings.iter().enumerate() {
-            if let Some(first) = seen.insert(string.value.as_str(), index) {
-                cx.error(
-                    string.at,
-                    format!("{} array items[{first},{index}] must be unique", self.path),
-                );
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A compose file as typed values, before it becomes a stack.
 
 pub(crate) mod build;
+pub(crate) mod declared;
 pub(crate) mod dependency;
 pub(crate) mod deploy;
 pub(crate) mod develop;

@@ -26,12 +26,15 @@ use std::io;
 
 use skep_model::StackSpec;
 
+use report::Report;
+use text::encoding;
+
 pub use diagnostic::{Diagnostic, Severity};
 pub use interpolate::Variable;
 pub use project::{
     Condition, Project, ProjectBuild, ProjectDependency, ProjectEndpoint, ProjectFile, ProjectHook,
     ProjectNetwork, ProjectOptions, ProjectService, ProjectVolume, ProjectWatch, SharedNamespaces,
-    WatchAction, profiles,
+    WatchAction, images_only, profiles,
 };
 
 /// One compose file, already read.
@@ -40,6 +43,25 @@ pub struct Source {
     /// What messages call the file.
     pub name: String,
     pub text: String,
+}
+
+impl Source {
+    /// A file's bytes as text: UTF-8, or UTF-16 where a byte order mark says so.
+    ///
+    /// # Errors
+    /// Where the first bytes stand that are no character.
+    pub fn decode(name: impl Into<String>, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
+        let name = name.into();
+        match encoding::decode(bytes) {
+            Ok(text) => Ok(Self { name, text }),
+            Err(wrong) => {
+                let text = wrong.text.clone();
+                let mut report = Report::new(vec![Self { name, text }]);
+                report.not_text(0, wrong);
+                Err(report.finish(false).unwrap_or_else(|found| found))
+            }
+        }
+    }
 }
 
 /// How to read compose files.

@@ -3,6 +3,7 @@
 
 mod container;
 mod mount;
+mod network;
 mod print;
 mod relations;
 
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 pub use skep_model::DependencyCondition as Condition;
 
 pub use crate::file::develop::Action as WatchAction;
+pub use print::images_only;
 
 use crate::context::Context;
 use crate::file::File;
@@ -221,12 +223,12 @@ pub(crate) fn convert(mut file: File, options: &ProjectOptions, cx: &mut Context
     let mut networks: BTreeMap<String, ProjectNetwork> = file
         .networks
         .iter()
-        .map(|(key, network)| (key.clone(), network_of(key, &network.value, options)))
+        .map(|(key, network)| (key.clone(), network::of(key, &network.value, options)))
         .collect();
     if uses_default {
         networks
             .entry("default".to_owned())
-            .or_insert_with(|| network_of("default", &Network::default(), options));
+            .or_insert_with(|| network::of("default", &Network::default(), options));
     }
     let volumes = file
         .volumes
@@ -269,51 +271,6 @@ fn name_of(own: Option<&String>, key: &str, options: &ProjectOptions) -> String 
         .unwrap_or_else(|| format!("{}_{key}", options.name))
 }
 
-fn network_of(key: &str, network: &Network, options: &ProjectOptions) -> ProjectNetwork {
-    let pools: Vec<Value> = network
-        .ipam
-        .iter()
-        .flatten()
-        .map(|pool| {
-            let pool = &pool.value;
-            let mut config = serde_json::Map::new();
-            for (name, value) in [
-                ("Subnet", &pool.subnet),
-                ("IPRange", &pool.ip_range),
-                ("Gateway", &pool.gateway),
-            ] {
-                config.extend(value.as_ref().map(|value| (name.to_owned(), json!(value))));
-            }
-            if !pool.aux_addresses.is_empty() {
-                config.insert("AuxiliaryAddresses".to_owned(), json!(pool.aux_addresses));
-            }
-            Value::Object(config)
-        })
-        .collect();
-    let mut body = json!({
-        "Driver": network.driver.clone().unwrap_or_else(|| "bridge".to_owned()),
-        "Options": network.driver_opts.clone().unwrap_or_default(),
-        "Internal": network.internal.unwrap_or(false),
-        "Attachable": network.attachable.unwrap_or(false),
-        "Labels": network.labels.clone().unwrap_or_default(),
-    });
-    if let Some(on) = network.enable_ipv6 {
-        body["EnableIPv6"] = json!(on);
-    }
-    if network.ipam_driver.is_some() || network.ipam_options.is_some() || !pools.is_empty() {
-        body["IPAM"] = json!({
-            "Driver": network.ipam_driver.clone().unwrap_or_else(|| "default".to_owned()),
-            "Config": pools,
-            "Options": network.ipam_options.clone().unwrap_or_default(),
-        });
-    }
-    ProjectNetwork {
-        name: name_of(network.name.as_ref(), key, options),
-        external: network.is_external(),
-        body,
-    }
-}
-
 fn service_of(
     name: &str,
     service: &Service,
@@ -353,7 +310,7 @@ fn service_of(
             .unwrap_or_default(),
         attach: host.flags.get("attach").copied().unwrap_or(true),
         body,
-        networks: endpoints(service, host),
+        networks: network::endpoints(service, host),
         shared: SharedNamespaces {
             network: text("network_mode"),
             pid: text("pid"),
@@ -423,64 +380,6 @@ fn build_of(build: &Build) -> ProjectBuild {
         pull: flag("pull"),
         shm_size: build.shm_size.unwrap_or(0),
     }
-}
-
-/// The networks a service joins: those of the highest priority first, then by name.
-fn endpoints(service: &Service, host: &Host) -> Vec<ProjectEndpoint> {
-    if host.text("network_mode").is_some() {
-        return Vec::new();
-    }
-    if service.networks.is_empty() {
-        return vec![ProjectEndpoint {
-            network: "default".to_owned(),
-            aliases: Vec::new(),
-            settings: json!({}),
-        }];
-    }
-    let mut all: Vec<(i64, ProjectEndpoint)> = service
-        .networks
-        .iter()
-        .map(|(key, joined)| {
-            let joined = joined.value.clone().unwrap_or_default();
-            let mut settings = serde_json::Map::new();
-            let addresses = (joined.ipv4_address.is_some()
-                || joined.ipv6_address.is_some()
-                || !joined.link_local_ips.is_empty())
-            .then(|| {
-                json!({
-                    "IPv4Address": joined.ipv4_address.clone().unwrap_or_default(),
-                    "IPv6Address": joined.ipv6_address.clone().unwrap_or_default(),
-                    "LinkLocalIPs": joined.link_local_ips,
-                })
-            });
-            settings.extend(addresses.map(|addresses| ("IPAMConfig".to_owned(), addresses)));
-            settings.extend(
-                joined
-                    .mac_address
-                    .as_ref()
-                    .map(|mac| ("MacAddress".to_owned(), json!(mac))),
-            );
-            settings.extend(
-                joined
-                    .driver_opts
-                    .as_ref()
-                    .map(|options| ("DriverOpts".to_owned(), json!(options))),
-            );
-            settings.extend(
-                joined
-                    .gw_priority
-                    .map(|priority| ("GwPriority".to_owned(), json!(priority))),
-            );
-            let endpoint = ProjectEndpoint {
-                network: key.clone(),
-                aliases: joined.aliases.clone().unwrap_or_default(),
-                settings: Value::Object(settings),
-            };
-            (joined.priority.unwrap_or(0), endpoint)
-        })
-        .collect();
-    all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.network.cmp(&b.1.network)));
-    all.into_iter().map(|(_, endpoint)| endpoint).collect()
 }
 
 /// Says that a service refers to something that is not in the file.

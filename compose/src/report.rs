@@ -1,5 +1,6 @@
 //! Where something stands in the sources, and the list of what was found wrong.
 
+use crate::text::encoding;
 use crate::{Diagnostic, Severity, Source};
 
 /// Messages kept of one load; the rest would not be read anyway.
@@ -55,6 +56,17 @@ impl Report {
     pub fn error(&mut self, at: At, message: impl Into<String>, hint: Option<String>) {
         self.errors += 1;
         self.add(at, message.into(), hint, Severity::Error);
+    }
+
+    /// Says that a source's bytes are no text.
+    pub fn not_text(&mut self, source: u32, wrong: encoding::Wrong) {
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let at = At {
+            source,
+            line: small(wrong.line),
+            column: small(wrong.column),
+        };
+        self.error(at, wrong.message, Some("save the file as UTF-8".to_owned()));
     }
 
     pub fn warn(&mut self, at: At, message: impl Into<String>, hint: Option<String>) {

@@ -1,9 +1,10 @@
 //! The small languages inside compose values: command lines, durations, sizes, processor counts,
-//! environment files; and guessing what a misspelt word meant.
+//! environment files; how files are encoded; and guessing what a misspelt word meant.
 
 pub(crate) mod cpus;
 pub(crate) mod dotenv;
 pub(crate) mod duration;
+pub(crate) mod encoding;
 pub(crate) mod env_file;
 pub(crate) mod image;
 pub(crate) mod nearest;

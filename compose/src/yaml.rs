@@ -1,9 +1,10 @@
 //! YAML text → tree: anchors, aliases and merge keys are resolved, duplicate keys refused.
 
 mod builder;
+mod directive;
 mod tag;
 
-use granit_parser::Parser;
+use granit_parser::{Event, Parser};
 
 use crate::report::At;
 use crate::tree::Node;
@@ -65,6 +66,9 @@ pub(crate) fn parse(text: &str, source: u32) -> Result<Parsed, YamlError> {
             )
         })?;
         let at = builder.at(span.start.line(), span.start.col());
+        if let (Event::DocumentStart(_, version), true) = (&event, builder.is_first()) {
+            directive::check(text, at, *version)?;
+        }
         if !builder.take(event, at)? {
             break;
         }

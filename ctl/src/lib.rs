@@ -111,14 +111,14 @@ async fn invoke(
         } => match connect(&globals, &env) {
             Err(failure) => (Err(failure), streams),
             Ok((client, config)) => {
-                let session = Session {
+                let mut session = Session {
                     streams,
                     client,
                     config,
                     env,
                     group_flags,
                 };
-                let outcome = execute(&session, command, &path, argv).await;
+                let outcome = execute(&mut session, command, &path, argv).await;
                 (outcome, session.streams)
             }
         },
@@ -314,14 +314,27 @@ fn connect(
     Ok((Client::new(host, config.http_headers(), pinned), config))
 }
 
+/// Flags of groups that count behind the command as well, where it has them.
+const GROUP_FLAGS_ANYWHERE: [&str; 1] = ["dry-run"];
+
 async fn execute(
-    session: &Session,
+    session: &mut Session,
     command: &'static cmd::Command,
     path: &str,
     argv: Vec<String>,
 ) -> Outcome {
     match flags::parse(&command.def, path, argv)? {
         Parsed::Help => session.print(&help::command(&command.def, path, session.streams.width)),
-        Parsed::Run(args) => (command.run)(session, &args).await,
+        Parsed::Run(args) => {
+            let is_of_group = command.def.path.starts_with("compose ");
+            for name in GROUP_FLAGS_ANYWHERE {
+                if is_of_group && args.flag(name) {
+                    session
+                        .group_flags
+                        .push((name.to_owned(), "true".to_owned()));
+                }
+            }
+            (command.run)(session, &args).await
+        }
     }
 }

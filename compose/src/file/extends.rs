@@ -6,6 +6,7 @@ use crate::fields::Fields;
 use crate::file::service::{self, Service};
 use crate::interpolate::interpolate;
 use crate::report::At;
+use crate::text::encoding;
 use crate::tree::{Node, Value, shown};
 use crate::{Source, yaml};
 
@@ -90,32 +91,15 @@ fn read_from(
 /// Reads another compose file as a tree, variables replaced.
 pub(crate) fn open(path: &str, at: At, cx: &mut Context<'_>) -> Option<Node> {
     let content = cx.content(path, at)?;
-    let Ok(text) = String::from_utf8(content) else {
-        cx.error(at, format!("{path} is not UTF-8 text"));
-        return None;
-    };
-    // Many services may extend from one file; it is kept once for messages.
-    let known = cx
-        .report
-        .sources()
-        .iter()
-        .position(|source| source.name == path && source.text == text);
-    let number = match known {
-        Some(number) => u32::try_from(number).unwrap_or(u32::MAX),
-        None => {
-            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-            cx.directories
-                .push(if directory.is_empty() && path.starts_with('/') {
-                    "/".to_owned()
-                } else {
-                    directory.to_owned()
-                });
-            cx.report.add_source(Source {
-                name: path.to_owned(),
-                text: text.clone(),
-            })
+    let text = match encoding::decode(&content) {
+        Ok(text) => text,
+        Err(wrong) => {
+            let number = source_number(path, &wrong.text, cx);
+            cx.report.not_text(number, wrong);
+            return None;
         }
     };
+    let number = source_number(path, &text, cx);
     match yaml::parse(&text, number) {
         Ok(parsed) => {
             let Some(mut root) = parsed.root else {
@@ -132,4 +116,28 @@ pub(crate) fn open(path: &str, at: At, cx: &mut Context<'_>) -> Option<Node> {
             None
         }
     }
+}
+
+/// A file's number among the sources. Many services may extend from one file; it is kept once for
+/// messages.
+fn source_number(path: &str, text: &str, cx: &mut Context<'_>) -> u32 {
+    let known = cx
+        .report
+        .sources()
+        .iter()
+        .position(|source| source.name == path && source.text == text);
+    if let Some(number) = known {
+        return u32::try_from(number).unwrap_or(u32::MAX);
+    }
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    cx.directories
+        .push(if directory.is_empty() && path.starts_with('/') {
+            "/".to_owned()
+        } else {
+            directory.to_owned()
+        });
+    cx.report.add_source(Source {
+        name: path.to_owned(),
+        text: text.to_owned(),
+    })
 }

@@ -220,7 +220,7 @@ fn read_list(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Placed<String>> {
     match &field.node.value {
         Value::Scalar(_) => placed(field, cx).into_iter().collect(),
         _ => {
-            let items = field.items(cx);
+            let items = field.different_items(cx);
             items.iter().filter_map(|item| placed(item, cx)).collect()
         }
     }

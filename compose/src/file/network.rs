@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::field::Field;
 use crate::fields::Fields;
 use crate::file::volume::print_map;
-use crate::file::{merge_maps, override_with};
+use crate::file::{declared, merge_maps, override_with};
 use crate::out::{MapOut, Out};
 use crate::report::Placed;
 use crate::tree::Value;
@@ -208,18 +208,18 @@ pub(crate) fn read(name: &str, field: &Field<'_>, cx: &mut Context<'_>) -> Optio
         return Some(Network::default());
     }
     let mut fields = field.fields(cx)?;
+    let declared = declared::read("network", name, &mut fields, cx);
     let mut network = Network {
-        name: fields.string("name", cx),
-        driver: fields.string("driver", cx),
-        driver_opts: fields.map("driver_opts", cx),
+        name: declared.name,
+        driver: declared.driver,
+        driver_opts: declared.driver_opts,
+        labels: declared.labels,
+        external: declared.external.map(|external| external.value),
         internal: fields.boolean("internal", cx),
         attachable: fields.boolean("attachable", cx),
         enable_ipv6: fields.boolean("enable_ipv6", cx),
-        labels: fields.map("labels", cx),
         ..Network::default()
     };
-    network.external = read_external("network", name, &mut network.name, &mut fields, cx)
-        .map(|external| external.value);
     if let Some(field) = fields.take("enable_ipv4")
         && field.boolean(cx) == Some(false)
     {
@@ -287,56 +287,6 @@ fn read_pool(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Pool>> {
             aux_addresses,
         },
     })
-}
-
-/// `external: true`, or the older `external: {name: …}`; sets the name that follows from it.
-pub(crate) fn read_external(
-    what: &str,
-    name: &str,
-    given_name: &mut Option<String>,
-    fields: &mut Fields<'_>,
-    cx: &mut Context<'_>,
-) -> Option<Placed<bool>> {
-    let field = fields.take("external")?;
-    let at = field.key;
-    let value = match &field.node.value {
-        Value::Map(_) => {
-            let mut external = field.fields(cx)?;
-            if let Some(old) = external.take("name") {
-                if given_name.is_some() {
-                    cx.error(
-                        old.key,
-                        format!(
-                            "{what} {name}: {what}.external.name and {what}.name conflict; \
-                             only use {what}.name"
-                        ),
-                    );
-                } else {
-                    cx.warn(
-                        old.key,
-                        format!(
-                            "{what} {name}: {what}.external.name is deprecated in favor of \
-                             {what}.name"
-                        ),
-                    );
-                    *given_name = old.string(cx);
-                }
-            }
-            external.finish(cx);
-            true
-        }
-        _ => match field.scalar().map(|_| field.boolean(cx)) {
-            Some(value) => value?,
-            None => {
-                field.wrong_type("boolean or mapping", cx);
-                return None;
-            }
-        },
-    };
-    if value && given_name.as_deref().unwrap_or_default().is_empty() {
-        *given_name = Some(name.to_owned());
-    }
-    Some(Placed { at, value })
 }
 
 impl Network {

@@ -79,7 +79,7 @@ pub(crate) fn read(
             object.expiry = read_expiry(&mut fields, cx);
         }
     }
-    object.external = super::network::read_external(what, name, &mut object.name, &mut fields, cx)
+    object.external = super::declared::read_external(what, name, &mut object.name, &mut fields, cx)
         .map(|external| external.value);
     object.extras.extend(fields.extras());
     fields.finish(cx);

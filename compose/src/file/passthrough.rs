@@ -2,8 +2,10 @@
 //! ones that are refused.
 
 use crate::context::Context;
+use crate::field::Field;
 use crate::fields::Fields;
 use crate::out::{MapOut, Out};
+use crate::tree::Value;
 
 /// Printed as it stands, whatever becomes of it.
 pub(crate) const DEPENDS_ON: &str = "depends_on";
@@ -177,7 +179,10 @@ pub(crate) fn read(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<(&'stat
         cx.warn(field.key, warning(&field.path));
         let value = match shape {
             Bool => field.boolean(cx).map_or(Out::Null, Out::Bool),
-            _ => normalise(Out::from(field.node), shape),
+            _ => {
+                check_repeats(&field, shape, cx);
+                normalise(Out::from(field.node), shape)
+            }
         };
         if shape != Build || !value.is_empty() {
             printed.push((name, value));
@@ -200,6 +205,22 @@ pub(crate) fn read(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<(&'stat
         printed.push((DEPENDS_ON, Out::from(field.node)));
     }
     printed
+}
+
+/// Refuses lists that hold something twice, which docker's client does not read.
+fn check_repeats(field: &Field<'_>, shape: Shape, cx: &mut Context<'_>) {
+    match (shape, &field.node.value) {
+        (Texts, Value::List(_)) => drop(field.different_items(cx)),
+        (Build, Value::Map(_)) => {
+            let lists = ["args", "cache_from", "extra_hosts", "labels"];
+            for (key, own) in field.entries(cx) {
+                if lists.contains(&key.text.as_str()) && matches!(own.node.value, Value::List(_)) {
+                    own.different_items(cx);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Puts a later mapping over an earlier one of the same key.

@@ -48,7 +48,7 @@ pub(crate) struct Extra {
 
 pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Port> {
     let mut ports = Vec::new();
-    for item in field.items(cx) {
+    for item in field.different_items(cx) {
         match &item.node.value {
             Value::Map(_) => ports.extend(read_long(&item, cx)),
             Value::Scalar(_) => {

@@ -1,5 +1,7 @@
 //! One service of a compose file: everything that stands below its name.
 
+mod credential;
+mod hosts;
 mod merge;
 
 use std::collections::BTreeMap;
@@ -7,7 +9,7 @@ use std::collections::BTreeMap;
 use skep_model::Nanos;
 
 use crate::context::Context;
-use crate::field::{Field, Pair};
+use crate::field::Field;
 use crate::fields::Fields;
 use crate::file::dependency::{self, Dependency};
 use crate::file::deploy::{self, Cpus, Deploy};
@@ -24,6 +26,9 @@ use crate::report::{At, Placed};
 use crate::scalar::Resolved;
 use crate::text::{env_file, shell};
 use crate::tree::{Node, Value, shown};
+
+pub(crate) use credential::CredentialSpec;
+pub(crate) use hosts::read as extra_hosts;
 
 /// A service as written. Nothing means: not given.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,13 +100,6 @@ pub(crate) enum Ulimit {
 pub(crate) struct Logging {
     pub driver: Option<String>,
     pub options: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct CredentialSpec {
-    pub config: Option<String>,
-    pub file: Option<String>,
-    pub registry: Option<String>,
 }
 
 /// Reads the `services` section of the file whose tree is `root`.
@@ -213,7 +211,7 @@ fn read_own(at: At, mut fields: Fields<'_>, cx: &mut Context<'_>) -> Service {
         configs: used(&mut fields, "configs", cx),
         credential_spec: fields
             .take("credential_spec")
-            .and_then(|field| credential_spec(&field, cx)),
+            .and_then(|field| credential::read(&field, cx)),
         restart: restart(&mut fields, deploy.as_ref(), cx),
         deploy,
         scale: fields.unsigned("scale", cx),
@@ -311,7 +309,7 @@ fn group_add(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
     let Some(field) = fields.take("group_add") else {
         return Vec::new();
     };
-    let items = field.items(cx);
+    let items = field.different_items(cx);
     items
         .iter()
         .filter_map(|item| item.string_or_number(cx))
@@ -379,54 +377,6 @@ fn ulimits(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> BTreeMap<String, Ul
     ulimits
 }
 
-/// `extra_hosts` as a mapping, or a list of `name:address` or `name=address`.
-pub(crate) fn extra_hosts(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String> {
-    let Some(field) = fields.take("extra_hosts") else {
-        return Vec::new();
-    };
-    let mut hosts = Vec::new();
-    let is_map = matches!(field.node.value, Value::Map(_));
-    let separator = |text: &str| if text.contains('=') { '=' } else { ':' };
-    let pairs: Vec<Pair> = if is_map {
-        field.pairs('=', cx)
-    } else {
-        let strings = field.strings(cx);
-        strings
-            .into_iter()
-            .map(|string| {
-                let (name, value) = match string.value.split_once(separator(&string.value)) {
-                    Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                    None => (string.value, None),
-                };
-                Pair {
-                    at: string.at,
-                    name,
-                    value,
-                }
-            })
-            .collect()
-    };
-    for pair in pairs {
-        let Some(address) = pair.value else {
-            cx.warn_with_hint(
-                pair.at,
-                format!("bad format for add-host: \"{}\" is left out", pair.name),
-                "entries look like \"name:10.1.2.3\"",
-            );
-            continue;
-        };
-        let address = address
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(&address);
-        hosts.push(format!("{}:{address}", pair.name));
-    }
-    if is_map {
-        hosts.sort();
-    }
-    hosts
-}
-
 fn logging(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Logging> {
     let mut fields = field.fields(cx)?;
     let logging = Logging {
@@ -435,43 +385,6 @@ fn logging(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Logging> {
     };
     fields.finish(cx);
     Some(logging)
-}
-
-fn credential_spec(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<CredentialSpec>> {
-    let mut fields = field.fields(cx)?;
-    let value = CredentialSpec {
-        config: fields.string("config", cx),
-        file: fields.string("file", cx),
-        registry: fields.string("registry", cx),
-    };
-    fields.finish(cx);
-    let given = [
-        ("\"Config\"", value.config.is_some()),
-        ("\"File\"", value.file.is_some()),
-        ("\"Registry\"", value.registry.is_some()),
-    ];
-    let given: Vec<&str> = given
-        .iter()
-        .filter(|(_, is)| *is)
-        .map(|(name, _)| *name)
-        .collect();
-    match given[..] {
-        [] | [_] => {}
-        [one, other] => cx.unfit(
-            field.at(),
-            format!("invalid credential spec: cannot specify both {one} and {other}"),
-            None,
-        ),
-        _ => cx.unfit(
-            field.at(),
-            "invalid credential spec: cannot specify both \"Config\", \"File\", and \"Registry\"",
-            None,
-        ),
-    }
-    Some(Placed {
-        at: field.at(),
-        value,
-    })
 }
 
 /// `restart` of the older syntax, which stands in for `deploy.restart_policy`.

@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::{ProjectNetwork, ProjectOptions};
 use crate::document::print_service;
+use crate::emit::emit;
 use crate::file::File;
 use crate::file::dependency;
 use crate::file::service::Service;
-use crate::out::Out;
+use crate::out::{MapOut, Out};
 use crate::report::Placed;
 
 pub(super) fn document(
@@ -112,6 +113,21 @@ fn service_out(service: &Service) -> Out {
     entries.retain(|(key, _)| key != "env_file");
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     Out::Map(entries)
+}
+
+/// A file that says nothing but the images of services, as YAML and as JSON: what
+/// `config --lock-image-digests` prints, to be put over the others.
+pub fn images_only(images: &BTreeMap<String, Option<String>>) -> (String, Value) {
+    let services = images.iter().map(|(name, image)| {
+        let mut out = MapOut::default();
+        out.put_text("image", image.as_deref());
+        (name.clone(), out.done())
+    });
+    let out = Out::Map(vec![(
+        "services".to_owned(),
+        Out::sorted(services.collect()),
+    )]);
+    (emit(&out), json(&out))
 }
 
 /// The same as JSON.

@@ -8,7 +8,8 @@ use granit_parser::{Event, ScalarStyle, Tag};
 use super::tag::{self, Tagged};
 use super::{DEPTH_MAX, YamlError};
 use crate::report::At;
-use crate::tree::{Form, Key, MergeTag, Node, Scalar, Value};
+use crate::scalar::Resolved;
+use crate::tree::{Form, Key, MergeTag, Node, Scalar, Value, shown};
 
 /// What the tree of one file may cost in bytes, aliases expanded; stops "billion laughs".
 const TREE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -89,6 +90,11 @@ impl Builder {
         }
     }
 
+    /// Whether no document has begun.
+    pub fn is_first(&self) -> bool {
+        self.documents == 0
+    }
+
     /// Takes one event; false when nothing more is wanted.
     pub fn take(&mut self, event: Event<'_>, at: At) -> Result<bool, YamlError> {
         match event {
@@ -141,6 +147,15 @@ impl Builder {
             let tagged = tag::scalar(tag, &mut scalar);
             merge = self.merge_of(tagged.map_err(|wrong| self.error(at, wrong))?, tag, at);
         }
+        if matches!(scalar.resolve(), Resolved::Float(number) if !number.is_finite())
+            && !self.wants_key()
+        {
+            return Err(YamlError {
+                at,
+                message: format!("unsupported value: {}", shown(&scalar.text)),
+                hint: Some(format!("put it in quotes: \"{}\"", shown(&scalar.text))),
+            });
+        }
         let is_merge_key = scalar.text == "<<" && scalar.form == Form::Plain;
         let bytes = NODE_BYTES + scalar.text.len();
         let node = Node {
@@ -169,6 +184,12 @@ impl Builder {
         self.merge_of(tag::collection(tag?), tag?, at)
     }
 
+    /// Whether the next value is the key of a mapping.
+    fn wants_key(&self) -> bool {
+        let content = self.open.last().map(|open| &open.content);
+        matches!(content, Some(OpenContent::Map { key: None, .. }))
+    }
+
     fn open(
         &mut self,
         at: At,
@@ -181,11 +202,7 @@ impl Builder {
             return Err(self.too_deep(at));
         }
         // A collection as a key is refused here, before its content is read.
-        if let Some(Open {
-            content: OpenContent::Map { key: None, .. },
-            ..
-        }) = self.open.last()
-        {
+        if self.wants_key() {
             return Err(self.error(at, "yaml: invalid map key: a key must be a string"));
         }
         self.open.push(Open {

@@ -1,5 +1,8 @@
 //! Files as a whole, variables, and files that name others.
 
+use skep_compose::{Source, load};
+
+use super::support::{env, text_options, text_sources};
 use super::{check, service};
 
 #[test]
@@ -66,6 +69,22 @@ fn documents_and_names() {
             "services:\n  a: {image: x}\n---\nservices: {}\n".to_owned(),
             &["warning 3:1 only the first document of a file is read"],
         ),
+        (
+            "# ours\n%YAML 1.2\n---\nservices:\n  a: {image: x}\n".to_owned(),
+            &["2:1 yaml: found incompatible YAML document"],
+        ),
+        (
+            "%TAG !y! tag:yaml.org,2002:\n%LANG en\n---\nservices:\n  a: {image: x}\n".to_owned(),
+            &["2:1 yaml: found unknown directive name `%LANG`"],
+        ),
+        (
+            "\u{feff}%YAML 1.1\n---\nservices:\n  a: {image: !!str x}\n".to_owned(),
+            &[],
+        ),
+        (
+            "x-far: [0, -.Inf]\nservices:\n  a: {image: x}\n".to_owned(),
+            &["1:12 unsupported value: -.Inf"],
+        ),
     ]);
 }
 
@@ -113,4 +132,26 @@ fn variables_and_other_files() {
             &["2:3 invalid image reference for service a: no image specified"],
         ),
     ]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_with_their_place() {
+    let error = Source::decode("web.yml", b"services:\n  caf\xe9: {image: x}\n").unwrap_err();
+    assert_eq!(
+        error[0].to_string(),
+        "error: web.yml:2:6: the byte 0xe9 is no UTF-8 text\n  |\n2 |   caf\u{fffd}: {image: x}\n  |      ^\nhint: save the file as UTF-8"
+    );
+    let files = [(
+        "/project/base.yml",
+        "base: caf\u{e9}\n".chars().map(|c| c as u8).collect(),
+    )];
+    let sources = text_sources(&[&service("extends: {service: base, file: base.yml}")]);
+    let mut read = |path: &str| {
+        let found: Option<&(&str, Vec<u8>)> = files.iter().find(|(known, _)| *known == path);
+        let found = found.map(|(_, bytes)| bytes.clone());
+        found.ok_or(std::io::ErrorKind::NotFound.into())
+    };
+    let error = load(&sources, &env, &mut read, &text_options()).unwrap_err();
+    let (file, place) = (error[0].file.as_str(), (error[0].line, error[0].column));
+    assert_eq!((file, place), ("/project/base.yml", (1, 10)));
 }

@@ -283,3 +283,32 @@ fn hosts_checks_and_what_is_ignored() {
         ),
     ]);
 }
+
+#[test]
+fn lists_in_which_nothing_stands_twice() {
+    for key in [
+        "expose",
+        "links",
+        "external_links",
+        "devices",
+        "security_opt",
+        "group_add",
+        "ports",
+    ] {
+        let text = service(&format!("{key}:\n      - '80'\n      - '81'\n      - '80'"));
+        let message = format!("7:9 services.a.{key} array items[0,2] must be unique");
+        let found = super::found(&text);
+        assert!(found.contains(&message), "{message}: {found:?}");
+    }
+    check(&[
+        (
+            service("ports: [{target: 80, mode: host}, {mode: host, target: 80}]"),
+            &["4:39 services.a.ports array items[0,1] must be unique"],
+        ),
+        (service("ports: [80, '80', 80/udp]"), &[]),
+        (
+            service("env_file: [vars.env, vars.env]"),
+            &["4:26 services.a.env_file array items[0,1] must be unique"],
+        ),
+    ]);
+}

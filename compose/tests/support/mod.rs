@@ -79,11 +79,15 @@ pub fn options() -> Options {
 }
 
 pub fn sources(paths: &[PathBuf]) -> Vec<Source> {
+    read_sources(paths).unwrap()
+}
+
+fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, Vec<Diagnostic>> {
     paths
         .iter()
-        .map(|path| Source {
-            name: path.file_name().unwrap().to_str().unwrap().to_owned(),
-            text: std::fs::read_to_string(path).unwrap(),
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            Source::decode(name, &std::fs::read(path).unwrap())
         })
         .collect()
 }
@@ -98,7 +102,7 @@ fn options_for(paths: &[PathBuf]) -> Options {
 
 pub fn load_files(paths: &[PathBuf]) -> Result<Loaded, Vec<Diagnostic>> {
     load(
-        &sources(paths),
+        &read_sources(paths)?,
         &env,
         &mut |path| std::fs::read(path),
         &options_for(paths),
@@ -107,7 +111,7 @@ pub fn load_files(paths: &[PathBuf]) -> Result<Loaded, Vec<Diagnostic>> {
 
 pub fn config_files(paths: &[PathBuf]) -> Result<String, Vec<Diagnostic>> {
     config(
-        &sources(paths),
+        &read_sources(paths)?,
         &env,
         &mut |path| std::fs::read(path),
         &options_for(paths),

@@ -97,28 +97,8 @@ pub fn source(session: &Session, path: &str) -> Outcome<Source> {
     } else {
         files::read(path, FILE_BYTES_MAX as u64).map_err(Failure::Message)?
     };
-    let text =
-        text(bytes).ok_or_else(|| Failure::message(format!("{path}: file is not valid UTF-8")))?;
-    let name = if path == "-" {
-        "<stdin>".to_owned()
-    } else {
-        path.to_owned()
-    };
-    Ok(Source { name, text })
-}
-
-/// A file's text: UTF-8, or UTF-16 where a byte order mark says so.
-fn text(bytes: Vec<u8>) -> Option<String> {
-    let unit: fn([u8; 2]) -> u16 = match bytes[..] {
-        [0xff, 0xfe, ..] => u16::from_le_bytes,
-        [0xfe, 0xff, ..] => u16::from_be_bytes,
-        _ => return String::from_utf8(bytes).ok(),
-    };
-    let (pairs, []) = bytes[2..].as_chunks::<2>() else {
-        return None;
-    };
-    let units = pairs.iter().map(|pair| unit(*pair));
-    char::decode_utf16(units).collect::<Result<_, _>>().ok()
+    let name = if path == "-" { "<stdin>" } else { path };
+    Source::decode(name, &bytes).map_err(|diagnostics| wrong(&diagnostics))
 }
 
 /// Several diagnostics as one failure.

@@ -164,10 +164,13 @@ fn config_lists_variables_and_what_is_not_offered_is_named() {
         "{ran:?}"
     );
     for (line, why) in [
-        ("--dry-run up", "--dry-run is not supported\nhint: "),
         (
-            "--compatibility up",
-            "--compatibility is not supported\nhint: ",
+            "--dry-run exec web ls",
+            "--dry-run is not supported by `compose exec`: ",
+        ),
+        (
+            "--parallel many up",
+            "invalid argument \"many\" for \"--parallel\" flag: ",
         ),
         (
             "--ansi blue up",
@@ -232,4 +235,160 @@ fn what_cannot_be_watched_is_told_before_anything_is_made() {
         assert!(ran.err.contains(why), "{rule}: {ran:?}");
     }
     assert!(daemon.requests("POST").is_empty());
+}
+
+/// What a rehearsal of `up` and others asks for: nothing is there but one container of `web`.
+fn present() -> Answers {
+    vec![
+        (
+            "GET /containers/json",
+            json(&format!("[{}]", listed("web", 1, "running"))),
+        ),
+        (
+            "GET /containers/web1/json",
+            json(r#"{"Name":"/app-web-1","State":{"Status":"running"},"Mounts":[]}"#),
+        ),
+        ("GET /images/db:1/json", json(r#"{"Id":"sha256:db"}"#)),
+        (
+            "GET /networks",
+            json(r#"[{"Name":"app_default","Id":"n1"}]"#),
+        ),
+        (
+            "GET /distribution/docker.io/library/db:1/json",
+            json(r#"{"Descriptor":{"digest":"sha256:new"}}"#),
+        ),
+    ]
+}
+
+#[test]
+fn a_rehearsal_tells_what_would_be_done_and_does_nothing() {
+    let daemon = Daemon::start(present());
+    let (_directory, compose) = project(FILE);
+    let plain = |text: &str| text.replace("DRY ", " DRY-RUN MODE -  ");
+    let ran = daemon.run(&format!("{compose} --dry-run up -d --wait"));
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert_eq!(
+        ran.err,
+        plain(
+            "DRY Service web  Building
+DRY web ==> naming to reg.example/web:1
+DRY web ==> naming to reg.example/web:latest
+DRY Service web  Built
+DRY Network app_default  Creating
+DRY Network app_default  Created
+DRY Container app-db-1  Creating
+DRY Container app-db-1  Created
+DRY Container app-web-1  Recreate
+DRY Container app-web-1  Recreated
+DRY Container app-db-1  Starting
+DRY Container app-db-1  Started
+DRY Container app-web-1  Starting
+DRY Container app-web-1  Started
+"
+        )
+    );
+    let ran = daemon.run(&format!("{compose} up --dry-run db"));
+    assert_eq!(
+        ran.out, "end of 'compose up' output, interactive run is not supported in dry-run mode\n",
+        "{ran:?}"
+    );
+    for (line, wanted) in [
+        (
+            "down --dry-run",
+            "DRY Container app-web-1  Stopping
+DRY Container app-web-1  Stopped
+DRY Container app-web-1  Removing
+DRY Container app-web-1  Removed
+DRY Network app_default  Removing
+DRY Network app_default  Removed
+",
+        ),
+        (
+            "stop --dry-run",
+            "DRY Container app-web-1  Stopping\nDRY Container app-web-1  Stopped\n",
+        ),
+        ("--progress quiet rm --dry-run -fs", ""),
+        (
+            "--dry-run restart web",
+            "DRY Container app-web-1  Restarting\nDRY Container app-web-1  Started\n",
+        ),
+        ("pull --dry-run db", "DRY db Pulling \nDRY db Pulled \n"),
+        (
+            "--dry-run --progress json kill",
+            "{\"dry-run\":true,\"id\":\"Container app-web-1\",\"text\":\"Killing\"}\n{\"dry-run\":true,\"id\":\"Container app-web-1\",\"text\":\"Killed\"}\n",
+        ),
+    ] {
+        let ran = daemon.run(&format!("{compose} {line}"));
+        assert_eq!((ran.status, ran.err), (0, plain(wanted)), "{line}");
+    }
+    for verb in ["POST", "DELETE", "PUT"] {
+        let asked = daemon.requests(verb);
+        assert!(asked.is_empty(), "{asked:?}");
+    }
+    // What would fail does.
+    let ran = daemon.run(&format!("{compose} pull --dry-run web"));
+    assert_eq!(
+        ran.status, 0,
+        "a service that is built may fail to be pulled: {ran:?}"
+    );
+    let (_directory, compose) = project("services:\n  a: {image: gone}\n");
+    let ran = daemon.run(&format!("{compose} pull --dry-run"));
+    assert_eq!(ran.status, 1, "{ran:?}");
+}
+
+#[test]
+fn compatibility_puts_underscores_into_names() {
+    let (directory, compose) = project("services:\n  a: {build: .}\n");
+    let daemon = Daemon::start(vec![
+        ("GET /containers/json", json("[]")),
+        ("GET /images/app_a/json", json(r#"{"Id":"sha256:a"}"#)),
+        (
+            "GET /networks/app_default",
+            json(r#"{"Name":"app_default","Labels":{"com.docker.compose.project":"app"}}"#),
+        ),
+        ("POST /containers/create", json(r#"{"Id":"a1"}"#)),
+    ]);
+    let ran = daemon.run(&format!("{compose} --compatibility create"));
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let line = &daemon.requests("POST /containers/create")[0].line;
+    assert!(line.contains("name=app_a_1"), "{line}");
+    assert_eq!(daemon.body("POST /containers/create")["Image"], "app_a");
+    std::fs::write(
+        directory.path().join(".env"),
+        "COMPOSE_COMPATIBILITY=true\n",
+    )
+    .unwrap();
+    assert_eq!(
+        daemon.run(&format!("{compose} config --images")),
+        said("app_a\n")
+    );
+}
+
+#[test]
+fn images_are_locked_to_what_the_registry_has() {
+    let daemon = Daemon::start(vec![
+        (
+            "GET /distribution/docker.io/library/db:1/json",
+            json(r#"{"Descriptor":{"digest":"sha256:d"}}"#),
+        ),
+        (
+            "GET /distribution/reg.example/web:1/json",
+            json(r#"{"Descriptor":{"digest":"sha256:w"}}"#),
+        ),
+    ]);
+    let (_directory, compose) = project(&format!("{FILE}  other: {{build: .}}\n"));
+    assert_eq!(
+        daemon.run(&format!("{compose} config --lock-image-digests")),
+        said(
+            "services:\n  db:\n    image: docker.io/library/db:1@sha256:d\n  other: {}\n  web:\n    image: reg.example/web:1@sha256:w\n"
+        )
+    );
+    let ran = daemon.run(&format!(
+        "{compose} config --lock-image-digests --format json"
+    ));
+    let locked: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        locked["services"]["db"]["image"],
+        "docker.io/library/db:1@sha256:d"
+    );
 }

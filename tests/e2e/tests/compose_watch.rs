@@ -24,6 +24,7 @@ services:
         - {path: ./etc, action: sync+restart, target: /etc/app}
         - {path: ./marks, action: sync+exec, target: /marks, exec: {command: ["cp", "/marks/a", "/marks/done"]}}
         - {path: ./base, action: rebuild}
+        - {path: ./poke, action: restart}
   once:
     image: busy:1
     command: ["sh", "-c", "sleep 8; exit 5"]
@@ -61,8 +62,8 @@ impl Project<'_> {
             )
             .current_dir(&self.0.root)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stdout(fs::File::create(self.0.root.join("said")).unwrap())
+            .stderr(fs::File::create(self.0.root.join("told")).unwrap());
         command.spawn().unwrap()
     }
 }
@@ -91,6 +92,7 @@ fn containers_follow_files() {
     app.write("pages/index", "first");
     app.write("etc/conf", "a=1");
     app.write("marks/a", "0");
+    app.write("poke/a", "0");
     let mut checks = Checks::new();
     checks.check("wait ends as the container did", || {
         app.compose("up -d").ok();
@@ -112,6 +114,9 @@ fn containers_follow_files() {
     });
     checks.check("a watch copies, removes, restarts and builds", || {
         watch(&app)
+    });
+    checks.check("up --watch follows files and shows what is said", || {
+        up_watch(&app)
     });
     checks.end();
 }
@@ -159,5 +164,58 @@ fn watch(app: &Project<'_>) {
     app.write("base/version", "two");
     holds_file("the image is built again", "/base/version", "two");
     assert_eq!(interrupt(&mut child), Some(0));
+    app.compose("down -v -t 0").ok();
+}
+
+fn up_watch(app: &Project<'_>) {
+    let mut child = app.spawn(&["up", "--watch", "--scale", "web=1", "web"]);
+    let read = |name: &str| fs::read_to_string(app.0.root.join(name)).unwrap();
+    let soon = |what: &str, name: &str, text: &str, times: usize| {
+        eventually(what, secs(60), || {
+            let found = read(name);
+            holds(found.matches(text).count() >= times, found)
+        });
+    };
+    soon("it says that it watches", "told", "Watch enabled", 1);
+    soon(
+        "what containers say is shown",
+        "said",
+        "web-1  | web is up",
+        1,
+    );
+    app.write("pages/new", "page");
+    eventually("a change is copied", secs(60), || {
+        let found = app.file(1, "/pages/new");
+        holds(found == "page", found)
+    });
+    app.write("poke/a", "1");
+    soon(
+        "it is started again, and heard again",
+        "said",
+        "web-1  | web is up",
+        2,
+    );
+    app.write("etc/conf", "a=3");
+    soon("so it is after a copy", "said", "web-1  | web is up", 3);
+    assert_eq!(app.file(1, "/etc/app/conf"), "a=3");
+    app.write("marks/a", "2");
+    eventually("a command follows a copy", secs(60), || {
+        let found = app.file(1, "/marks/done");
+        holds(found == "2", found)
+    });
+    app.write("base/version", "three");
+    eventually("the image is built again", secs(60), || {
+        let found = app.file(1, "/base/version");
+        holds(found == "three", found)
+    });
+    soon(
+        "and the new container is heard",
+        "said",
+        "web-1  | web is up",
+        4,
+    );
+    assert_eq!(interrupt(&mut child), Some(130), "{}", read("told"));
+    let left = app.0.skep(NODE, "ps -q").ok();
+    assert_eq!(left, "", "an interrupt stops what runs");
     app.compose("down -v -t 0").ok();
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::print_map;
 use crate::context::Context;
 use crate::field::Field;
-use crate::file::{merge_maps, network, override_with};
+use crate::file::{declared, merge_maps, override_with};
 use crate::out::{MapOut, Out};
 
 /// A volume of the top level.
@@ -28,16 +28,16 @@ pub(crate) fn read_definition(
         return Some(Volume::default());
     }
     let mut fields = field.fields(cx)?;
+    let declared = declared::read("volume", name, &mut fields, cx);
     let mut volume = Volume {
-        name: fields.string("name", cx),
-        driver: fields.string("driver", cx),
-        driver_opts: fields.map("driver_opts", cx),
-        labels: fields.map("labels", cx),
+        name: declared.name,
+        driver: declared.driver,
+        driver_opts: declared.driver_opts,
+        labels: declared.labels,
+        external: declared.external.map(|external| external.value),
         ..Volume::default()
     };
-    let external = network::read_external("volume", name, &mut volume.name, &mut fields, cx);
-    volume.external = external.map(|external| external.value);
-    if let Some(external) = external.filter(|external| external.value) {
+    if let Some(external) = declared.external.filter(|external| external.value) {
         let conflicts = [
             ("driver", volume.driver.is_some()),
             (

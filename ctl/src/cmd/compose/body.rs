@@ -103,7 +103,7 @@ fn labels_of(loaded: &Loaded, service: &ProjectService, making: &Making<'_>) -> 
         all.insert(labels::ENVIRONMENT_FILE.to_owned(), json!(files));
     }
     if making.oneoff {
-        let slug = making.name.rsplit('-').next().unwrap_or_default();
+        let slug = making.name.rsplit(['-', '_']).next().unwrap_or_default();
         all.insert(labels::SLUG.to_owned(), json!(slug));
     }
     all

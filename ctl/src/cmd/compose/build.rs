@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use skep_compose::Project;
 
-use super::{image, order, project, push, tell};
+use super::project::{self, Loaded};
+use super::{order, push, rehearsal, tell, tell_line};
 use crate::client::{Call, JsonLines};
 use crate::cmd::image::context::{self, Source};
 use crate::cmd::image::transfer::drain;
@@ -64,7 +64,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     let mut built = 0;
     for key in order::sorted(&loaded.project, &wanted) {
         if loaded.project.services[&key].build.is_some() {
-            one(session, &loaded.project, &key, &how).await?;
+            one(session, &loaded, &key, &how).await?;
             built += 1;
             if args.flag("push") {
                 let service = &loaded.project.services[&key];
@@ -79,13 +79,21 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
 }
 
 /// Builds the image of a service that says how.
-pub async fn one(session: &Session, project: &Project, key: &str, how: &How) -> Outcome {
+pub async fn one(session: &Session, loaded: &Loaded, key: &str, how: &How) -> Outcome {
+    let project = &loaded.project;
     let service = &project.services[key];
     let Some(build) = &service.build else {
         return Ok(());
     };
-    let image = image::name(&project.name, key, service);
+    let image = loaded.names().image(key, service);
     tell(session, "Service", key, "Building");
+    if rehearsal::is_on(session) {
+        for name in [&image].into_iter().chain(&build.tags) {
+            tell_line(session, &format!("{key} ==> naming to {name}"));
+        }
+        tell(session, "Service", key, "Built");
+        return Ok(());
+    }
     // The daemon gets a Dockerfile from the file itself under a name of its own.
     let inline = match &build.dockerfile_inline {
         None => None,

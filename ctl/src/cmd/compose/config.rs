@@ -1,9 +1,12 @@
 //! `compose config`: the files as they are understood; and `version`.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
 
+use serde_json::Value;
+use skep_compose::Project;
+
+use super::body;
 use super::project::Asked;
-use super::{body, image};
 use crate::client::Call;
 use crate::cmd::image::transfer::full_name;
 use crate::failure::{Failure, Outcome};
@@ -47,7 +50,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
             .for_each(|name| line(name));
     } else if args.flag("images") {
         for (key, service) in &project.services {
-            line(&image::name(&project.name, key, service));
+            line(&loaded.names().image(key, service));
         }
     } else if args.flag("environment") {
         for (name, value) in asked.env() {
@@ -62,7 +65,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     } else if args.flag("variables") {
         text = variables(&asked.variables()?);
     } else if args.flag("lock-image-digests") {
-        text = locked(session, project).await?;
+        text = locked(session, args, project).await?;
     } else if !args.flag("quiet") {
         text = whole(session, args, project).await?;
     }
@@ -73,7 +76,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     }
 }
 
-async fn whole(session: &Session, args: &Args, project: &skep_compose::Project) -> Outcome<String> {
+async fn whole(session: &Session, args: &Args, project: &Project) -> Outcome<String> {
     let mut digests = Vec::new();
     if args.flag("resolve-image-digests") {
         for service in project.services.values() {
@@ -82,47 +85,53 @@ async fn whole(session: &Session, args: &Args, project: &skep_compose::Project) 
             }
         }
     }
-    match args.maybe("format").unwrap_or("yaml") {
-        "yaml" => {
-            let mut document = project.document.clone();
-            for (image, digest) in digests {
-                document = document.replace(
+    let mut json = project.json.clone();
+    if let Value::Object(services) = &mut json["services"] {
+        for service in services.values_mut() {
+            let known = digests
+                .iter()
+                .find(|(image, _)| service["image"] == **image);
+            if let Some((_, digest)) = known {
+                service["image"] = Value::from(digest.clone());
+            }
+        }
+    }
+    let yaml = || {
+        digests
+            .iter()
+            .fold(project.document.clone(), |document, (image, digest)| {
+                document.replace(
                     &format!("\n    image: {image}\n"),
                     &format!("\n    image: {digest}\n"),
-                );
-            }
-            Ok(document)
-        }
-        "json" => {
-            let mut json = project.json.clone();
-            if let Value::Object(services) = &mut json["services"] {
-                for service in services.values_mut() {
-                    let known = digests
-                        .iter()
-                        .find(|(image, _)| service["image"] == **image);
-                    if let Some((_, digest)) = known {
-                        service["image"] = Value::from(digest.clone());
-                    }
-                }
-            }
-            serde_json::to_string_pretty(&json)
-                .map(|text| text + "\n")
-                .map_err(|error| Failure::message(error.to_string()))
-        }
-        other => Err(args.invalid("format", other, "want yaml or json")),
-    }
+                )
+            })
+    };
+    printed(args, yaml, &json)
 }
 
 /// A file that holds the images' digests, to be put over the others.
-async fn locked(session: &Session, project: &skep_compose::Project) -> Outcome<String> {
-    let mut text = "services:\n".to_owned();
+async fn locked(session: &Session, args: &Args, project: &Project) -> Outcome<String> {
+    let mut images = BTreeMap::new();
     for (key, service) in &project.services {
-        if let Some(image) = &service.image {
-            let image = digest(session, image).await?;
-            text.push_str(&format!("  {key:?}:\n    image: {image:?}\n"));
-        }
+        let image = match &service.image {
+            Some(image) => Some(digest(session, image).await?),
+            None => None,
+        };
+        images.insert(key.clone(), image);
     }
-    Ok(text)
+    let (yaml, json) = skep_compose::images_only(&images);
+    printed(args, || yaml, &json)
+}
+
+/// A document in the form that `--format` asks for.
+fn printed(args: &Args, yaml: impl FnOnce() -> String, json: &Value) -> Outcome<String> {
+    match args.maybe("format").unwrap_or("yaml") {
+        "yaml" => Ok(yaml()),
+        "json" => serde_json::to_string_pretty(json)
+            .map(|text| text + "\n")
+            .map_err(|error| Failure::message(error.to_string())),
+        other => Err(args.invalid("format", other, "want yaml or json")),
+    }
 }
 
 /// The variables that the files name, as a table.
@@ -139,7 +148,7 @@ fn variables(variables: &[skep_compose::Variable]) -> String {
 }
 
 /// An image with its digest, as the registry knows it now.
-async fn digest(session: &Session, image: &str) -> Outcome<String> {
+pub async fn digest(session: &Session, image: &str) -> Outcome<String> {
     let reference = Reference::required(image).map_err(Failure::Message)?;
     if reference.digest.is_some() {
         return Ok(image.to_owned());

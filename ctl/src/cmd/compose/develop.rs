@@ -18,7 +18,7 @@ use super::observed::{self, Container};
 use super::project::{self, Loaded};
 use super::up::{Goal, Tell, converge};
 use super::watch::Followed;
-use super::{build, hooks, labels, order, tell_container};
+use super::{build, hooks, labels, order, rehearsal, tell_container};
 use crate::client::Call;
 use crate::cmd::container::cp::{Problem, archive_body};
 use crate::cmd::container::path;
@@ -35,6 +35,11 @@ const SETTLING_LOOKS_MAX: usize = 20;
 const REMOVED_AT_ONCE_MAX: usize = 500;
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
+    rehearsal::refuse(
+        session,
+        "watch",
+        "files are followed by changing containers",
+    )?;
     let named = args.positionals();
     let loaded = project::load(session, named)?;
     let watching = Watching::of(&loaded, named, args)?;
@@ -385,7 +390,7 @@ async fn rebuild(to: &To<'_>, key: &str, how: &How) -> Outcome {
         quiet: how.quiet,
         ..build::How::default()
     };
-    build::one(session, &loaded.project, key, &quietly).await?;
+    build::one(session, loaded, key, &quietly).await?;
     let goal = Goal {
         named: vec![key.to_owned()],
         no_deps: true,

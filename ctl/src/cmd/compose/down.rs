@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use skep_compose::Project;
+use skep_compose::{Project, ProjectService};
 
+use super::names::Names;
 use super::observed::{self, Container};
 use super::project::{self, Loaded};
-use super::{image, make, stop, tell, up};
+use super::{make, rehearsal, stop, tell, up};
 use crate::client::{Call, segment};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Args;
@@ -92,37 +93,41 @@ fn going(project: &Project, seen: Vec<Container>, with_orphans: bool) -> Vec<Con
     going
 }
 
-/// Whether a network of the project goes: one that the files declare for services that count, and
-/// any where there are no files.
-fn takes_network(project: Option<&Project>, name: &str) -> bool {
+/// Whether a network of the project goes: one that the files declare for services that count, or at
+/// all with `all`, and any where there are no files.
+fn takes_network(project: Option<&Project>, name: &str, all: bool) -> bool {
     let Some(project) = project else {
         return true;
     };
-    let mut services = project.services.values();
     let mut declared = project.networks.iter();
     declared.any(|(key, one)| {
-        !one.external && one.name == name && {
-            services.any(|service| service.networks.iter().any(|joined| joined.network == *key))
-        }
+        let joined = |service: &ProjectService| {
+            let mut networks = service.networks.iter();
+            networks.any(|joined| joined.network == *key)
+        };
+        !one.external && one.name == name && (all || project.services.values().any(joined))
     })
 }
 
 /// See [`takes_network`].
-fn takes_volume(project: Option<&Project>, name: &str) -> bool {
+fn takes_volume(project: Option<&Project>, name: &str, all: bool) -> bool {
     let Some(project) = project else {
         return true;
     };
     let mut services = project.services.values();
     let mut declared = project.volumes.values();
     declared.any(|one| !one.external && one.name == name)
-        && services.any(|service| make::mounts(service, name))
+        && (all || services.any(|service| make::mounts(service, name)))
 }
 
 /// Whether a container's image was named after its service, rather than by somebody.
 fn is_local(project: &str, container: &Container) -> bool {
     let image = container.listed.str("Image");
     let image = image.strip_suffix(":latest").unwrap_or(image);
-    image == format!("{project}-{}", container.service)
+    ['-', '_'].into_iter().any(|separator| {
+        let names = Names { project, separator };
+        image == names.image(&container.service, &ProjectService::default())
+    })
 }
 
 async fn remove_networks(
@@ -131,14 +136,15 @@ async fn remove_networks(
     loaded: Option<&Loaded>,
 ) -> Outcome<bool> {
     let mut did = false;
+    let all = project::is_on(session, "all-resources");
     for (name, id) in observed::networks(session, project).await? {
-        if !takes_network(loaded.map(|loaded| &loaded.project), &name) {
+        if !takes_network(loaded.map(|loaded| &loaded.project), &name, all) {
             continue;
         }
         did = true;
         tell(session, "Network", &name, "Removing");
         let call = Call::delete(format!("/networks/{}", segment(&id)));
-        match session.client.done(call).await {
+        match rehearsal::done(session, call).await {
             Ok(()) => tell(session, "Network", &name, "Removed"),
             Err(failure) if failure.is_not_found() => tell(session, "Network", &name, "Removed"),
             // Somebody else's container is on it.
@@ -162,14 +168,15 @@ async fn remove_volumes(
     loaded: Option<&Loaded>,
 ) -> Outcome<bool> {
     let mut did = false;
+    let all = project::is_on(session, "all-resources");
     for name in observed::volumes(session, project).await? {
-        if !takes_volume(loaded.map(|loaded| &loaded.project), &name) {
+        if !takes_volume(loaded.map(|loaded| &loaded.project), &name, all) {
             continue;
         }
         did = true;
         tell(session, "Volume", &name, "Removing");
         let call = Call::delete(format!("/volumes/{}", segment(&name)));
-        match session.client.done(call).await {
+        match rehearsal::done(session, call).await {
             Ok(()) => tell(session, "Volume", &name, "Removed"),
             Err(failure) if failure.is_not_found() => tell(session, "Volume", &name, "Removed"),
             Err(Failure::Daemon { code: 409, .. }) => {
@@ -196,7 +203,7 @@ async fn remove_images(
         Some(loaded) => {
             for (key, service) in &loaded.project.services {
                 if which == "all" || (service.image.is_none() && service.build.is_some()) {
-                    names.insert(image::name(project, key, service));
+                    names.insert(loaded.names().image(key, service));
                 }
             }
         }
@@ -209,8 +216,12 @@ async fn remove_images(
     }
     let mut did = false;
     for name in names {
+        let is_there = observed::maybe(session, "images", &name, "/json");
+        if rehearsal::is_on(session) && is_there.await?.is_none() {
+            continue;
+        }
         let call = Call::delete(format!("/images/{}", segment(&name)));
-        match session.client.done(call).await {
+        match rehearsal::done(session, call).await {
             Ok(()) => {
                 did = true;
                 tell(session, "Image", &name, "Removed");
@@ -228,7 +239,7 @@ async fn remove_images(
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use skep_compose::{ProjectEndpoint, ProjectNetwork, ProjectService, ProjectVolume};
+    use skep_compose::{ProjectEndpoint, ProjectNetwork, ProjectVolume};
 
     use super::*;
     use crate::json::Json;
@@ -309,16 +320,20 @@ mod tests {
             ("unused", false),
             ("labelled", false),
         ] {
-            assert_eq!(takes_network(Some(&project), name), taken, "{name}");
-            assert_eq!(takes_volume(Some(&project), name), taken, "{name}");
-            assert!(takes_network(None, name) && takes_volume(None, name));
+            let own = Some(&project);
+            let declared = matches!(name, "own" | "unused");
+            for (all, wanted) in [(false, taken), (true, declared)] {
+                assert_eq!(takes_network(own, name, all), wanted, "{name} {all}");
+                assert_eq!(takes_volume(own, name, all), wanted, "{name} {all}");
+            }
+            assert!(takes_network(None, name, false) && takes_volume(None, name, false));
         }
     }
 
     #[test]
     fn local_images_are_named_after_the_service() {
         assert!(is_local("post", &of("web", "post-web")));
-        assert!(is_local("post", &of("web", "post-web:latest")));
+        assert!(is_local("post", &of("web", "post_web:latest")));
         for image in ["postgres:16", "post-web:2", "post-web2", "post-db"] {
             assert!(!is_local("post", &of("web", image)), "{image}");
         }

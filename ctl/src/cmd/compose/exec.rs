@@ -1,7 +1,7 @@
 //! `compose exec` and `cp`.
 
 use super::observed::{self, Container};
-use super::project;
+use super::{project, rehearsal};
 use crate::cmd::container;
 use crate::cmd::container::exec::How;
 use crate::failure::{Failure, Outcome};
@@ -9,6 +9,7 @@ use crate::flags::Args;
 use crate::session::Session;
 
 pub async fn exec(session: &Session, args: &Args) -> Outcome {
+    rehearsal::refuse(session, "exec", "what a command does is not known before")?;
     let (service, command) = container::exec::target(args);
     let (project, _) = project::target(session, &[])?;
     let index = args.uint("index").unwrap_or(0);
@@ -26,6 +27,7 @@ pub async fn exec(session: &Session, args: &Args) -> Outcome {
 }
 
 pub async fn cp(session: &Session, args: &Args) -> Outcome {
+    rehearsal::refuse(session, "cp", "files are copied or not")?;
     let (source, target) = (args.positional(0), args.positional(1));
     match (in_service(source), in_service(target)) {
         (Some((service, path)), None) => {

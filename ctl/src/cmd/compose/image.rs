@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use skep_compose::{Project, ProjectService};
+use skep_compose::ProjectService;
 
-use super::observed;
-use super::{build, tell};
+use super::project::Loaded;
+use super::{build, config, observed, rehearsal, tell, tell_line, together};
 use crate::cmd::image::transfer;
 use crate::failure::{Failure, Outcome};
 use crate::reference::Reference;
@@ -37,14 +37,6 @@ pub enum Way {
     Missing,
 }
 
-/// The image's name: its own, or one made of the project's and the service's.
-pub fn name(project: &str, key: &str, service: &ProjectService) -> String {
-    service
-        .image
-        .clone()
-        .unwrap_or_else(|| format!("{project}-{key}"))
-}
-
 /// What to do about the image of a service.
 pub fn way(service: &ProjectService, policy: &Policy, is_there: bool) -> Way {
     let pull = match policy.pull.as_str() {
@@ -69,43 +61,88 @@ pub fn way(service: &ProjectService, policy: &Policy, is_there: bool) -> Way {
 /// Makes sure of the images of services.
 pub async fn ensure(
     session: &Session,
-    project: &Project,
+    loaded: &Loaded,
     services: &[String],
     policy: &Policy,
 ) -> Outcome<Images> {
     let mut images = Images::new();
+    let (mut pulled, mut built) = (BTreeMap::new(), Vec::new());
     for key in services {
-        let service = &project.services[key];
-        let image = name(&project.name, key, service);
+        let service = &loaded.project.services[key];
+        let image = loaded.names().image(key, service);
         let there = observed::maybe(session, "images", &image, "/json").await?;
         match way(service, policy, there.is_some()) {
             Way::Keep => {}
-            Way::Pull => pull(session, key, &image, &service.platform, policy.quiet_pull).await?,
-            Way::Build => {
-                let how = build::How {
-                    quiet: policy.quiet_build,
-                    ..build::How::default()
-                };
-                build::one(session, project, key, &how).await?;
-            }
+            // Several services of one image pull it once.
+            Way::Pull => drop(pulled.entry(image.clone()).or_insert(key)),
+            Way::Build => built.push(key),
             Way::Missing => {
                 return Err(Failure::message(format!(
                     "service {key:?}: no such image: {image}\nhint: pull or build it, or leave out what forbids that"
                 )));
             }
         }
-        let id = match there {
-            Some(there) if way(service, policy, true) == Way::Keep => there,
-            _ => observed::maybe(session, "images", &image, "/json")
-                .await?
-                .ok_or_else(|| Failure::message(format!("no such image: {image}")))?,
+        let id = there.map_or_else(String::new, |there| there.str("Id").to_owned());
+        images.insert(key.clone(), (image, id));
+    }
+    let pulls = pulled.iter().map(|(image, key)| {
+        let platform = &loaded.project.services[*key].platform;
+        pull(session, key, image, platform, policy.quiet_pull)
+    });
+    together::all(together::limit(session)?, pulls).await?;
+    for key in &built {
+        let how = build::How {
+            quiet: policy.quiet_build,
+            ..build::How::default()
         };
-        images.insert(key.clone(), (image, id.str("Id").to_owned()));
+        build::one(session, loaded, key, &how).await?;
+    }
+    for (key, (image, id)) in &mut images {
+        if built.contains(&key) || pulled.contains_key(image) {
+            *id = match rehearsal::is_on(session) {
+                true => id_expected(session, image, id, built.contains(&key)).await?,
+                false => id_of(session, image).await?,
+            };
+        }
     }
     Ok(images)
 }
 
-/// Pulls the image of a service.
+/// The id of an image that was pulled or built.
+async fn id_of(session: &Session, image: &str) -> Outcome<String> {
+    match observed::maybe(session, "images", image, "/json").await? {
+        Some(there) => Ok(there.str("Id").to_owned()),
+        None => Err(Failure::message(format!("no such image: {image}"))),
+    }
+}
+
+/// The id that an image will have, as far as a rehearsal knows: the present one where the registry
+/// has no other, nothing where there is none, and else one that no container is made of.
+async fn id_expected(
+    session: &Session,
+    image: &str,
+    present: &str,
+    is_built: bool,
+) -> Outcome<String> {
+    if present.is_empty() {
+        return Ok(String::new());
+    }
+    if !is_built {
+        let digest = config::digest(session, image).await?;
+        let digest = digest.rsplit('@').next().unwrap_or_default();
+        let there = observed::maybe(session, "images", present, "/json").await?;
+        let is_same = there.is_some_and(|there| {
+            let known = there.texts("RepoDigests");
+            known.iter().any(|one| one.ends_with(digest))
+        });
+        if is_same {
+            return Ok(present.to_owned());
+        }
+    }
+    Ok("rehearsed".to_owned())
+}
+
+/// Pulls the image of a service. In a rehearsal the registry is asked whether it has it.
 pub async fn pull(
     session: &Session,
     key: &str,
@@ -119,20 +156,18 @@ pub async fn pull(
         None => reference.with_default_tag(),
     };
     if !quiet {
-        session.warn(format!(" {key} Pulling "));
+        tell_line(session, &format!("{key} Pulling "));
     }
-    match transfer::fetch(session, &reference, platform, None).await {
-        Ok(()) => {
-            if !quiet {
-                session.warn(format!(" {key} Pulled "));
-            }
-            Ok(())
-        }
-        Err(failure) => {
-            tell(session, "Image", image, "Error");
-            Err(failure)
-        }
+    let pulled = match rehearsal::is_on(session) {
+        true => config::digest(session, image).await.map(drop),
+        false => transfer::fetch(session, &reference, platform, None).await,
+    };
+    match &pulled {
+        Ok(()) if !quiet => tell_line(session, &format!("{key} Pulled ")),
+        Ok(()) => {}
+        Err(_) => tell(session, "Image", image, "Error"),
     }
+    pulled
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use skep_compose::Condition;
 use super::observed::{self, Container};
 use super::project::{self, Loaded};
 use super::stop::{self as stopping};
-use super::{hooks, make, order, tell_container, up, wait};
+use super::{hooks, make, order, rehearsal, tell_container, up, wait};
 use crate::client::Call;
 use crate::cmd::container::path;
 use crate::failure::{Failure, Outcome};
@@ -113,7 +113,7 @@ async fn act(
     for (name, value) in query {
         call = call.query(name, value);
     }
-    session.client.done(call).await?;
+    rehearsal::done(session, call).await?;
     tell_container(session, &container.name, after);
     Ok(())
 }
@@ -202,12 +202,12 @@ pub async fn remove(session: &Session, args: &Args) -> Outcome {
         session.warn("No stopped containers");
         return Ok(());
     }
-    if !args.flag("force") {
-        let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
-        let question = format!("Going to remove {}\nAre you sure?", names.join(", "));
-        if !session.confirm(&question)? {
-            return Ok(());
-        }
+    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    let going = format!("Going to remove {}", names.join(", "));
+    if args.flag("force") {
+        session.say(going)?;
+    } else if !session.confirm(&format!("{going}\nAre you sure?"))? {
+        return Ok(());
     }
     let project = loaded.as_ref().map(|loaded| &loaded.project);
     stopping::remove(session, &all, project, args.flag("volumes")).await

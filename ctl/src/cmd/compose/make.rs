@@ -12,7 +12,7 @@ use super::body::{self, Making, Peers};
 use super::image::Images;
 use super::observed::{Container, inspect, maybe};
 use super::project::{self, Loaded};
-use super::{hooks, labels, stop, tell, tell_container};
+use super::{hooks, labels, rehearsal, stop, tell, tell_container};
 use crate::client::Call;
 use crate::cmd::container::path;
 use crate::failure::{Failure, Outcome};
@@ -45,7 +45,7 @@ async fn object(
     let mut body = body.clone();
     body["Name"] = json!(name);
     body["Labels"] = labels;
-    let made = session.client.done(Call::post(path).json(&body)).await;
+    let made = rehearsal::done(session, Call::post(path).json(&body)).await;
     tell(
         session,
         kind,
@@ -170,10 +170,32 @@ impl Maker<'_> {
         let service = &self.loaded.project.services[making.service];
         let mut body = body::create(self.loaded, service, making, &self.peers)?;
         change(&mut body);
+        let id = match rehearsal::is_on(self.session) {
+            true => called.to_owned(),
+            false => self.create_of(service, called, &body).await?,
+        };
+        Ok(Container {
+            id,
+            name: making.name.to_owned(),
+            service: making.service.to_owned(),
+            number: making.number,
+            oneoff: making.oneoff,
+            state: "created".to_owned(),
+            ..Container::default()
+        })
+    }
+
+    /// Creates a container with the service's files in it; its id.
+    async fn create_of(
+        &self,
+        service: &ProjectService,
+        called: &str,
+        body: &Value,
+    ) -> Outcome<String> {
         let call = Call::post("/containers/create")
             .query("name", called)
             .query_text("platform", &service.platform)
-            .json(&body);
+            .json(body);
         let made = self.session.client.json(call).await?;
         for warning in made.texts("Warnings") {
             self.session.warn(format!("WARNING: {warning}"));
@@ -187,15 +209,7 @@ impl Maker<'_> {
                 .await;
             return Err(failure);
         }
-        Ok(Container {
-            id,
-            name: making.name.to_owned(),
-            service: making.service.to_owned(),
-            number: making.number,
-            oneoff: making.oneoff,
-            state: "created".to_owned(),
-            ..Container::default()
-        })
+        Ok(id)
     }
 
     fn remember(&mut self, container: &Container) {
@@ -284,17 +298,17 @@ impl Maker<'_> {
             {
                 hooks::run(self.session, name, old, &service.pre_stop).await?;
             }
-            self.session.client.done(call).await?;
+            rehearsal::done(self.session, call).await?;
         }
         let call = Call::delete(path(old, ""))
             .query("force", "1")
             .query_if("v", renews);
-        self.session.client.done(call).await?;
+        rehearsal::done(self.session, call).await?;
         if renews {
             stop::remove_unnamed(self.session, &before, Some(&self.loaded.project)).await?;
         }
         let call = Call::post(path(&made.id, "/rename")).query("name", name);
-        self.session.client.done(call).await?;
+        rehearsal::done(self.session, call).await?;
         tell_container(self.session, name, "Recreated");
         self.remember(&made);
         Ok(made)
@@ -304,10 +318,8 @@ impl Maker<'_> {
 /// Starts a container and does what is to be done after that.
 pub async fn start(session: &Session, loaded: &Loaded, container: &Container) -> Outcome {
     tell_container(session, &container.name, "Starting");
-    let started = session
-        .client
-        .done(Call::post(path(&container.id, "/start")))
-        .await;
+    let call = Call::post(path(&container.id, "/start"));
+    let started = rehearsal::done(session, call).await;
     if let Err(failure) = started {
         tell_container(session, &container.name, "Error");
         return Err(failure);

@@ -17,15 +17,18 @@ mod lifecycle;
 mod lists;
 mod logs;
 mod make;
+mod names;
 mod observed;
 mod order;
 mod plan;
 mod project;
 mod pull;
 mod push;
+mod rehearsal;
 mod run;
 mod single;
 mod stop;
+mod together;
 mod up;
 mod wait;
 mod watch;
@@ -54,11 +57,19 @@ fn tell(session: &Session, kind: &str, name: &str, what: &str) {
     match project::progress(session).as_str() {
         "quiet" => {}
         "json" => {
-            let line = serde_json::json!({"id": format!("{kind} {name}"), "text": what});
+            let mut line = serde_json::json!({"id": format!("{kind} {name}"), "text": what});
+            if rehearsal::is_on(session) {
+                line["dry-run"] = true.into();
+            }
             session.warn(line.to_string());
         }
-        _ => session.warn(format!(" {kind} {name}  {what}")),
+        _ => tell_line(session, &format!("{kind} {name}  {what}")),
     }
+}
+
+/// Says something else that happens.
+fn tell_line(session: &Session, line: &str) {
+    session.warn(format!("{} {line}", rehearsal::mark(session)));
 }
 
 /// As [`tell`], of a container.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::names::Names;
 use super::observed::Container;
 
 /// A service as its containers should be.
@@ -65,7 +66,11 @@ pub enum Action {
 }
 
 /// What to do, service by service in the order of `wanted`, which is that of dependencies.
-pub fn plan(project: &str, wanted: &[Wanted], seen: &[Container]) -> BTreeMap<String, Vec<Action>> {
+pub fn plan(
+    names: Names<'_>,
+    wanted: &[Wanted],
+    seen: &[Container],
+) -> BTreeMap<String, Vec<Action>> {
     let mut renewed: BTreeSet<&str> = BTreeSet::new();
     // Neighbours of containers that are gone, or are going, find nobody to live with.
     let mut staying: BTreeSet<String> = seen.iter().map(|one| one.id.clone()).collect();
@@ -84,7 +89,7 @@ pub fn plan(project: &str, wanted: &[Wanted], seen: &[Container]) -> BTreeMap<St
             .iter()
             .any(|name| renewed.contains(name.as_str()));
         let must = |one: &Container| must || one.lives_in.iter().any(|id| !staying.contains(id));
-        let actions = of_service(project, service, own, &must, again);
+        let actions = of_service(names, service, own, &must, again);
         if actions
             .iter()
             .any(|action| matches!(action, Action::Recreate { .. }))
@@ -102,7 +107,7 @@ pub fn plan(project: &str, wanted: &[Wanted], seen: &[Container]) -> BTreeMap<St
 }
 
 fn of_service(
-    project: &str,
+    names: Names<'_>,
     wanted: &Wanted,
     mut own: Vec<&Container>,
     must: &dyn Fn(&Container) -> bool,
@@ -132,7 +137,7 @@ fn of_service(
         actions.push(if anew {
             let number = one.number;
             let name = match wanted.container_name.as_str() {
-                "" => format!("{project}-{}-{number}", wanted.service),
+                "" => names.container(&wanted.service, number),
                 name => name.to_owned(),
             };
             Action::Recreate { id, number, name }
@@ -150,7 +155,7 @@ fn of_service(
     let free = (1..).filter(|number| !taken.contains(number));
     for number in free.take(scale.saturating_sub(own.len())) {
         let name = match wanted.container_name.as_str() {
-            "" => format!("{project}-{}-{number}", wanted.service),
+            "" => names.container(&wanted.service, number),
             name => name.to_owned(),
         };
         actions.push(Action::Create { number, name });
@@ -161,6 +166,11 @@ fn of_service(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NAMES: Names<'static> = Names {
+        project: "app",
+        separator: '-',
+    };
 
     fn seen(service: &str, number: u64, hash: &str) -> Container {
         Container {
@@ -187,7 +197,7 @@ mod tests {
 
     fn shown(wanted: &[Wanted], seen: &[Container]) -> String {
         let mut shown = Vec::new();
-        for (_, actions) in plan("app", wanted, seen) {
+        for (_, actions) in plan(NAMES, wanted, seen) {
             for action in actions {
                 let (verb, name) = match &action {
                     Action::Create { name, .. } => ("create", name),

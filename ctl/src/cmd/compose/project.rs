@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use skep_compose::{Project, ProjectOptions, Source, Variable};
 
+use super::names::Names;
+use super::together;
 use crate::cmd::stack;
 use crate::failure::{Failure, Outcome};
 use crate::files;
@@ -33,6 +35,18 @@ pub struct Loaded {
     pub working_dir: String,
     /// Files of variables that were given by flag.
     pub env_files: Vec<String>,
+    /// Between the parts of names: `-`, or `_` with `--compatibility`.
+    separator: char,
+}
+
+impl Loaded {
+    /// How its containers and images are named.
+    pub fn names(&self) -> Names<'_> {
+        Names {
+            project: &self.project.name,
+            separator: self.separator,
+        }
+    }
 }
 
 /// What was asked for before the verb, with what the environment says in its place.
@@ -62,6 +76,14 @@ fn list(session: &Session, name: &str) -> Vec<String> {
 /// Whether a flag before the verb is on.
 pub fn is_on(session: &Session, name: &str) -> bool {
     flag(session, name).is_some_and(|value| value == "true")
+}
+
+/// Whether a variable's value says yes, to compose.
+pub fn is_true(value: &str) -> bool {
+    matches!(
+        value.trim().to_lowercase().as_str(),
+        "1" | "true" | "t" | "y"
+    )
 }
 
 /// A flag before the verb, or the variable that stands for it.
@@ -103,20 +125,7 @@ fn check_flags(session: &Session) -> Outcome {
             )));
         }
     }
-    for (name, hint) in [
-        ("dry-run", "`skep compose config` shows what the files mean"),
-        (
-            "compatibility",
-            "names have hyphens; a service may have a `container_name`",
-        ),
-    ] {
-        if is_on(session, name) {
-            return Err(Failure::message(format!(
-                "--{name} is not supported\nhint: {hint}"
-            )));
-        }
-    }
-    Ok(())
+    together::limit(session).map(drop)
 }
 
 impl<'a> Asked<'a> {
@@ -253,6 +262,13 @@ impl<'a> Asked<'a> {
         Ok(skep_compose::variables_of(&self.sources()?))
     }
 
+    /// `_` where names are to be as the first docker-compose made them.
+    fn separator(&self) -> char {
+        let on = is_on(self.session, "compatibility")
+            || self.set("COMPOSE_COMPATIBILITY").is_some_and(is_true);
+        if on { '_' } else { '-' }
+    }
+
     /// Variables as the files are read with them.
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.env
@@ -342,6 +358,7 @@ impl<'a> Asked<'a> {
             files: self.files.clone(),
             working_dir: self.working_dir.clone(),
             env_files: self.env_files.clone(),
+            separator: self.separator(),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! `compose pull`.
 
-use super::{image, order, project};
-use crate::failure::{Failure, Outcome};
+use super::project::{self, Loaded};
+use super::{image, observed, order, tell_line, together};
+use crate::failure::Outcome;
 use crate::flags::Args;
 use crate::session::Session;
 
@@ -10,17 +11,40 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     if !matches!(policy, "" | "missing" | "always") {
         return Err(args.invalid("policy", policy, "want missing or always"));
     }
-    let named = args.positionals();
-    let loaded = project::load(session, named)?;
-    let wanted = order::wanted(&loaded.project, named, !args.flag("include-deps"))?;
+    let loaded = project::load(session, args.positionals())?;
+    let wanted = wanted(session, args, &loaded).await?;
     let quiet = args.flag("quiet");
-    let mut failures = Vec::new();
-    let mut done = Vec::new();
-    for key in order::sorted(&loaded.project, &wanted) {
-        let service = &loaded.project.services[&key];
+    let ignores = args.flag("ignore-pull-failures");
+    let pulls = wanted.iter().map(|(key, image)| {
+        let service = &loaded.project.services[key];
+        async move {
+            match image::pull(session, key, image, &service.platform, quiet).await {
+                Err(failure) if ignores || service.build.is_some() => {
+                    tell_line(session, &format!("{key} Warning {failure}"));
+                    Ok(())
+                }
+                pulled => pulled,
+            }
+        }
+    });
+    let limit = match args.flag("no-parallel") {
+        true => 1,
+        false => together::limit(session)?,
+    };
+    together::all(limit, pulls).await
+}
+
+/// Services with the images that are to be pulled, each once. Says what is left out, and why.
+async fn wanted(session: &Session, args: &Args, loaded: &Loaded) -> Outcome<Vec<(String, String)>> {
+    let project = &loaded.project;
+    let alone = !args.flag("include-deps");
+    let services = order::wanted(project, args.positionals(), alone)?;
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    for key in order::sorted(project, &services) {
+        let service = &project.services[&key];
         let skip = |why: &str| {
-            if !quiet {
-                session.warn(format!(" {key} Skipped - {why}"));
+            if !args.flag("quiet") {
+                tell_line(session, &format!("{key} Skipped - {why}"));
             }
         };
         let Some(image) = &service.image else {
@@ -35,24 +59,18 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
             skip("Image is not to be pulled");
             continue;
         }
-        if done.contains(&image) {
+        if wanted.iter().any(|(_, other)| other == image) {
             skip(&format!(
                 "Image is already being pulled by another service: {image}"
             ));
             continue;
         }
-        let is_there = async { super::observed::maybe(session, "images", image, "/json").await };
-        if policy == "missing" && is_there.await?.is_some() {
+        let is_there = async { observed::maybe(session, "images", image, "/json").await };
+        if args.text("policy") == "missing" && is_there.await?.is_some() {
             skip("Image is already present locally");
             continue;
         }
-        match image::pull(session, &key, image, &service.platform, quiet).await {
-            Ok(()) => done.push(image),
-            Err(failure) if args.flag("ignore-pull-failures") || service.build.is_some() => {
-                session.warn(format!(" {key} Warning {failure}"));
-            }
-            Err(failure) => failures.push(failure),
-        }
+        wanted.push((key, image.clone()));
     }
-    Failure::join(failures)
+    Ok(wanted)
 }

@@ -2,7 +2,7 @@
 
 use skep_compose::ProjectService;
 
-use super::{order, project};
+use super::{order, project, rehearsal, tell_line};
 use crate::client::{Call, JsonLines, segment};
 use crate::cmd::image::transfer::drain;
 use crate::failure::{Failure, Outcome};
@@ -25,7 +25,7 @@ pub async fn push(session: &Session, args: &Args) -> Outcome {
         match pushed.await {
             Ok(()) => {}
             Err(failure) if args.flag("ignore-push-failures") => {
-                session.warn(format!(" {key} Warning {failure}"));
+                tell_line(session, &format!("{key} Warning {failure}"));
             }
             Err(failure) => failures.push(failure),
         }
@@ -42,7 +42,7 @@ pub async fn of_service(
 ) -> Outcome {
     let (Some(image), Some(build)) = (&service.image, &service.build) else {
         if !quiet {
-            session.warn(format!(" {key} Skipped"));
+            tell_line(session, &format!("{key} Skipped"));
         }
         return Ok(());
     };
@@ -55,7 +55,7 @@ pub async fn of_service(
         }
         let reference = reference.with_default_tag();
         if !quiet {
-            session.warn(format!(" {key} Pushing {name}"));
+            tell_line(session, &format!("{key} Pushing {name}"));
         }
         let call = Call::post(format!("/images/{}/push", segment(&reference.name)))
             .query_text("tag", reference.tag.as_deref().unwrap_or(""))
@@ -63,9 +63,11 @@ pub async fn of_service(
                 "X-Registry-Auth",
                 session.config.auth_header(&reference.to_string()),
             );
-        drain(JsonLines::of(session.client.send(call).await?)).await?;
+        if !rehearsal::is_on(session) {
+            drain(JsonLines::of(session.client.send(call).await?)).await?;
+        }
         if !quiet {
-            session.warn(format!(" {key} Pushed {name}"));
+            tell_line(session, &format!("{key} Pushed {name}"));
         }
     }
     Ok(())

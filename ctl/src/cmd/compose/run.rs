@@ -8,7 +8,7 @@ use super::body::{Making, Peers};
 use super::make::{self, Maker};
 use super::project::{self, Loaded};
 use super::up::{Goal, converge};
-use super::{image, observed, tell_container};
+use super::{image, observed, rehearsal, tell_container};
 use crate::client::Call;
 use crate::cmd::container::exit::{self, Exit};
 use crate::cmd::container::path;
@@ -27,6 +27,7 @@ pub fn slug() -> String {
 }
 
 pub async fn run(session: &Session, args: &Args) -> Outcome {
+    rehearsal::refuse(session, "run", "there is no command without a container")?;
     let (key, command) = args
         .positionals()
         .split_first()
@@ -53,7 +54,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     }
     let keys = [key.clone()];
     images.build = args.flag("build");
-    let found = image::ensure(session, project, &keys, &images).await?;
+    let found = image::ensure(session, &loaded, &keys, &images).await?;
     make::networks(session, project, &keys).await?;
     make::volumes(session, project, &keys).await?;
     let mut peers = Peers::new();
@@ -66,7 +67,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         }
     }
     let name = match args.text("name") {
-        "" => format!("{}-{key}-run-{}", project.name, slug()),
+        "" => loaded.names().oneoff(key, &slug()),
         name => name.to_owned(),
     };
     let (image, id) = found[key].clone();

@@ -1,6 +1,6 @@
 //! Verbs that reach one container of a service: `compose attach`, `export` and `commit`.
 
-use super::{observed, project};
+use super::{observed, project, rehearsal};
 use crate::cmd::container;
 use crate::failure::Outcome;
 use crate::flags::Args;
@@ -15,16 +15,19 @@ async fn named(session: &Session, args: &Args) -> Outcome<String> {
 }
 
 pub async fn attach(session: &Session, args: &Args) -> Outcome {
+    rehearsal::refuse(session, "attach", "there is nothing to be seen")?;
     let id = named(session, args).await?;
     container::attach::to(session, args, &id).await
 }
 
 pub async fn export(session: &Session, args: &Args) -> Outcome {
+    rehearsal::refuse(session, "export", "the archive is all it makes")?;
     let id = named(session, args).await?;
     container::show::export_of(session, args, &id).await
 }
 
 pub async fn commit(session: &Session, args: &Args) -> Outcome {
+    rehearsal::refuse(session, "commit", "the image is all it makes")?;
     let id = named(session, args).await?;
     container::commit::of(session, args, &id).await
 }

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::join_all;
 use skep_compose::Project;
 
 use super::observed::Container;
-use super::{body, hooks, labels, observed, order, tell_container};
+use super::{body, hooks, labels, observed, order, rehearsal, tell_container, together};
 use crate::client::{Call, segment};
 use crate::cmd::container::path;
 use crate::failure::{Failure, Outcome};
@@ -61,7 +60,7 @@ async fn stop_one(session: &Session, container: &Container, how: &How<'_>) -> Ou
     if let Some(seconds) = how.timeout {
         call = call.query("t", seconds);
     }
-    match session.client.done(call).await {
+    match rehearsal::done(session, call).await {
         Ok(()) => {}
         Err(failure) if failure.is_not_found() => {}
         Err(failure) => {
@@ -73,17 +72,14 @@ async fn stop_one(session: &Session, container: &Container, how: &How<'_>) -> Ou
     Ok(())
 }
 
-fn all(results: Vec<Outcome>) -> Outcome {
-    Failure::join(results.into_iter().filter_map(Result::err).collect())
-}
-
 /// Stops what runs.
 pub async fn stop(session: &Session, containers: &[Container], how: &How<'_>) -> Outcome {
+    let limit = together::limit(session)?;
     for group in groups(containers) {
         let running = group
             .iter()
             .filter(|one| one.is_running() || one.state.is_empty());
-        all(join_all(running.map(|one| stop_one(session, one, how))).await)?;
+        together::all(limit, running.map(|one| stop_one(session, one, how))).await?;
     }
     Ok(())
 }
@@ -107,7 +103,7 @@ pub async fn remove_unnamed(
             continue;
         }
         let call = Call::delete(format!("/volumes/{}", segment(&name)));
-        match session.client.done(call).await {
+        match rehearsal::done(session, call).await {
             // Gone with the container, or another one's as well.
             Ok(())
             | Err(Failure::Daemon {
@@ -135,7 +131,7 @@ pub async fn remove(
         let call = Call::delete(path(&container.id, ""))
             .query("force", "1")
             .query_if("v", volumes);
-        match session.client.done(call).await {
+        match rehearsal::done(session, call).await {
             Ok(()) => {}
             Err(failure) if failure.is_not_found() => {}
             Err(failure) => {
@@ -149,7 +145,7 @@ pub async fn remove(
         tell_container(session, &container.name, "Removed");
         Ok(())
     });
-    all(join_all(each).await)
+    together::all(together::limit(session)?, each).await
 }
 
 /// Stops and removes.
@@ -159,9 +155,10 @@ pub async fn take_away(
     how: &How<'_>,
     volumes: bool,
 ) -> Outcome {
+    let limit = together::limit(session)?;
     for group in groups(containers) {
         let running = group.iter().filter(|one| one.is_running());
-        all(join_all(running.map(|one| stop_one(session, one, how))).await)?;
+        together::all(limit, running.map(|one| stop_one(session, one, how))).await?;
         remove(session, &group, how.project, volumes).await?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::observed::{self, Container};
 use super::plan::{Action, Recreate, Wanted, plan};
 use super::project::{self, Loaded};
 use super::watch::{Followed, Watch};
-use super::{develop, foreground, order, stop, tell_container, wait};
+use super::{develop, foreground, order, rehearsal, stop, tell_container, wait};
 use crate::client::Call;
 use crate::cmd::container::path;
 use crate::failure::{Failure, Outcome};
@@ -158,6 +158,11 @@ pub async fn up(session: &Session, args: &Args) -> Outcome {
         }
         return Ok(());
     }
+    if rehearsal::is_on(session) {
+        converge(session, &loaded, &goal, None).await?;
+        return session
+            .say("end of 'compose up' output, interactive run is not supported in dry-run mode");
+    }
     let attached = Attached {
         only: args.list("attach"),
         left_out: args.list("no-attach"),
@@ -210,7 +215,7 @@ pub async fn converge(
         wanted.retain(|name| !goal.named.contains(name));
     }
     let keys = order::sorted(project, &wanted);
-    let images = image::ensure(session, project, &keys, &goal.images).await?;
+    let images = image::ensure(session, loaded, &keys, &goal.images).await?;
     let mut seen = observed::containers(session, &project.name).await?;
     read_neighbours(session, project, &mut seen).await?;
     orphans(session, loaded, &seen, goal).await?;
@@ -220,7 +225,7 @@ pub async fn converge(
         .iter()
         .map(|key| wanted_of(loaded, key, goal, &images[key].1))
         .collect();
-    let actions = plan(&project.name, &services, &seen);
+    let actions = plan(loaded.names(), &services, &seen);
     let mut peers = Peers::new();
     for one in seen.iter().filter(|one| !one.oneoff) {
         let peer = (one.name.clone(), one.id.clone());
@@ -421,7 +426,7 @@ async fn start_all(
                 Start::Restart => {
                     tell_container(session, &container.name, "Restarting");
                     let call = Call::post(path(&container.id, "/restart"));
-                    session.client.done(call).await?;
+                    rehearsal::done(session, call).await?;
                     tell_container(session, &container.name, "Started");
                 }
             }
@@ -451,7 +456,7 @@ async fn orphans(session: &Session, loaded: &Loaded, seen: &[Container], goal: &
     let is_quiet = session
         .env
         .get("COMPOSE_IGNORE_ORPHANS")
-        .is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE"));
+        .is_some_and(|value| project::is_true(value));
     if !is_quiet && !goal.deps_only {
         let names: BTreeSet<&str> = orphans.iter().map(|one| one.name.as_str()).collect();
         let names: Vec<&str> = names.into_iter().collect();
