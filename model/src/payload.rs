@@ -98,6 +98,8 @@ pub trait Payload: Clone {
     fn is_as_stored(&self) -> bool;
     /// The store that has the present payload, if it is not here.
     fn driver_mut(&mut self) -> Option<&mut Driver>;
+    /// What is kept of it for an earlier version, when other labels may say other things.
+    fn driver_to_keep(&self) -> Option<Driver>;
 
     /// Number of the present version.
     fn number(&self) -> u64 {
@@ -129,7 +131,7 @@ pub trait Payload: Clone {
             since: self.since(),
             because: std::mem::take(&mut self.versions_mut().because),
             data: std::mem::replace(self.data_mut(), data),
-            driver: self.driver_mut().cloned(),
+            driver: self.driver_to_keep(),
         };
         let versions = self.versions_mut();
         versions.number = had.number + 1;
@@ -194,7 +196,7 @@ pub trait Payload: Clone {
 }
 
 macro_rules! payload {
-    ($kind:ident, $word:literal, $max:expr, $is_as_stored:expr, $driver:expr) => {
+    ($kind:ident, $word:literal, $max:expr, $is_as_stored:expr, $driver:expr, $kept:expr) => {
         impl Payload for $kind {
             const WORD: &'static str = $word;
             const BYTES_MAX: usize = $max;
@@ -231,6 +233,9 @@ macro_rules! payload {
             fn driver_mut(&mut self) -> Option<&mut Driver> {
                 $driver(&mut self.spec)
             }
+            fn driver_to_keep(&self) -> Option<Driver> {
+                $kept(&self.spec)
+            }
         }
     };
 }
@@ -248,14 +253,16 @@ payload!(
     "secret",
     SECRET_BYTES_MAX,
     |spec: &SecretSpec| spec.templating.is_none() && spec.driver.is_none(),
-    driver_of_secret
+    driver_of_secret,
+    SecretSpec::effective_driver
 );
 payload!(
     Config,
     "config",
     CONFIG_BYTES_MAX,
     |spec: &ConfigSpec| spec.templating.is_none(),
-    driver_of_config
+    driver_of_config,
+    |_: &ConfigSpec| None
 );
 
 /// A secret or a config by its id.

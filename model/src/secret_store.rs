@@ -35,6 +35,8 @@ impl Origin {
         });
         let mut options: BTreeMap<String, String> = labelled.collect();
         options.extend(driver.options.clone());
+        // As if it were not written there at all, label or not.
+        options.retain(|_, value| !value.is_empty());
         Self {
             store: driver.name.clone(),
             options,
@@ -43,6 +45,20 @@ impl Origin {
 }
 
 impl SecretSpec {
+    /// The driver with all options that count, those of labels as well.
+    pub fn effective_driver(&self) -> Option<Driver> {
+        let Origin { store, options } = self.origin()?;
+        Some(Driver {
+            name: store,
+            options,
+        })
+    }
+
+    /// Where its bytes are when it has these labels instead.
+    pub fn origin_with(&self, labels: &BTreeMap<String, String>) -> Option<Origin> {
+        Some(Origin::new(self.driver.as_ref()?, labels))
+    }
+
     /// Where its bytes are, if they are not here.
     pub fn origin(&self) -> Option<Origin> {
         let driver = self.driver.as_ref()?;
@@ -58,8 +74,11 @@ impl Secret {
         }
         let mut earlier = self.versions.earlier.iter();
         let found = earlier.find(|earlier| earlier.number == number)?;
-        let driver = found.driver.as_ref().or(self.spec.driver.as_ref())?;
-        Some(Origin::new(driver, &self.spec.labels))
+        match &found.driver {
+            // With what the labels said then.
+            Some(driver) => Some(Origin::new(driver, &BTreeMap::new())),
+            None => self.spec.origin(),
+        }
     }
 }
 
@@ -84,15 +103,24 @@ pub fn check_store_name(name: &str) -> Result<(), String> {
 /// Why it cannot be one.
 pub fn check_driver(driver: &Driver) -> Result<(), String> {
     check_store_name(&driver.name)?;
-    let bytes = driver.options.iter().map(|(key, it)| key.len() + it.len());
-    if driver.options.len() > OPTIONS_MAX || bytes.sum::<usize>() > OPTIONS_BYTES_MAX {
-        return Err(format!(
-            "a secret has at most {OPTIONS_MAX} options for its driver, of {OPTIONS_BYTES_MAX} bytes together"
-        ));
-    }
+    check_size(&driver.options)?;
     match driver.options.keys().any(|key| key.trim().is_empty()) {
         true => Err("an option for the driver has no name".to_owned()),
         false => Ok(()),
+    }
+}
+
+/// Whether these are few enough, labels included.
+///
+/// # Errors
+/// How much there may be.
+pub fn check_size(options: &BTreeMap<String, String>) -> Result<(), String> {
+    let bytes = options.iter().map(|(key, it)| key.len() + it.len());
+    match options.len() > OPTIONS_MAX || bytes.sum::<usize>() > OPTIONS_BYTES_MAX {
+        false => Ok(()),
+        true => Err(format!(
+            "a secret has at most {OPTIONS_MAX} options for its driver, of {OPTIONS_BYTES_MAX} bytes together"
+        )),
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     image_ready: bool,
     /// What secrets of outside stores hold, until the program has it.
     fetched: secrets::Fetched,
+    /// Stores that are asked while the program runs.
+    asking: Option<secrets::Asking>,
     /// Until when the container has been let run, as the engine counts.
     leased_until: Duration,
     /// It was still there when its lease was over.
@@ -105,6 +107,7 @@ impl Driver {
             ended_since: None,
             image_ready: false,
             fetched: secrets::Fetched::default(),
+            asking: None,
             leased_until: Duration::ZERO,
             lapsed: false,
             files_not_before: Timestamp::ZERO,
@@ -146,7 +149,7 @@ impl Driver {
                 }
             };
             self.keep_lease(&progress).await;
-            self.keep_files(&progress.observed, desired.clone()).await;
+            self.keep_files(&progress.observed, &wake).await;
             let op = step(&progress, now());
             debug!(task = %self.id, ?op, "next");
             if op == Op::Forget {
@@ -183,7 +186,8 @@ impl Driver {
                     }
                 }
                 Op::FetchSecrets => {
-                    let ask = self.ask_stores(None);
+                    let questions = self.questions(None);
+                    let ask = secrets::ask_all(&self.worker, &self.id, &questions);
                     let asked = tokio::select! {
                         asked = ask => asked,
                         _ = desired.changed() => continue,
@@ -391,7 +395,10 @@ impl Driver {
                 self.fetched.let_go();
                 Ok(())
             }
-            Err(error) if error.kind() == Kind::NotModified => Ok(()),
+            Err(error) if error.kind() == Kind::NotModified => {
+                self.fetched.let_go();
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -463,6 +470,7 @@ impl Driver {
         } else {
             TaskState::Failed
         };
+        self.fetched.let_go();
         self.report(state, "preparing", err).await;
     }
 }

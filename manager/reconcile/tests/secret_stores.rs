@@ -112,8 +112,9 @@ fn a_version_without_bytes_has_its_users_fetch_anew() {
     assert_eq!(now.origin_of(5).unwrap().options, first);
     assert_eq!(now.versions.because, "rolled back to 1");
     assert_eq!(seen(&cluster), [5, 5]);
-    // What is asked for the same is no other version.
-    assert_eq!(change(&mut cluster, VersionChange::Back(1)).id, "5");
+    // Nor is it known whether it has changed since.
+    assert_eq!(change(&mut cluster, VersionChange::Back(1)).id, "6");
+    let now = secret(&cluster);
     let object = PayloadId::Secret(now.id.clone());
     cluster
         .ask(ControlRequest::ForgetVersions { object })
@@ -233,6 +234,53 @@ fn a_file_that_asks_for_another_place_has_its_users_follow() {
     other.driver.as_mut().unwrap().name = "other".into();
     let refused = deploy(&mut cluster, other).unwrap_err();
     assert!(refused.contains("only updates to Labels"), "{refused}");
+}
+
+#[test]
+fn the_same_place_said_otherwise_is_the_same_place() {
+    let mut cluster = cluster(2);
+    let said = |path: &str| {
+        let mut spec = outside(path);
+        let options = &mut spec.driver.as_mut().unwrap().options;
+        options.insert("namespace".into(), String::new());
+        spec
+    };
+    deploy(&mut cluster, said("a")).unwrap();
+    deploy(&mut cluster, said("b")).unwrap();
+    deploy(&mut cluster, said("b")).unwrap();
+    deploy(&mut cluster, outside("b")).unwrap();
+    assert_eq!(seen(&cluster), [2, 2], "an empty option says nothing");
+    // From the driver into labels, and back.
+    let mut labelled = outside("b");
+    let options = std::mem::take(&mut labelled.driver.as_mut().unwrap().options);
+    let labels = options.into_iter();
+    labelled.labels = labels
+        .map(|(key, value)| (format!("skep.driver.{key}"), value))
+        .collect();
+    for spec in [labelled.clone(), outside("b"), labelled.clone()] {
+        deploy(&mut cluster, spec.clone()).unwrap();
+        let number = secret(&cluster).number();
+        assert_eq!(secret(&cluster).spec.origin(), spec.origin());
+        deploy(&mut cluster, spec).unwrap();
+        assert_eq!(secret(&cluster).number(), number, "the same file again");
+    }
+}
+
+#[test]
+fn what_labels_said_is_kept_with_each_version() {
+    let mut cluster = cluster(2);
+    let labelled = |path: &str| {
+        let mut spec = outside(path);
+        spec.driver.as_mut().unwrap().options.clear();
+        spec.labels = options(&[("skep.driver.path", path)]);
+        spec
+    };
+    deploy(&mut cluster, labelled("a")).unwrap();
+    deploy(&mut cluster, labelled("b")).unwrap();
+    let now = secret(&cluster);
+    assert_eq!(now.number(), 2);
+    let path = |number| now.origin_of(number).unwrap().options["path"].clone();
+    assert_eq!((path(1), path(2)), ("a".to_owned(), "b".to_owned()));
 }
 
 fn say(cluster: &mut Cluster, id: &TaskId, state: TaskState, err: &str) {

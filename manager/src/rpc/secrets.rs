@@ -12,6 +12,7 @@ use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::secret_answer::Outcome;
 use skep_proto::v1::{Empty, SecretAnswer, SecretQuestion};
 use skep_store::Snapshot;
+use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use crate::caller::{Verified, mark_forwarded};
@@ -23,18 +24,25 @@ const ELSEWHERE_WITHIN: Duration = ANSWER_WITHIN
     .saturating_mul(2)
     .saturating_add(Duration::from_secs(2));
 
+/// How long asking all the other managers may take.
+const ALL_WITHIN: Duration = Duration::from_secs(40);
+/// How long a task may not be known here yet.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// Characters of what a store says that are told.
+const REASON_MAX: usize = 400;
+
 /// Answers a node, or a manager that asks for one.
 pub async fn answer(
     core: &Arc<Core>,
     caller: Verified,
     question: SecretQuestion,
 ) -> Result<SecretAnswer, Status> {
-    let snapshot = core.machine.store().snapshot();
-    let need = need(&snapshot, &caller.peer.node, &question)?;
+    let (snapshot, need) = need_by_now(core, &caller.peer.node, &question).await?;
     let outcome = match core.stores.fetch(&need).await {
         Some(Ok(bytes)) => Outcome::Data(bytes.to_vec()),
         Some(Err(why)) => {
             let me = name(&snapshot, &core.node);
+            let why: String = why.chars().take(REASON_MAX).collect();
             Outcome::Reason(format!(
                 "{STORE_WORDS}{}: {why} (asked by manager {me})",
                 need.origin.store
@@ -46,6 +54,29 @@ pub async fn answer(
     Ok(SecretAnswer {
         outcome: Some(outcome),
     })
+}
+
+/// The same as [`need`], of a state that may be a moment behind: the node, or the manager that asks for
+/// it, may have heard of its task elsewhere.
+async fn need_by_now(
+    core: &Arc<Core>,
+    node: &NodeId,
+    question: &SecretQuestion,
+) -> Result<(Snapshot, Need), Status> {
+    let mut applied = core.machine.applied();
+    let deadline = Instant::now() + KNOWN_WITHIN;
+    loop {
+        applied.mark_unchanged();
+        let snapshot = core.machine.store().snapshot();
+        let refused = match need(&snapshot, node, question) {
+            Ok(need) => return Ok((snapshot, need)),
+            Err(refused) => refused,
+        };
+        match tokio::time::timeout_at(deadline, applied.changed()).await {
+            Ok(Ok(())) => (),
+            Ok(Err(_)) | Err(_) => return Err(refused),
+        }
+    }
 }
 
 /// What a node asks for, if a task of its own is to see it now: nobody else is told.
@@ -93,6 +124,8 @@ async fn elsewhere(
 ) -> Outcome {
     let mut without = vec![name(snapshot, &core.node)];
     let mut silent = Vec::new();
+    let mut refused = None;
+    let deadline = Instant::now() + ALL_WITHIN;
     let leader = core.consensus.leadership().borrow().leader.clone();
     let mut members = core.consensus.members();
     members.retain(|part| part.member.id != core.raft_id);
@@ -102,14 +135,20 @@ async fn elsewhere(
         let mut request = Request::new(question.clone());
         mark_forwarded(&mut request, Some(peer));
         let mut client = DispatcherClient::new(core.connector.channel(&part.member.address));
-        let asked = tokio::time::timeout(ELSEWHERE_WITHIN, client.fetch_secret(request)).await;
+        let within = deadline.min(Instant::now() + ELSEWHERE_WITHIN);
+        let asked = tokio::time::timeout_at(within, client.fetch_secret(request)).await;
         let status = match asked {
             Ok(Ok(answer)) => match answer.into_inner().outcome {
                 Some(Outcome::NotHere(_)) | None => {
                     without.push(manager);
                     continue;
                 }
-                Some(outcome) => return outcome,
+                // Another one may come to its store where this one does not.
+                Some(outcome @ Outcome::Reason(_)) => {
+                    refused.get_or_insert(outcome);
+                    continue;
+                }
+                Some(outcome @ Outcome::Data(_)) => return outcome,
             },
             Ok(Err(status)) => status,
             Err(_) => Status::deadline_exceeded("it does not answer in time"),
@@ -119,6 +158,9 @@ async fn elsewhere(
             Code::Unimplemented => without.push(manager),
             _ => silent.push(format!("{manager}: {}", status.message())),
         }
+    }
+    if let Some(refused) = refused {
+        return refused;
     }
     let mut why = format!(
         "{STORE_WORDS}{store}: no manager has it: not {} (skep daemon --secret-store {store}=…)",

@@ -35,18 +35,26 @@ impl Answers {
     }
 
     /// Joins those who ask the same.
-    pub fn join(&self, question: String) -> Asked {
+    pub fn join(&self, question: &str) -> Asked {
         let mut questions = self.lock();
         forget_old(&mut questions);
-        if let Some(asked) = questions.get(&question) {
+        if let Some(asked) = questions.get(question) {
             return Arc::clone(asked);
         }
         let asked = Asked::default();
         if questions.len() < QUESTIONS_MAX && bytes(&questions) < BYTES_MAX {
-            questions.insert(question, Arc::clone(&asked));
+            questions.insert(question.to_owned(), Arc::clone(&asked));
         }
         self.came.notify_one();
         asked
+    }
+
+    /// An answer has come: it is not kept where there are too many bytes already.
+    pub fn settle(&self, question: &str) {
+        let mut questions = self.lock();
+        if bytes(&questions) > BYTES_MAX {
+            questions.remove(question);
+        }
     }
 
     /// Forgets answers when their time is over, also when nobody asks any more.
@@ -92,22 +100,22 @@ mod tests {
     #[tokio::test]
     async fn the_same_question_is_asked_once_and_forgotten_in_time() {
         let answers = Answers::default();
-        let first = answers.join("a".to_owned());
-        assert!(Arc::ptr_eq(&first, &answers.join("a".to_owned())));
-        assert!(!Arc::ptr_eq(&first, &answers.join("b".to_owned())));
+        let first = answers.join("a");
+        assert!(Arc::ptr_eq(&first, &answers.join("a")));
+        assert!(!Arc::ptr_eq(&first, &answers.join("b")));
         // Whoever asked for b has gone.
-        answers.join("c".to_owned());
+        answers.join("c");
         assert_eq!(answers.lock().len(), 2, "a is waited for, c was just asked");
         first.set(some(1)).unwrap();
-        assert!(answers.join("a".to_owned()).get().is_some());
+        assert!(answers.join("a").get().is_some());
         let long_ago = Instant::now().checked_sub(ANSWER_LIFE).unwrap();
-        let old = answers.join("old".to_owned());
+        let old = answers.join("old");
         old.set((long_ago, Ok(Arc::default()))).unwrap();
-        let refused = answers.join("refused".to_owned());
+        let refused = answers.join("refused");
         let a_while_ago = Instant::now().checked_sub(REFUSAL_LIFE).unwrap();
         refused.set((a_while_ago, Err(String::new()))).unwrap();
         for gone in ["old", "refused"] {
-            assert!(answers.join(gone.to_owned()).get().is_none(), "{gone}");
+            assert!(answers.join(gone).get().is_none(), "{gone}");
         }
         let held = tokio::time::timeout(Duration::from_secs(60), async {
             tokio::select! {
@@ -125,13 +133,22 @@ mod tests {
     #[tokio::test]
     async fn what_is_remembered_has_a_bound() {
         let answers = Answers::default();
-        let large = answers.join("large".to_owned());
+        let large = answers.join("large");
         large.set(some(BYTES_MAX)).unwrap();
-        answers.join("small".to_owned());
+        answers.join("small");
         assert_eq!(answers.lock().len(), 1, "it is asked, and not remembered");
+        // One that was asked before the others' answers came.
+        let answers = Answers::default();
+        let (first, second) = (answers.join("first"), answers.join("second"));
+        first.set(some(BYTES_MAX)).unwrap();
+        answers.settle("first");
+        second.set(some(1)).unwrap();
+        answers.settle("second");
+        assert!(answers.join("first").get().is_some());
+        assert!(answers.join("second").get().is_none());
         let answers = Answers::default();
         let held: Vec<Asked> = (0..QUESTIONS_MAX + 5)
-            .map(|number| answers.join(number.to_string()))
+            .map(|number| answers.join(&number.to_string()))
             .collect();
         assert_eq!(answers.lock().len(), QUESTIONS_MAX);
         drop(held);

@@ -71,7 +71,10 @@ async fn dial(uri: &Uri, ca_file: Option<&Path>) -> Result<Box<dyn Stream>, Stri
         return Ok(Box::new(tcp));
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|error| chain(&error))?;
-    let config = Arc::new(config(ca_file)?);
+    // Certificates are read from disk.
+    let ca_file = ca_file.map(Path::to_owned);
+    let config = tokio::task::spawn_blocking(move || config(ca_file.as_deref())).await;
+    let config = Arc::new(config.map_err(|error| chain(&error))??);
     let stream = TlsConnector::from(config)
         .connect(name, tcp)
         .await

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use skep_model::secret_store::Origin;
+use skep_model::secret_store::{Origin, check_size};
 use skep_model::{ControlRequest, Secret, SecretSpec, Service, Task};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -27,17 +27,34 @@ use question::Question;
 
 /// How long a store may take to answer, and how long a question waits for its turn.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Commands that run, and vaults that are asked, at once.
+/// Commands of one store that run, and questions to one vault, at once.
 const COMMANDS_MAX: usize = 8;
 const REQUESTS_MAX: usize = 32;
 
 /// The stores of this manager.
 pub struct Stores {
-    known: BTreeMap<String, Source>,
+    known: BTreeMap<String, Store>,
     answers: Answers,
-    commands: Semaphore,
-    requests: Semaphore,
     patience: Duration,
+}
+
+/// One store, and the places for those who ask it: one that hangs keeps nobody from another.
+struct Store {
+    source: Source,
+    seats: Semaphore,
+}
+
+impl Store {
+    fn new(source: Source) -> Self {
+        let seats = match &source {
+            Source::Command(_) => COMMANDS_MAX,
+            Source::Vault(_) => REQUESTS_MAX,
+        };
+        Self {
+            source,
+            seats: Semaphore::new(seats),
+        }
+    }
 }
 
 /// Whose task needs which version of which secret.
@@ -61,10 +78,11 @@ impl Stores {
     /// The same with another bound on how long a store may take.
     pub fn with_patience(stores: Vec<StoreOption>, patience: Duration) -> Self {
         Self {
-            known: stores.into_iter().map(|it| (it.name, it.source)).collect(),
+            known: stores
+                .into_iter()
+                .map(|it| (it.name, Store::new(it.source)))
+                .collect(),
             answers: Answers::default(),
-            commands: Semaphore::new(COMMANDS_MAX),
-            requests: Semaphore::new(REQUESTS_MAX),
             patience,
         }
     }
@@ -76,30 +94,32 @@ impl Stores {
 
     /// What the store of a secret answers; `None` when this manager does not have it.
     pub async fn fetch(&self, need: &Need) -> Option<Outcome> {
-        let source = self.known.get(&need.origin.store)?;
+        let store = self.known.get(&need.origin.store)?;
+        if let Err(why) = check_size(&need.origin.options) {
+            return Some(Err(why));
+        }
         let name = &need.secret.spec.name;
-        let question = match Question::read(source, name, &need.origin.options) {
+        let question = match Question::read(&store.source, name, &need.origin.options) {
             Ok(question) => question,
             Err(why) => return Some(Err(why)),
         };
-        let asked = self.answers.join(key(need, &question));
+        let key = key(need, &question);
+        let asked = self.answers.join(&key);
         let answer = asked.get_or_init(|| async {
-            let outcome = self.ask(source, &question, need).await;
+            let outcome = self.ask(store, &question, need).await;
             (Instant::now(), outcome.map(Arc::new))
         });
-        Some(answer.await.1.clone())
+        let outcome = answer.await.1.clone();
+        self.answers.settle(&key);
+        Some(outcome)
     }
 
     async fn ask(
         &self,
-        source: &Source,
+        Store { source, seats }: &Store,
         question: &Question,
         need: &Need,
     ) -> Result<Zeroizing<Vec<u8>>, String> {
-        let seats = match source {
-            Source::Command(_) => &self.commands,
-            Source::Vault(_) => &self.requests,
-        };
         let seat = tokio::time::timeout(self.patience, seats.acquire()).await;
         let _seat = seat
             .ok()
@@ -131,7 +151,9 @@ impl Stores {
     /// The secret, and the option.
     pub fn check(&self, request: &ControlRequest) -> Result<Vec<String>, String> {
         let specs: &[SecretSpec] = match request {
-            ControlRequest::CreateSecret { spec } => std::slice::from_ref(spec),
+            ControlRequest::CreateSecret { spec } | ControlRequest::UpdateSecret { spec, .. } => {
+                std::slice::from_ref(spec)
+            }
             ControlRequest::DeployStack { spec, .. } => &spec.secrets,
             _ => &[],
         };
@@ -151,7 +173,7 @@ impl Stores {
     /// The option.
     pub fn check_origin(&self, name: &str, origin: &Origin) -> Result<Option<String>, String> {
         let store = &origin.store;
-        let Some(source) = self.known.get(store) else {
+        let Some(Store { source, .. }) = self.known.get(store) else {
             return Ok(Some(format!(
                 "secret {name}: this manager has no secret store {store:?} (skep daemon --secret-store {store}=…): tasks wait until a manager has it, and its options are not checked"
             )));

@@ -65,6 +65,7 @@ fn secrets_are_in_stores_outside_of_the_cluster() {
             hangs(c, &place);
         },
     );
+    checks.check("a lease is kept while a store hangs", || leased(c, &place));
     checks.check("a rotation fetches anew, also in place", || {
         rotation(c, &place, &vault);
     });
@@ -359,6 +360,32 @@ fn hangs(c: &Cluster, place: &Place) {
     eventually("nothing of the command goes on", secs(30), || {
         holds(running(&mark) == 0, running(&mark))
     });
+}
+
+/// What may run only while managers are heard goes on while it is asked for its next secret.
+fn leased(c: &Cluster, place: &Place) {
+    place.command("printf one");
+    let secrets = json!({"Secrets": [{"SecretName": "key", "File": {"Name": "key"}}]});
+    create_service(c, "leased", json!({"Replicated": {"Replicas": 1}}), secrets);
+    let label = "service update --detach --label-add skep.on-disconnect.stop-after=5s leased";
+    c.skep("n1", label).ok();
+    let before = c.wait_running("n1", "leased", 1, secs(30));
+    place.command("sleep 1000");
+    let update = "secret update --users signal=WINCH --driver-opt round=2 key";
+    c.skep("n1", update).ok();
+    wait_told(
+        c,
+        "leased",
+        "secret store pass: it has not answered after 10 s",
+    );
+    let now = c.wait_running("n1", "leased", 1, secs(5));
+    assert_eq!(now[0].id, before[0].id);
+    place.command("printf two");
+    eventually("it is given in place", secs(60), || {
+        let word = inside(c, &now[0], "cat /run/secrets/key");
+        holds(word == "two", word)
+    });
+    c.remove_service("n1", "leased");
 }
 
 fn rotation(c: &Cluster, place: &Place, vault: &Vault) {

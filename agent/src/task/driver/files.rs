@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use skep_model::payload::InPlace;
 use skep_model::{SecretId, Task};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::secrets::Question;
 use super::{DriveError, Driver, RETRY, now};
 use crate::task::spec::{self, Put};
 use crate::task::step::Observed;
@@ -15,11 +16,7 @@ use crate::task::step::Observed;
 impl Driver {
     /// Gives the task what it is to see by now, if it runs and does not see it yet. What goes wrong is
     /// tried again: the task is as good as before.
-    pub(super) async fn keep_files(
-        &mut self,
-        observed: &Observed,
-        mut desired: watch::Receiver<Option<Arc<Task>>>,
-    ) {
+    pub(super) async fn keep_files(&mut self, observed: &Observed, wake: &Arc<Notify>) {
         let Some(task) = self.task.clone() else {
             return;
         };
@@ -27,31 +24,55 @@ impl Driver {
             && self.stop_since.is_none()
             && !self.status.state.is_terminal()
             && now() >= self.files_not_before;
-        let orders = task.in_place.iter().filter(|order| !self.sees(order));
-        let news: Vec<InPlace> = orders.cloned().collect();
+        let news = self.unseen(&task);
         if !is_due || news.is_empty() {
+            self.asking = None;
             return;
         }
         let only = self.to_fetch(&task, &news);
-        let ask = self.ask_stores(only.as_ref());
-        let asked = tokio::select! {
-            asked = ask => asked,
-            // A change of mind must not wait for a store.
-            _ = desired.changed() => return,
-        };
-        if let Some(why) = self.fetched.take(asked) {
-            warn!(task = %self.id, why, "files cannot be replaced in place yet");
-            self.say_refused(why).await;
-            self.files_not_before = now().plus(10 * RETRY);
-            return;
+        let questions = self.questions(only.as_ref());
+        if questions.is_empty() {
+            self.asking = None;
+        } else {
+            // What needs no store does not wait for one, unless a template may speak of it.
+            let is_asked = |order: &InPlace| {
+                let of = |question: &Question| question.key.0.as_str() == order.object;
+                only.is_none() || questions.iter().any(of)
+            };
+            let (_, ready): (Vec<InPlace>, Vec<InPlace>) = news.iter().cloned().partition(is_asked);
+            if !ready.is_empty() {
+                self.bring(&task, &ready).await;
+            }
+            // The lease, the program's end and changes of mind must not wait for a store.
+            let Some(asked) = self.asked_aside(questions, wake).await else {
+                return;
+            };
+            if let Some(why) = self.fetched.take(asked) {
+                self.fetched.let_go();
+                warn!(task = %self.id, why, "files cannot be replaced in place yet");
+                self.say_refused(why).await;
+                self.files_not_before = now().plus(10 * RETRY);
+                return;
+            }
+            self.say_refused(String::new()).await;
         }
-        let given = self.give(&task, &news).await;
+        let news = self.unseen(&task);
+        self.bring(&task, &news).await;
         self.fetched.let_go();
-        match given {
+    }
+
+    /// What the task is to see and does not see yet.
+    fn unseen(&self, task: &Task) -> Vec<InPlace> {
+        let orders = task.in_place.iter().filter(|order| !self.sees(order));
+        orders.cloned().collect()
+    }
+
+    /// Gives what these orders name, and notes that the task sees it.
+    async fn bring(&mut self, task: &Task, news: &[InPlace]) {
+        match self.give(task, news).await {
             Ok(()) => {
-                self.say_refused(String::new()).await;
                 info!(task = %self.id, service = %task.service_name, "files were replaced in place");
-                self.note_seen(&news).await;
+                self.note_seen(news).await;
             }
             Err(error) => {
                 warn!(task = %self.id, %error, "files cannot be replaced in place");

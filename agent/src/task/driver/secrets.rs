@@ -11,6 +11,8 @@ use skep_model::{SecretId, Task, TaskId, TaskState, Timestamp};
 use skep_proto::v1::SecretQuestion;
 use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::secret_answer::Outcome;
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 use tracing::info;
 use zeroize::Zeroizing;
@@ -31,6 +33,19 @@ const WAITS: &str = "waiting for a secret";
 
 /// A version of a secret.
 type Key = (SecretId, u64);
+
+/// A version of a secret that is missing, and the store that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) key: Key,
+    store: String,
+}
+
+/// Questions that are asked now.
+pub(super) struct Asking {
+    questions: Vec<Question>,
+    answer: AbortOnDropHandle<Asked>,
+}
 
 /// What stores have answered for one task.
 #[derive(Default)]
@@ -124,36 +139,54 @@ impl Driver {
         }
     }
 
-    /// Asks for what is still missing; of `only` these secrets, if they are named.
-    pub(super) async fn ask_stores(&self, only: Option<&BTreeSet<SecretId>>) -> Asked {
-        let mut asked = Asked {
-            bytes: BTreeMap::new(),
-            refused: None,
-        };
+    /// What is still missing; of `only` these secrets, if they are named.
+    pub(super) fn questions(&self, only: Option<&BTreeSet<SecretId>>) -> Vec<Question> {
         let Some(task) = &self.task else {
-            return asked;
+            return Vec::new();
         };
         let assigned = self.worker.assigned();
-        for key in needed(task, &assigned) {
-            let is_asked_for = only.is_none_or(|only| only.contains(&key.0));
-            if !is_asked_for || self.fetched.bytes.contains_key(&key) {
-                continue;
-            }
-            match ask(&self.worker, &task.id, &key).await {
-                Ok(bytes) => drop(asked.bytes.insert(key, bytes)),
-                Err(why) => {
-                    let secret = assigned.secrets.get(&key.0);
-                    let driver = secret.and_then(|secret| secret.spec.driver.as_ref());
-                    let store = driver.map_or("", |driver| driver.name.as_str());
-                    asked.refused = Some(match why.starts_with(STORE_WORDS) {
-                        true => why,
-                        false => format!("{STORE_WORDS}{store}: {why}"),
-                    });
-                    break;
+        let missing = needed(task, &assigned).into_iter().filter(|key| {
+            only.is_none_or(|only| only.contains(&key.0)) && !self.fetched.bytes.contains_key(key)
+        });
+        let question = |key: Key| {
+            let secret = assigned.secrets.get(&key.0);
+            let driver = secret.and_then(|secret| secret.spec.driver.as_ref());
+            let store = driver.map_or(String::new(), |driver| driver.name.clone());
+            Question { key, store }
+        };
+        missing.map(question).collect()
+    }
+
+    /// What came of these questions, asked beside everything else; `None` while they are asked. `wake`
+    /// is told when there is an answer.
+    pub(super) async fn asked_aside(
+        &mut self,
+        questions: Vec<Question>,
+        wake: &Arc<Notify>,
+    ) -> Option<Asked> {
+        match self.asking.take() {
+            Some(asking) if asking.questions == questions => {
+                if !asking.answer.is_finished() {
+                    self.asking = Some(asking);
+                    return None;
                 }
+                return Some(asking.answer.await.unwrap_or_else(|error| Asked {
+                    bytes: BTreeMap::new(),
+                    refused: Some(format!("{STORE_WORDS}was not asked: {error}")),
+                }));
             }
+            // Others are asked now: those of before go with their task.
+            Some(_) | None => (),
         }
-        asked
+        let (worker, id) = (Arc::clone(&self.worker), self.id.clone());
+        let (wake, asked) = (Arc::clone(wake), questions.clone());
+        let answer = AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = ask_all(&worker, &id, &asked).await;
+            wake.notify_one();
+            answer
+        }));
+        self.asking = Some(Asking { questions, answer });
+        None
     }
 
     /// Keeps what stores have answered, and says what the task waits for if something is missing.
@@ -185,6 +218,27 @@ impl Driver {
         };
         self.report(state, message, why).await;
     }
+}
+
+/// Asks all of these, until one is refused.
+pub(super) async fn ask_all(worker: &Worker, task: &TaskId, questions: &[Question]) -> Asked {
+    let mut asked = Asked {
+        bytes: BTreeMap::new(),
+        refused: None,
+    };
+    for Question { key, store } in questions {
+        match ask(worker, task, key).await {
+            Ok(bytes) => drop(asked.bytes.insert(key.clone(), bytes)),
+            Err(why) => {
+                asked.refused = Some(match why.starts_with(STORE_WORDS) {
+                    true => why,
+                    false => format!("{STORE_WORDS}{store}: {why}"),
+                });
+                break;
+            }
+        }
+    }
+    asked
 }
 
 /// Asks the manager that this node has a session with.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::dependency;
 use skep_model::expiry::Expiry;
+use skep_model::mount::Driver;
 use skep_model::payload::{Payload, PayloadId, VersionChange};
 use skep_model::rollout::{Rollout, RolloutState, RolloutWish};
 use skep_model::stack::{IMAGE_LABEL, STACK_LABEL};
 use skep_model::{
-    Config, ConfigSpec, ControlError, Kind, Network, Secret, SecretSpec, Service, ServiceMode,
-    ServiceSpec, Stack, StackId, StackSpec, Timestamp,
+    Config, ConfigSpec, ControlError, Kind, Network, Secret, SecretId, SecretSpec, Service,
+    ServiceMode, ServiceSpec, Stack, StackId, StackSpec, Timestamp,
 };
 use skep_store::Snapshot;
 
@@ -100,19 +101,21 @@ impl Door<'_> {
                 false => spec.data.clone(),
             },
             expiry: expiry.clone(),
-            driver: match moves {
-                Some(_) => known.spec.driver.clone(),
-                None => spec.driver.clone(),
-            },
+            driver: spec.driver.clone(),
             ..spec.clone()
         };
-        self.update_secret(&known.id, None, &labels)?;
         if let Some(changes) = moves {
             self.note(format!("Updating secret {}", spec.name));
             let anew = VersionChange::Anew(changes);
             let id = PayloadId::Secret(known.id.clone());
+            // Before its labels are others: they are options of the version that it has.
             self.turn_version(&id, &anew, expiry.as_ref())?;
         }
+        let labels = SecretSpec {
+            driver: self.driver_of(&known.id, labels.driver),
+            ..labels
+        };
+        self.update_secret(&known.id, None, &labels)?;
         if turns {
             self.note(format!("Updating secret {}", spec.name));
             let next = VersionChange::Next(spec.data.clone());
@@ -120,6 +123,18 @@ impl Door<'_> {
             self.turn_version(&id, &next, expiry.as_ref())?;
         }
         Ok(())
+    }
+
+    /// The driver that a secret has, where it is the one that is wanted: its options may be said by labels
+    /// as well.
+    fn driver_of(&self, id: &SecretId, wanted: Option<Driver>) -> Option<Driver> {
+        let present = self.tx.find::<Secret>(id.as_str()).ok();
+        let present = present.and_then(|secret| secret.spec.driver.clone());
+        let name = |driver: &Option<Driver>| driver.as_ref().map(|driver| driver.name.clone());
+        match name(&present) == name(&wanted) {
+            true => present,
+            false => wanted,
+        }
     }
 
     /// As for secrets.
@@ -369,7 +384,8 @@ fn is_turned(wanted: &[u8], present: &[u8]) -> bool {
 /// The changes of a driver's options by which a file says that the same store has the bytes elsewhere.
 fn other_place(had: &SecretSpec, wanted: &SecretSpec) -> Option<BTreeMap<String, String>> {
     let (had_driver, driver) = had.driver.as_ref().zip(wanted.driver.as_ref())?;
-    if had_driver.name != driver.name || had.origin() == wanted.origin() {
+    let stays = had.origin() == wanted.origin() && had.origin_with(&wanted.labels) == had.origin();
+    if had_driver.name != driver.name || stays {
         return None;
     }
     let gone = had_driver.options.keys();

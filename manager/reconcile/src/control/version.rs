@@ -76,7 +76,7 @@ impl Door<'_> {
         }
         // The same bytes are the same version, but users that were left behind follow. What another
         // store holds by now may be anything.
-        let is_anew = matches!(change, VersionChange::Anew(_));
+        let is_anew = had.is_some() && !matches!(change, VersionChange::Next(_));
         if is_anew || data != *payload.data() || driver != had {
             payload.advance(data, because, self.now);
             if let Some((present, driver)) = payload.driver_mut().zip(driver) {
