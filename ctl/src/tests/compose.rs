@@ -392,3 +392,58 @@ fn images_are_locked_to_what_the_registry_has() {
         "docker.io/library/db:1@sha256:d"
     );
 }
+
+/// Two services of one image, which the first of them builds.
+const SHARED: &str = "\
+services:
+  web: {image: \"app:1\", build: .}
+  worker: {image: \"app:1\", depends_on: [web]}
+";
+
+#[test]
+fn an_image_that_one_service_builds_is_the_others_too() {
+    let (directory, compose) = project(SHARED);
+    std::fs::write(directory.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+    let none = || Answer::Json(404, r#"{"message":"no such image"}"#.to_owned());
+    let old = || json(r#"{"Id":"sha256:old"}"#);
+    for (before, line) in [
+        (none as fn() -> Answer, "create"),
+        (none, "create --pull never"),
+        (old, "create --build"),
+    ] {
+        let daemon = Daemon::start(vec![
+            ("GET /containers/json", json("[]")),
+            ("GET /images/app:1/json", before()),
+            ("GET /images/app:1/json", before()),
+            ("GET /images/app:1/json", json(r#"{"Id":"sha256:new"}"#)),
+            ("POST /build", json("{\"stream\":\"done\"}\r\n")),
+            (
+                "GET /networks/app_default",
+                json(r#"{"Name":"app_default","Labels":{"com.docker.compose.project":"app"}}"#),
+            ),
+            ("POST /containers/create", json(r#"{"Id":"c"}"#)),
+        ]);
+        let ran = daemon.run(&format!("{compose} {line}"));
+        assert_eq!(ran.status, 0, "{line}: {ran:?}");
+        assert_eq!(daemon.requests("POST /build").len(), 1, "{line}");
+        assert!(daemon.requests("POST /images").is_empty(), "{line}");
+        let made = daemon.requests("POST /containers/create");
+        assert_eq!(made.len(), 2, "{line}");
+        for made in made {
+            let body: serde_json::Value = serde_json::from_str(&made.body).unwrap();
+            let id = &body["Labels"]["com.docker.compose.image"];
+            assert_eq!(id, "sha256:new", "{line}");
+        }
+    }
+    let daemon = Daemon::start(vec![("GET /containers/json", json("[]"))]);
+    for line in ["up -d", "up -d --pull never"] {
+        let ran = daemon.run(&format!("{compose} --dry-run {line}"));
+        assert_eq!(ran.status, 0, "{line}: {ran:?}");
+        assert!(ran.err.contains("Service web  Building"), "{line}: {ran:?}");
+        assert!(!ran.err.contains("Pulling"), "{line}: {ran:?}");
+    }
+    // Where nobody may build it, it is missed.
+    let ran = daemon.run(&format!("{compose} create --no-build --pull never"));
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.err.contains("no such image: app:1"), "{ran:?}");
+}
