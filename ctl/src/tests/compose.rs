@@ -169,10 +169,6 @@ fn config_lists_variables_and_what_is_not_offered_is_named() {
             "--dry-run is not supported by `compose exec`: ",
         ),
         (
-            "--parallel many up",
-            "invalid argument \"many\" for \"--parallel\" flag: ",
-        ),
-        (
             "--ansi blue up",
             "unsupported --ansi value \"blue\": want one of never, always, auto\n",
         ),
@@ -446,4 +442,113 @@ fn an_image_that_one_service_builds_is_the_others_too() {
     let ran = daemon.run(&format!("{compose} create --no-build --pull never"));
     assert_eq!(ran.status, 1, "{ran:?}");
     assert!(ran.err.contains("no such image: app:1"), "{ran:?}");
+}
+
+#[test]
+fn flags_before_the_verb_have_values_of_their_kinds() {
+    let (_directory, compose) = project(FILE);
+    let daemon = Daemon::start(vec![
+        ("GET /containers/json", all()),
+        ("POST /containers/web1/kill", json("")),
+        ("POST /containers/web2/kill", json("")),
+        ("POST /containers/db1/kill", json("")),
+    ]);
+    for value in ["1", "t", "T", "true", "True", "TRUE"] {
+        let ran = daemon.run(&format!("{compose} --dry-run={value} kill"));
+        assert_eq!(ran.status, 0, "{value}: {ran:?}");
+        assert!(ran.err.contains("DRY-RUN MODE"), "{value}: {ran:?}");
+        let ran = daemon.run(&format!(
+            "{compose} --compatibility={value} config --images"
+        ));
+        assert_eq!(ran.status, 0, "{value}: {ran:?}");
+    }
+    for (flags, why) in [
+        (
+            "--dry-run=maybe",
+            "invalid argument \"maybe\" for \"--dry-run\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax\n",
+        ),
+        (
+            "--all-resources=2",
+            "invalid argument \"2\" for \"--all-resources\" flag: strconv.ParseBool: ",
+        ),
+        (
+            "--parallel many",
+            "invalid argument \"many\" for \"--parallel\" flag: strconv.ParseInt: parsing \"many\": invalid syntax\n",
+        ),
+    ] {
+        let ran = daemon.run(&format!("{compose} {flags} kill"));
+        assert_eq!(ran.status, 125, "{flags}: {ran:?}");
+        assert!(ran.err.starts_with(why), "{flags}: {ran:?}");
+    }
+    assert!(daemon.requests("POST").is_empty());
+    // The last one counts.
+    let ran = daemon.run(&format!("{compose} --dry-run=false kill --dry-run"));
+    assert!(ran.err.contains("DRY-RUN MODE"), "{ran:?}");
+    assert!(daemon.requests("POST").is_empty());
+    daemon.run(&format!("{compose} --dry-run kill --dry-run=false"));
+    assert_eq!(daemon.requests("POST").len(), 3);
+}
+
+#[test]
+fn the_bound_of_what_goes_on_at_once_may_stand_in_a_file() {
+    let (directory, compose) = project("services:\n  web: {image: web}\n");
+    let stopped = |flags: &str| {
+        let daemon = Daemon::start(vec![
+            ("GET /containers/json", all()),
+            ("POST /containers/web1/stop", json("")),
+            ("POST /containers/web2/stop", json("")),
+        ]);
+        daemon.run(&format!("{compose} {flags} stop web"))
+    };
+    let one_by_one = " Container app-web-1  Stopping
+ Container app-web-1  Stopped
+ Container app-web-2  Stopping
+ Container app-web-2  Stopped
+";
+    let write = |text| std::fs::write(directory.path().join(".env"), text).unwrap();
+    assert_eq!(stopped("--parallel 1").err, one_by_one);
+    assert_ne!(stopped("").err, one_by_one);
+    write("COMPOSE_PARALLEL_LIMIT=1\n");
+    assert_eq!(stopped("").err, one_by_one);
+    assert_ne!(stopped("--parallel 2").err, one_by_one);
+    write("COMPOSE_PARALLEL_LIMIT=few\n");
+    assert_eq!(
+        stopped("").err,
+        "COMPOSE_PARALLEL_LIMIT must be an integer (found: \"few\")\n"
+    );
+}
+
+#[test]
+fn who_lives_in_a_container_that_got_another_name_lives_in_the_new_one() {
+    let (_directory, compose) = project(
+        "services:\n  web: {image: web}\n  inside: {image: web, network_mode: \"service:web\", volumes_from: [web]}\n",
+    );
+    let daemon = Daemon::start(vec![
+        (
+            "GET /containers/json",
+            json(&format!("[{}]", listed("web", 1, "created"))),
+        ),
+        (
+            "GET /containers/web1/json",
+            json(r#"{"Name":"/app-web-1","State":{"Status":"created"},"Mounts":[]}"#),
+        ),
+        ("GET /images/web/json", json(r#"{"Id":"sha256:web"}"#)),
+        (
+            "GET /networks/app_default",
+            json(r#"{"Name":"app_default","Labels":{"com.docker.compose.project":"app"}}"#),
+        ),
+        ("POST /containers/create", json(r#"{"Id":"new"}"#)),
+        ("POST /containers/create", json(r#"{"Id":"inside"}"#)),
+        ("DELETE /containers/web1", json("")),
+        ("POST /containers/new/rename", json("")),
+    ]);
+    let ran = daemon.run(&format!("{compose} --compatibility create"));
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let renamed = &daemon.requests("POST /containers/new/rename")[0].line;
+    assert!(renamed.contains("name=app_web_1"), "{renamed}");
+    let made = daemon.requests("POST /containers/create");
+    let body: serde_json::Value = serde_json::from_str(&made[1].body).unwrap();
+    let host = &body["HostConfig"];
+    assert_eq!(host["NetworkMode"], "container:new");
+    assert_eq!(host["VolumesFrom"], serde_json::json!(["new:rw"]));
 }

@@ -81,7 +81,7 @@ pub async fn ensure(
         let platform = &loaded.project.services[*key].platform;
         pull(session, key, image, platform, policy.quiet_pull)
     });
-    together::all(together::limit(session)?, pulls).await?;
+    together::all(together::limit(session), pulls).await?;
     for (key, _) in ways.iter().filter(|(_, way)| *way == Way::Build) {
         let how = build::How {
             quiet: policy.quiet_build,

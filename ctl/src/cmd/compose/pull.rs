@@ -29,7 +29,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     });
     let limit = match args.flag("no-parallel") {
         true => 1,
-        false => together::limit(session)?,
+        false => together::limit(session),
     };
     together::all(limit, pulls).await
 }
