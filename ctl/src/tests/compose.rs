@@ -309,6 +309,12 @@ DRY Network app_default  Removed
             "DRY Container app-web-1  Restarting\nDRY Container app-web-1  Started\n",
         ),
         ("pull --dry-run db", "DRY db Pulling \nDRY db Pulled \n"),
+        ("--progress quiet build --dry-run", ""),
+        ("--progress quiet pull --dry-run db", ""),
+        (
+            "--progress json pull --dry-run db",
+            "{\"dry-run\":true,\"id\":\"db\",\"text\":\"Pulling\"}\n{\"dry-run\":true,\"id\":\"db\",\"text\":\"Pulled\"}\n",
+        ),
         (
             "--dry-run --progress json kill",
             "{\"dry-run\":true,\"id\":\"Container app-web-1\",\"text\":\"Killing\"}\n{\"dry-run\":true,\"id\":\"Container app-web-1\",\"text\":\"Killed\"}\n",
@@ -551,4 +557,33 @@ fn who_lives_in_a_container_that_got_another_name_lives_in_the_new_one() {
     let host = &body["HostConfig"];
     assert_eq!(host["NetworkMode"], "container:new");
     assert_eq!(host["VolumesFrom"], serde_json::json!(["new:rw"]));
+}
+
+#[test]
+fn local_images_go_with_names_of_either_kind() {
+    let (_directory, compose) = project(
+        "services:\n  a: {build: .}\n  b: {image: \"b:1\", build: .}\n  c: {image: \"c:1\"}\n",
+    );
+    for (flags, line, wanted) in [
+        ("", "--rmi local", &["app-a", "app_a"][..]),
+        ("--compatibility", "--rmi local", &["app-a", "app_a"]),
+        ("", "--rmi all", &["app-a", "app_a", "b:1", "c:1"]),
+    ] {
+        let daemon = Daemon::start(vec![
+            ("GET /containers/json", json("[]")),
+            ("GET /networks", json("[]")),
+            ("DELETE /images/app_a", json("[]")),
+        ]);
+        let ran = daemon.run(&format!("{compose} {flags} down {line}"));
+        assert_eq!(
+            (ran.status, ran.err.as_str()),
+            (0, " Image app_a  Removed\n"),
+            "{flags} {line}"
+        );
+        let asked = daemon.requests("DELETE /images/").into_iter();
+        let asked: Vec<String> = asked
+            .filter_map(|request| Some(request.line.strip_prefix("DELETE /images/")?.to_owned()))
+            .collect();
+        assert_eq!(asked, wanted, "{flags} {line}");
+    }
 }

@@ -179,14 +179,14 @@ pub async fn pull(
         None => reference.with_default_tag(),
     };
     if !quiet {
-        tell_line(session, &format!("{key} Pulling "));
+        tell_line(session, key, "Pulling ");
     }
     let pulled = match rehearsal::is_on(session) {
         true => config::digest(session, image).await.map(drop),
         false => transfer::fetch(session, &reference, platform, None).await,
     };
     match &pulled {
-        Ok(()) if !quiet => tell_line(session, &format!("{key} Pulled ")),
+        Ok(()) if !quiet => tell_line(session, key, "Pulled "),
         Ok(()) => {}
         Err(_) => tell(session, "Image", image, "Error"),
     }
