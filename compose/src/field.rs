@@ -319,6 +319,23 @@ impl<'n> Field<'n> {
         items
     }
 
+    /// As [`Self::different_items`]; of what stands twice in a project of one host the first place
+    /// counts, as for docker's compose, to which `80` and `"80"` are the same.
+    pub fn unique_items(&self, cx: &mut Context<'_>) -> Vec<Field<'n>> {
+        if !cx.host {
+            return self.different_items(cx);
+        }
+        let mut seen = std::collections::HashSet::new();
+        let mut items = self.items(cx);
+        items.retain(|item| {
+            seen.insert(match &item.node.value {
+                Value::Scalar(scalar) => (true, scalar.text.clone()),
+                _ => (false, emit(&Out::from(item.node))),
+            })
+        });
+        items
+    }
+
     fn fields_of(&self, items: &'n [Node]) -> Vec<Field<'n>> {
         items
             .iter()
@@ -331,8 +348,17 @@ impl<'n> Field<'n> {
             .collect()
     }
 
-    /// A list of different strings.
+    /// A list of strings, each of which counts once; see [`Self::unique_items`].
     pub fn strings(&self, cx: &mut Context<'_>) -> Vec<Placed<String>> {
+        let items = self.unique_items(cx);
+        items
+            .iter()
+            .filter_map(|item| item.placed_string(cx))
+            .collect()
+    }
+
+    /// A list of strings in which none may stand twice, on one host neither.
+    pub fn different_strings(&self, cx: &mut Context<'_>) -> Vec<Placed<String>> {
         let items = self.different_items(cx);
         items
             .iter()

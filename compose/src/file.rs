@@ -19,6 +19,7 @@ pub(crate) mod service;
 pub(crate) mod volume;
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 
 use crate::context::Context;
 use crate::fields::Fields;
@@ -254,6 +255,23 @@ macro_rules! override_with {
     };
 }
 pub(crate) use override_with;
+
+/// Of entries with the same key the last one, where the first one stood: as docker's compose takes
+/// lists.
+pub(crate) fn unique_by<T, K: Eq + std::hash::Hash>(list: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut places = std::collections::HashMap::new();
+    let mut unique: Vec<T> = Vec::with_capacity(list.len());
+    for entry in list {
+        match places.entry(key(&entry)) {
+            Entry::Occupied(place) => unique[*place.get()] = entry,
+            Entry::Vacant(place) => {
+                place.insert(unique.len());
+                unique.push(entry);
+            }
+        }
+    }
+    unique
+}
 
 /// Puts later pairs over earlier ones; nothing stays nothing.
 pub(crate) fn merge_maps<V>(

@@ -396,3 +396,79 @@ fn what_has_no_effect_is_told() {
     );
     assert_eq!(quiet.warnings, []);
 }
+
+#[test]
+fn what_a_list_holds_twice_counts_once() {
+    let repeats = "    ports: [\"80:80\", \"443\", \"80:80\", {target: 80, published: 80}, 443]
+    expose: [9, \"9\", 9]
+    links: [b, b]
+    env_file: [vars.env, vars.env]
+    environment: [A=1, A=1]
+    devices: [/dev/a, /dev/a, \"/dev/b:/dev/a:r\"]
+    cap_add: [A, B, A]
+    dns: [192.0.2.1, 192.0.2.1]
+    tmpfs: [/t, /t]
+    volumes: [\"vol:/v\", \"vol:/v\", \"vol:/v:ro\"]
+    secrets: [k, k]
+    profiles: [p, p]
+    networks: {default: {aliases: [x, x]}}
+    build: {context: ., args: [A=1, A=1], tags: [t, t]}
+";
+    let text = |own: &str| {
+        format!(
+            "services:\n  b: {{image: x}}\n  a:\n    image: x\n{own}volumes: {{vol: {{}}}}\nsecrets: {{k: {{file: key.txt}}}}\n"
+        )
+    };
+    let options = ProjectOptions {
+        profiles: vec!["p".to_owned()],
+        ..options()
+    };
+    let project = load_with(&[&text(repeats)], &options).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let service = &project.services["a"];
+    for (path, wanted) in [
+        (
+            "/HostConfig/PortBindings",
+            json!({
+                "80/tcp": [{"HostIp": "", "HostPort": "80"}],
+                "443/tcp": [{"HostIp": "", "HostPort": ""}],
+            }),
+        ),
+        (
+            "/ExposedPorts",
+            json!({"80/tcp": {}, "443/tcp": {}, "9/tcp": {}}),
+        ),
+        (
+            "/HostConfig/Devices",
+            json!([{"PathOnHost": "/dev/b", "PathInContainer": "/dev/a", "CgroupPermissions": "r"}]),
+        ),
+        ("/HostConfig/CapAdd", json!(["A", "B"])),
+        ("/HostConfig/Dns", json!(["192.0.2.1"])),
+        ("/HostConfig/Tmpfs", json!({"/t": ""})),
+        (
+            "/HostConfig/Mounts/0",
+            json!({"Type": "volume", "Source": "app_vol", "Target": "/v", "ReadOnly": true}),
+        ),
+        ("/HostConfig/Mounts/1/Target", json!("/run/secrets/k")),
+        ("/HostConfig/Mounts/2", Value::Null),
+    ] {
+        let found = service.body.pointer(path).unwrap_or(&Value::Null);
+        assert_eq!(*found, wanted, "{path}");
+    }
+    assert_eq!(service.links.len(), 1);
+    assert_eq!(service.networks[0].aliases, ["x"]);
+    assert_eq!(service.build.as_ref().unwrap().tags, ["t"]);
+    // These docker's compose does not go through before it checks them.
+    for list in [
+        "security_opt: [a, a]",
+        "group_add: [a, a]",
+        "volumes_from: [b, b]",
+        "external_links: [c, c]",
+        "device_cgroup_rules: [\"c 1:3 r\", \"c 1:3 r\"]",
+        "depends_on: [b, b]",
+        "extra_hosts: [\"h:192.0.2.1\", \"h:192.0.2.1\"]",
+    ] {
+        let wrong = load_with(&[&text(&format!("    {list}\n"))], &options).unwrap_err();
+        let why = "array items[0,1] must be unique";
+        assert!(wrong.contains(why), "{list}: {wrong}");
+    }
+}

@@ -66,8 +66,11 @@ impl Failure {
         }
     }
 
-    /// One failure that says what several said, one line each. `None` when there were none.
-    pub fn join(failures: Vec<Failure>) -> Outcome {
+    /// One failure that says what several said, one line each. One alone stays what it is.
+    pub fn join(mut failures: Vec<Failure>) -> Outcome {
+        if failures.len() == 1 {
+            return failures.pop().map_or(Ok(()), Err);
+        }
         let mut lines = Vec::new();
         for failure in failures {
             if matches!(failure, Failure::Pipe) {
@@ -115,5 +118,24 @@ pub fn output_failure(error: &io::Error) -> Failure {
         Failure::Pipe
     } else {
         Failure::Message(format!("write to standard output: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failure_stays_what_it_is_and_several_are_told_line_by_line() {
+        let gone = || Failure::Daemon {
+            code: 404,
+            message: "gone".to_owned(),
+        };
+        assert!(Failure::join(Vec::new()).is_ok());
+        assert!(Failure::join(vec![gone()]).unwrap_err().is_not_found());
+        let both = Failure::join(vec![gone(), Failure::message("also")]).unwrap_err();
+        assert_eq!(both.to_string(), "Error response from daemon: gone\nalso");
+        let pipe = Failure::join(vec![gone(), Failure::Pipe]).unwrap_err();
+        assert!(matches!(pipe, Failure::Pipe));
     }
 }

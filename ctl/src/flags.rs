@@ -68,7 +68,8 @@ pub fn parse(def: &'static CommandDef, path: &str, argv: Vec<String>) -> Outcome
 /// Global flags that were given, with their values.
 pub type Globals = Vec<(String, String)>;
 
-/// Global flags and what follows them.
+/// Global flags and what follows them. Values have the form that their kinds want; switches are
+/// `true` or `false`.
 pub fn parse_global(
     flags: &[FlagDef],
     argv: Vec<String>,
@@ -79,9 +80,17 @@ pub fn parse_global(
         .try_get_matches_from(argv)
         .map_err(|error| complaint(&error, &given))?;
     let mut given = Vec::new();
-    for name in flags.iter().map(|flag| flag.long.as_str()).chain([HELP]) {
+    let known = flags.iter().map(|flag| (flag.long.as_str(), flag.kind));
+    let help = (!flags.iter().any(|flag| flag.long == HELP)).then_some((HELP, Kind::Bool));
+    for (name, kind) in known.chain(help) {
         for value in matches.get_many::<String>(name).into_iter().flatten() {
-            given.push((name.to_owned(), value.clone()));
+            check_value(kind, value).map_err(|why| invalid(flags, name, value, &why))?;
+            // `1`, `t` and others mean what `true` does.
+            let value = match kind {
+                Kind::Bool => parse_bool(value)?.to_string(),
+                _ => value.clone(),
+            };
+            given.push((name.to_owned(), value));
         }
     }
     let rest = matches
@@ -196,6 +205,22 @@ fn parse_bool(value: &str) -> Result<bool, String> {
             human::quote(value)
         )),
     }
+}
+
+/// What is said of a flag's value that is wrong.
+fn invalid(flags: &[FlagDef], name: &str, value: &str, why: &str) -> String {
+    let short = flags
+        .iter()
+        .find(|flag| flag.long == name)
+        .and_then(|flag| flag.short);
+    let shown = short.map_or_else(
+        || format!("--{name}"),
+        |short| format!("-{short}, --{name}"),
+    );
+    format!(
+        "invalid argument {} for \"{shown}\" flag: {why}",
+        human::quote(value)
+    )
 }
 
 fn number_error(function: &str, value: &str, error: &std::num::ParseIntError) -> String {
@@ -397,20 +422,7 @@ impl Args {
 
     /// A flag's value that is wrong.
     pub fn invalid(&self, name: &str, value: &str, why: &str) -> Failure {
-        let short = self
-            .def
-            .flags
-            .iter()
-            .find(|flag| flag.long == name)
-            .and_then(|flag| flag.short);
-        let shown = short.map_or_else(
-            || format!("--{name}"),
-            |short| format!("-{short}, --{name}"),
-        );
-        self.usage(format!(
-            "invalid argument {} for \"{shown}\" flag: {why}",
-            human::quote(value)
-        ))
+        self.usage(invalid(&self.def.flags, name, value, why))
     }
 
     /// Wrong usage: `message`, and how the command is called.

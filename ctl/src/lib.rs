@@ -117,6 +117,7 @@ async fn invoke(
                     config,
                     env,
                     group_flags,
+                    parallel: std::cell::OnceCell::new(),
                 };
                 let outcome = execute(&mut session, command, &path, argv).await;
                 (outcome, session.streams)
@@ -328,10 +329,10 @@ async fn execute(
         Parsed::Run(args) => {
             let is_of_group = command.def.path.starts_with("compose ");
             for name in GROUP_FLAGS_ANYWHERE {
-                if is_of_group && args.flag(name) {
-                    session
-                        .group_flags
-                        .push((name.to_owned(), "true".to_owned()));
+                // The last one counts.
+                if is_of_group && args.given(name) {
+                    let value = args.flag(name).to_string();
+                    session.group_flags.push((name.to_owned(), value));
                 }
             }
             (command.run)(session, &args).await

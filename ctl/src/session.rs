@@ -51,6 +51,8 @@ pub struct Session {
     pub env: BTreeMap<String, String>,
     /// Flags that stood between a group's name and its command, of groups that have some.
     pub group_flags: crate::flags::Globals,
+    /// How many things compose does at once, known once its files of variables are read.
+    pub parallel: std::cell::OnceCell<usize>,
 }
 
 impl Session {

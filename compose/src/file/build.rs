@@ -91,7 +91,8 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Placed<Bui
     }
     build.extra_hosts = super::service::extra_hosts(&mut fields, cx);
     if let Some(field) = fields.take("tags") {
-        build.tags = field.words(cx);
+        let tags = field.strings(cx);
+        build.tags = tags.into_iter().map(|tag| tag.value).collect();
     }
     for name in ["no_cache", "pull", "privileged"] {
         let flag = fields.boolean(name, cx);

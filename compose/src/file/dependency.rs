@@ -26,7 +26,7 @@ pub(crate) struct Dependency {
 pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Dependency> {
     match &field.node.value {
         Value::List(_) => {
-            let names = field.strings(cx);
+            let names = field.different_strings(cx);
             let short = names.into_iter().map(|name| Dependency {
                 at: name.at,
                 service: name.value,

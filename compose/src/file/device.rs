@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::field::Field;
+use crate::file::unique_by;
 use crate::report::Placed;
 use crate::tree::Value;
 
@@ -31,7 +32,11 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Placed<String
             devices.extend(item.placed_string(cx));
         }
     }
-    devices
+    unique_by(devices, |device| {
+        let mut parts = device.value.split(':');
+        let source = parts.next().unwrap_or_default();
+        parts.next().unwrap_or(source).to_owned()
+    })
 }
 
 /// Requests of devices, as those below `deploy.resources.reservations.devices`.

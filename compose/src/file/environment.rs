@@ -68,12 +68,7 @@ fn files(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<NamedFile> {
         return field.placed_string(cx).map(named).into_iter().collect();
     };
     let mut files = Vec::new();
-    // Docker's stacks take none twice, its projects do.
-    let items = match cx.host {
-        true => field.items(cx),
-        false => field.different_items(cx),
-    };
-    for item in items {
+    for item in field.unique_items(cx) {
         let Value::Map(_) = &item.node.value else {
             files.extend(item.placed_string(cx).map(named));
             continue;

@@ -45,6 +45,8 @@ const NUMBERS: [&str; 6] = [
     "cpu_rt_runtime",
 ];
 const FLAGS: [&str; 3] = ["attach", "oom_kill_disable", "privileged"];
+/// Of these a repeat counts once.
+const UNIQUE: [&str; 2] = ["expose", "links"];
 const LISTS: [&str; 6] = [
     "device_cgroup_rules",
     "expose",
@@ -121,7 +123,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Host {
     }
     for name in LISTS {
         if let Some(field) = fields.take(name) {
-            host.lists.insert(name, read_list(&field, cx));
+            host.lists.insert(name, read_list(name, &field, cx));
         }
     }
     for name in MAPS {
@@ -212,7 +214,7 @@ fn number(field: &Field<'_>, cx: &mut Context<'_>) -> Option<i64> {
 }
 
 /// A list of texts or numbers; one alone is a list too.
-fn read_list(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Placed<String>> {
+fn read_list(name: &str, field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Placed<String>> {
     let placed = |item: &Field<'_>, cx: &mut Context<'_>| {
         let at = item.at();
         item.string_or_number(cx).map(|value| Placed { at, value })
@@ -220,7 +222,10 @@ fn read_list(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Placed<String>> {
     match &field.node.value {
         Value::Scalar(_) => placed(field, cx).into_iter().collect(),
         _ => {
-            let items = field.different_items(cx);
+            let items = match UNIQUE.contains(&name) {
+                true => field.unique_items(cx),
+                false => field.different_items(cx),
+            };
             items.iter().filter_map(|item| placed(item, cx)).collect()
         }
     }

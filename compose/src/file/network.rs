@@ -31,7 +31,7 @@ pub(crate) type JoinedNetworks = BTreeMap<String, Placed<Option<Joined>>>;
 pub(crate) fn read_joined(field: &Field<'_>, cx: &mut Context<'_>) -> JoinedNetworks {
     if let Value::List(_) = &field.node.value {
         return field
-            .strings(cx)
+            .different_strings(cx)
             .into_iter()
             .map(|name| {
                 (

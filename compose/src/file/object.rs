@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::field::Field;
 use crate::fields::Fields;
 use crate::file::volume::print_map;
-use crate::file::{merge_maps, override_with};
+use crate::file::{merge_maps, override_with, unique_by};
 use crate::out::{MapOut, Out};
 use crate::report::{At, Placed};
 use crate::tree::Value;
@@ -205,10 +205,16 @@ pub(crate) struct Used {
 
 pub(crate) fn read_used(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Used> {
     let items = field.items(cx);
-    items
+    let used = items
         .iter()
         .filter_map(|item| read_one_used(item, cx))
-        .collect()
+        .collect();
+    match cx.host {
+        true => unique_by(used, |one: &Used| {
+            one.target.clone().unwrap_or_else(|| one.source.clone())
+        }),
+        false => used,
+    }
 }
 
 fn read_one_used(item: &Field<'_>, cx: &mut Context<'_>) -> Option<Used> {

@@ -9,6 +9,7 @@ use skep_model::{PortConfig, PublishMode};
 use crate::context::Context;
 use crate::field::Field;
 use crate::fields::Fields;
+use crate::file::unique_by;
 use crate::out::{MapOut, Out};
 use crate::report::At;
 use crate::tree::{Value, shown};
@@ -48,7 +49,7 @@ pub(crate) struct Extra {
 
 pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Port> {
     let mut ports = Vec::new();
-    for item in field.different_items(cx) {
+    for item in field.unique_items(cx) {
         match &item.node.value {
             Value::Map(_) => ports.extend(read_long(&item, cx)),
             Value::Scalar(_) => {
@@ -90,7 +91,15 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<Port> {
             break;
         }
     }
-    ports
+    match cx.host {
+        // None is published twice, however it is written.
+        true => unique_by(ports, |port| {
+            let (published, _, protocol, address, interface) = port.identity();
+            let ends = (port.target, published, protocol.as_str());
+            (ends, address.to_owned(), interface.to_owned())
+        }),
+        false => ports,
+    }
 }
 
 /// The short syntax, taken apart.

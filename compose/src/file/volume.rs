@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::context::Context;
 use crate::field::Field;
+use crate::file::unique_by;
 use crate::out::{MapOut, Out};
 use crate::report::At;
 use crate::tree::Value;
@@ -83,7 +84,10 @@ pub(crate) fn read(field: &Field<'_>, cx: &mut Context<'_>) -> Vec<ServiceVolume
         };
         volumes.extend(volume.and_then(|volume| resolve(volume, &item, cx)));
     }
-    volumes
+    match cx.host {
+        true => unique_by(volumes, |volume| volume.target.clone()),
+        false => volumes,
+    }
 }
 
 /// Makes the path of a bind mount absolute.

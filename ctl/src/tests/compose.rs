@@ -169,10 +169,6 @@ fn config_lists_variables_and_what_is_not_offered_is_named() {
             "--dry-run is not supported by `compose exec`: ",
         ),
         (
-            "--parallel many up",
-            "invalid argument \"many\" for \"--parallel\" flag: ",
-        ),
-        (
             "--ansi blue up",
             "unsupported --ansi value \"blue\": want one of never, always, auto\n",
         ),
@@ -313,6 +309,12 @@ DRY Network app_default  Removed
             "DRY Container app-web-1  Restarting\nDRY Container app-web-1  Started\n",
         ),
         ("pull --dry-run db", "DRY db Pulling \nDRY db Pulled \n"),
+        ("--progress quiet build --dry-run", ""),
+        ("--progress quiet pull --dry-run db", ""),
+        (
+            "--progress json pull --dry-run db",
+            "{\"dry-run\":true,\"id\":\"db\",\"text\":\"Pulling\"}\n{\"dry-run\":true,\"id\":\"db\",\"text\":\"Pulled\"}\n",
+        ),
         (
             "--dry-run --progress json kill",
             "{\"dry-run\":true,\"id\":\"Container app-web-1\",\"text\":\"Killing\"}\n{\"dry-run\":true,\"id\":\"Container app-web-1\",\"text\":\"Killed\"}\n",
@@ -391,4 +393,197 @@ fn images_are_locked_to_what_the_registry_has() {
         locked["services"]["db"]["image"],
         "docker.io/library/db:1@sha256:d"
     );
+}
+
+/// Two services of one image, which the first of them builds.
+const SHARED: &str = "\
+services:
+  web: {image: \"app:1\", build: .}
+  worker: {image: \"app:1\", depends_on: [web]}
+";
+
+#[test]
+fn an_image_that_one_service_builds_is_the_others_too() {
+    let (directory, compose) = project(SHARED);
+    std::fs::write(directory.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+    let none = || Answer::Json(404, r#"{"message":"no such image"}"#.to_owned());
+    let old = || json(r#"{"Id":"sha256:old"}"#);
+    for (before, line) in [
+        (none as fn() -> Answer, "create"),
+        (none, "create --pull never"),
+        (old, "create --build"),
+    ] {
+        let daemon = Daemon::start(vec![
+            ("GET /containers/json", json("[]")),
+            ("GET /images/app:1/json", before()),
+            ("GET /images/app:1/json", before()),
+            ("GET /images/app:1/json", json(r#"{"Id":"sha256:new"}"#)),
+            ("POST /build", json("{\"stream\":\"done\"}\r\n")),
+            (
+                "GET /networks/app_default",
+                json(r#"{"Name":"app_default","Labels":{"com.docker.compose.project":"app"}}"#),
+            ),
+            ("POST /containers/create", json(r#"{"Id":"c"}"#)),
+        ]);
+        let ran = daemon.run(&format!("{compose} {line}"));
+        assert_eq!(ran.status, 0, "{line}: {ran:?}");
+        assert_eq!(daemon.requests("POST /build").len(), 1, "{line}");
+        assert!(daemon.requests("POST /images").is_empty(), "{line}");
+        let made = daemon.requests("POST /containers/create");
+        assert_eq!(made.len(), 2, "{line}");
+        for made in made {
+            let body: serde_json::Value = serde_json::from_str(&made.body).unwrap();
+            let id = &body["Labels"]["com.docker.compose.image"];
+            assert_eq!(id, "sha256:new", "{line}");
+        }
+    }
+    let daemon = Daemon::start(vec![("GET /containers/json", json("[]"))]);
+    for line in ["up -d", "up -d --pull never"] {
+        let ran = daemon.run(&format!("{compose} --dry-run {line}"));
+        assert_eq!(ran.status, 0, "{line}: {ran:?}");
+        assert!(ran.err.contains("Service web  Building"), "{line}: {ran:?}");
+        assert!(!ran.err.contains("Pulling"), "{line}: {ran:?}");
+    }
+    // Where nobody may build it, it is missed.
+    let ran = daemon.run(&format!("{compose} create --no-build --pull never"));
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.err.contains("no such image: app:1"), "{ran:?}");
+}
+
+#[test]
+fn flags_before_the_verb_have_values_of_their_kinds() {
+    let (_directory, compose) = project(FILE);
+    let daemon = Daemon::start(vec![
+        ("GET /containers/json", all()),
+        ("POST /containers/web1/kill", json("")),
+        ("POST /containers/web2/kill", json("")),
+        ("POST /containers/db1/kill", json("")),
+    ]);
+    for value in ["1", "t", "T", "true", "True", "TRUE"] {
+        let ran = daemon.run(&format!("{compose} --dry-run={value} kill"));
+        assert_eq!(ran.status, 0, "{value}: {ran:?}");
+        assert!(ran.err.contains("DRY-RUN MODE"), "{value}: {ran:?}");
+        let ran = daemon.run(&format!(
+            "{compose} --compatibility={value} config --images"
+        ));
+        assert_eq!(ran.status, 0, "{value}: {ran:?}");
+    }
+    for (flags, why) in [
+        (
+            "--dry-run=maybe",
+            "invalid argument \"maybe\" for \"--dry-run\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax\n",
+        ),
+        (
+            "--all-resources=2",
+            "invalid argument \"2\" for \"--all-resources\" flag: strconv.ParseBool: ",
+        ),
+        (
+            "--parallel many",
+            "invalid argument \"many\" for \"--parallel\" flag: strconv.ParseInt: parsing \"many\": invalid syntax\n",
+        ),
+    ] {
+        let ran = daemon.run(&format!("{compose} {flags} kill"));
+        assert_eq!(ran.status, 125, "{flags}: {ran:?}");
+        assert!(ran.err.starts_with(why), "{flags}: {ran:?}");
+    }
+    assert!(daemon.requests("POST").is_empty());
+    // The last one counts.
+    let ran = daemon.run(&format!("{compose} --dry-run=false kill --dry-run"));
+    assert!(ran.err.contains("DRY-RUN MODE"), "{ran:?}");
+    assert!(daemon.requests("POST").is_empty());
+    daemon.run(&format!("{compose} --dry-run kill --dry-run=false"));
+    assert_eq!(daemon.requests("POST").len(), 3);
+}
+
+#[test]
+fn the_bound_of_what_goes_on_at_once_may_stand_in_a_file() {
+    let (directory, compose) = project("services:\n  web: {image: web}\n");
+    let stopped = |flags: &str| {
+        let daemon = Daemon::start(vec![
+            ("GET /containers/json", all()),
+            ("POST /containers/web1/stop", json("")),
+            ("POST /containers/web2/stop", json("")),
+        ]);
+        daemon.run(&format!("{compose} {flags} stop web"))
+    };
+    let one_by_one = " Container app-web-1  Stopping
+ Container app-web-1  Stopped
+ Container app-web-2  Stopping
+ Container app-web-2  Stopped
+";
+    let write = |text| std::fs::write(directory.path().join(".env"), text).unwrap();
+    assert_eq!(stopped("--parallel 1").err, one_by_one);
+    assert_ne!(stopped("").err, one_by_one);
+    write("COMPOSE_PARALLEL_LIMIT=1\n");
+    assert_eq!(stopped("").err, one_by_one);
+    assert_ne!(stopped("--parallel 2").err, one_by_one);
+    write("COMPOSE_PARALLEL_LIMIT=few\n");
+    assert_eq!(
+        stopped("").err,
+        "COMPOSE_PARALLEL_LIMIT must be an integer (found: \"few\")\n"
+    );
+}
+
+#[test]
+fn who_lives_in_a_container_that_got_another_name_lives_in_the_new_one() {
+    let (_directory, compose) = project(
+        "services:\n  web: {image: web}\n  inside: {image: web, network_mode: \"service:web\", volumes_from: [web]}\n",
+    );
+    let daemon = Daemon::start(vec![
+        (
+            "GET /containers/json",
+            json(&format!("[{}]", listed("web", 1, "created"))),
+        ),
+        (
+            "GET /containers/web1/json",
+            json(r#"{"Name":"/app-web-1","State":{"Status":"created"},"Mounts":[]}"#),
+        ),
+        ("GET /images/web/json", json(r#"{"Id":"sha256:web"}"#)),
+        (
+            "GET /networks/app_default",
+            json(r#"{"Name":"app_default","Labels":{"com.docker.compose.project":"app"}}"#),
+        ),
+        ("POST /containers/create", json(r#"{"Id":"new"}"#)),
+        ("POST /containers/create", json(r#"{"Id":"inside"}"#)),
+        ("DELETE /containers/web1", json("")),
+        ("POST /containers/new/rename", json("")),
+    ]);
+    let ran = daemon.run(&format!("{compose} --compatibility create"));
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let renamed = &daemon.requests("POST /containers/new/rename")[0].line;
+    assert!(renamed.contains("name=app_web_1"), "{renamed}");
+    let made = daemon.requests("POST /containers/create");
+    let body: serde_json::Value = serde_json::from_str(&made[1].body).unwrap();
+    let host = &body["HostConfig"];
+    assert_eq!(host["NetworkMode"], "container:new");
+    assert_eq!(host["VolumesFrom"], serde_json::json!(["new:rw"]));
+}
+
+#[test]
+fn local_images_go_with_names_of_either_kind() {
+    let (_directory, compose) = project(
+        "services:\n  a: {build: .}\n  b: {image: \"b:1\", build: .}\n  c: {image: \"c:1\"}\n",
+    );
+    for (flags, line, wanted) in [
+        ("", "--rmi local", &["app-a", "app_a"][..]),
+        ("--compatibility", "--rmi local", &["app-a", "app_a"]),
+        ("", "--rmi all", &["app-a", "app_a", "b:1", "c:1"]),
+    ] {
+        let daemon = Daemon::start(vec![
+            ("GET /containers/json", json("[]")),
+            ("GET /networks", json("[]")),
+            ("DELETE /images/app_a", json("[]")),
+        ]);
+        let ran = daemon.run(&format!("{compose} {flags} down {line}"));
+        assert_eq!(
+            (ran.status, ran.err.as_str()),
+            (0, " Image app_a  Removed\n"),
+            "{flags} {line}"
+        );
+        let asked = daemon.requests("DELETE /images/").into_iter();
+        let asked: Vec<String> = asked
+            .filter_map(|request| Some(request.line.strip_prefix("DELETE /images/")?.to_owned()))
+            .collect();
+        assert_eq!(asked, wanted, "{flags} {line}");
+    }
 }

@@ -16,7 +16,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<String>
     let pairs: Vec<Pair> = if is_map {
         field.pairs('=', cx)
     } else {
-        let strings = field.strings(cx);
+        let strings = field.different_strings(cx);
         strings
             .into_iter()
             .map(|string| {

@@ -89,7 +89,7 @@ pub async fn one(session: &Session, loaded: &Loaded, key: &str, how: &How) -> Ou
     tell(session, "Service", key, "Building");
     if rehearsal::is_on(session) {
         for name in [&image].into_iter().chain(&build.tags) {
-            tell_line(session, &format!("{key} ==> naming to {name}"));
+            tell_line(session, key, &format!("==> naming to {name}"));
         }
         tell(session, "Service", key, "Built");
         return Ok(());

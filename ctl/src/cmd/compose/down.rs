@@ -202,9 +202,12 @@ async fn remove_images(
     match loaded {
         Some(loaded) => {
             for (key, service) in &loaded.project.services {
-                if which == "all" || (service.image.is_none() && service.build.is_some()) {
-                    names.insert(loaded.names().image(key, service));
+                if which != "all" && (service.image.is_some() || service.build.is_none()) {
+                    continue;
                 }
+                // It may have been made with names of the other kind.
+                let named = ['-', '_'].map(|separator| Names { project, separator });
+                names.extend(named.map(|names| names.image(key, service)));
             }
         }
         None => {

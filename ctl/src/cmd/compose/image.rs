@@ -1,6 +1,6 @@
 //! Images of a project: there, pulled or built before containers are made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_compose::ProjectService;
 
@@ -66,46 +66,69 @@ pub async fn ensure(
     policy: &Policy,
 ) -> Outcome<Images> {
     let mut images = Images::new();
-    let (mut pulled, mut built) = (BTreeMap::new(), Vec::new());
+    let mut ways = Vec::new();
     for key in services {
         let service = &loaded.project.services[key];
         let image = loaded.names().image(key, service);
         let there = observed::maybe(session, "images", &image, "/json").await?;
-        match way(service, policy, there.is_some()) {
-            Way::Keep => {}
-            // Several services of one image pull it once.
-            Way::Pull => drop(pulled.entry(image.clone()).or_insert(key)),
-            Way::Build => built.push(key),
-            Way::Missing => {
-                return Err(Failure::message(format!(
-                    "service {key:?}: no such image: {image}\nhint: pull or build it, or leave out what forbids that"
-                )));
-            }
-        }
+        ways.push((key, way(service, policy, there.is_some())));
         let id = there.map_or_else(String::new, |there| there.str("Id").to_owned());
         images.insert(key.clone(), (image, id));
     }
+    let of = |key: &String| images[key].0.clone();
+    let (pulled, built) = sorted_out(&ways, of)?;
     let pulls = pulled.iter().map(|(image, key)| {
         let platform = &loaded.project.services[*key].platform;
         pull(session, key, image, platform, policy.quiet_pull)
     });
-    together::all(together::limit(session)?, pulls).await?;
-    for key in &built {
+    together::all(together::limit(session), pulls).await?;
+    for (key, _) in ways.iter().filter(|(_, way)| *way == Way::Build) {
         let how = build::How {
             quiet: policy.quiet_build,
             ..build::How::default()
         };
         build::one(session, loaded, key, &how).await?;
     }
-    for (key, (image, id)) in &mut images {
-        if built.contains(&key) || pulled.contains_key(image) {
+    for (image, id) in images.values_mut() {
+        let is_built = built.contains(image);
+        if is_built || pulled.contains_key(image) {
             *id = match rehearsal::is_on(session) {
-                true => id_expected(session, image, id, built.contains(&key)).await?,
+                true => id_expected(session, image, id, is_built).await?,
                 false => id_of(session, image).await?,
             };
         }
     }
     Ok(images)
+}
+
+/// Images to pull, each for one service that wants it, and images that are built. What one service
+/// builds others neither pull nor miss.
+fn sorted_out<'a>(
+    ways: &[(&'a String, Way)],
+    of: impl Fn(&String) -> String,
+) -> Outcome<(BTreeMap<String, &'a String>, BTreeSet<String>)> {
+    let built: BTreeSet<String> = ways
+        .iter()
+        .filter(|(_, way)| *way == Way::Build)
+        .map(|(key, _)| of(key))
+        .collect();
+    let mut pulled = BTreeMap::new();
+    for (key, way) in ways {
+        let image = of(key);
+        if built.contains(&image) {
+            continue;
+        }
+        match way {
+            Way::Keep | Way::Build => {}
+            Way::Pull => drop(pulled.entry(image).or_insert(*key)),
+            Way::Missing => {
+                return Err(Failure::message(format!(
+                    "service {key:?}: no such image: {image}\nhint: pull or build it, or leave out what forbids that"
+                )));
+            }
+        }
+    }
+    Ok((pulled, built))
 }
 
 /// The id of an image that was pulled or built.
@@ -156,14 +179,14 @@ pub async fn pull(
         None => reference.with_default_tag(),
     };
     if !quiet {
-        tell_line(session, &format!("{key} Pulling "));
+        tell_line(session, key, "Pulling ");
     }
     let pulled = match rehearsal::is_on(session) {
         true => config::digest(session, image).await.map(drop),
         false => transfer::fetch(session, &reference, platform, None).await,
     };
     match &pulled {
-        Ok(()) if !quiet => tell_line(session, &format!("{key} Pulled ")),
+        Ok(()) if !quiet => tell_line(session, key, "Pulled "),
         Ok(()) => {}
         Err(_) => tell(session, "Image", image, "Error"),
     }

@@ -310,6 +310,10 @@ impl Maker<'_> {
         let call = Call::post(path(&made.id, "/rename")).query("name", name);
         rehearsal::done(self.session, call).await?;
         tell_container(self.session, name, "Recreated");
+        // It may have had another name.
+        if let Some(peers) = self.peers.get_mut(key) {
+            peers.retain(|(_, id)| id != old);
+        }
         self.remember(&made);
         Ok(made)
     }

@@ -54,22 +54,27 @@ use crate::session::Session;
 /// Says what happened to an object, as compose does where nobody watches; `--progress` says
 /// otherwise.
 fn tell(session: &Session, kind: &str, name: &str, what: &str) {
+    let id = format!("{kind} {name}");
+    say(session, &id, what, &format!("{id}  {what}"));
+}
+
+/// Says what else happens to a service.
+fn tell_line(session: &Session, key: &str, what: &str) {
+    say(session, key, what.trim_end(), &format!("{key} {what}"));
+}
+
+fn say(session: &Session, id: &str, text: &str, line: &str) {
     match project::progress(session).as_str() {
         "quiet" => {}
         "json" => {
-            let mut line = serde_json::json!({"id": format!("{kind} {name}"), "text": what});
+            let mut line = serde_json::json!({"id": id, "text": text});
             if rehearsal::is_on(session) {
                 line["dry-run"] = true.into();
             }
             session.warn(line.to_string());
         }
-        _ => tell_line(session, &format!("{kind} {name}  {what}")),
+        _ => session.warn(format!("{} {line}", rehearsal::mark(session))),
     }
-}
-
-/// Says something else that happens.
-fn tell_line(session: &Session, line: &str) {
-    session.warn(format!("{} {line}", rehearsal::mark(session)));
 }
 
 /// As [`tell`], of a container.

@@ -125,7 +125,7 @@ fn check_flags(session: &Session) -> Outcome {
             )));
         }
     }
-    together::limit(session).map(drop)
+    Ok(())
 }
 
 impl<'a> Asked<'a> {
@@ -158,6 +158,7 @@ impl<'a> Asked<'a> {
             let working_dir = asked.working_dir.clone();
             asked.read_default_env_file(&[&working_dir, &here])?;
         }
+        together::set_limit(session, asked.set(together::VARIABLE))?;
         Ok(asked)
     }
 

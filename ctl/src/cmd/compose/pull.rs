@@ -20,7 +20,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
         async move {
             match image::pull(session, key, image, &service.platform, quiet).await {
                 Err(failure) if ignores || service.build.is_some() => {
-                    tell_line(session, &format!("{key} Warning {failure}"));
+                    tell_line(session, key, &format!("Warning {failure}"));
                     Ok(())
                 }
                 pulled => pulled,
@@ -29,7 +29,7 @@ pub async fn run(session: &Session, args: &Args) -> Outcome {
     });
     let limit = match args.flag("no-parallel") {
         true => 1,
-        false => together::limit(session)?,
+        false => together::limit(session),
     };
     together::all(limit, pulls).await
 }
@@ -44,7 +44,7 @@ async fn wanted(session: &Session, args: &Args, loaded: &Loaded) -> Outcome<Vec<
         let service = &project.services[&key];
         let skip = |why: &str| {
             if !args.flag("quiet") {
-                tell_line(session, &format!("{key} Skipped - {why}"));
+                tell_line(session, &key, &format!("Skipped - {why}"));
             }
         };
         let Some(image) = &service.image else {

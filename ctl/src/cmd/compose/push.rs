@@ -25,7 +25,7 @@ pub async fn push(session: &Session, args: &Args) -> Outcome {
         match pushed.await {
             Ok(()) => {}
             Err(failure) if args.flag("ignore-push-failures") => {
-                tell_line(session, &format!("{key} Warning {failure}"));
+                tell_line(session, &key, &format!("Warning {failure}"));
             }
             Err(failure) => failures.push(failure),
         }
@@ -42,7 +42,7 @@ pub async fn of_service(
 ) -> Outcome {
     let (Some(image), Some(build)) = (&service.image, &service.build) else {
         if !quiet {
-            tell_line(session, &format!("{key} Skipped"));
+            tell_line(session, key, "Skipped");
         }
         return Ok(());
     };
@@ -55,7 +55,7 @@ pub async fn of_service(
         }
         let reference = reference.with_default_tag();
         if !quiet {
-            tell_line(session, &format!("{key} Pushing {name}"));
+            tell_line(session, key, &format!("Pushing {name}"));
         }
         let call = Call::post(format!("/images/{}/push", segment(&reference.name)))
             .query_text("tag", reference.tag.as_deref().unwrap_or(""))
@@ -67,7 +67,7 @@ pub async fn of_service(
             drain(JsonLines::of(session.client.send(call).await?)).await?;
         }
         if !quiet {
-            tell_line(session, &format!("{key} Pushed {name}"));
+            tell_line(session, key, &format!("Pushed {name}"));
         }
     }
     Ok(())

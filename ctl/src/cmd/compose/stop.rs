@@ -74,7 +74,7 @@ async fn stop_one(session: &Session, container: &Container, how: &How<'_>) -> Ou
 
 /// Stops what runs.
 pub async fn stop(session: &Session, containers: &[Container], how: &How<'_>) -> Outcome {
-    let limit = together::limit(session)?;
+    let limit = together::limit(session);
     for group in groups(containers) {
         let running = group
             .iter()
@@ -145,7 +145,7 @@ pub async fn remove(
         tell_container(session, &container.name, "Removed");
         Ok(())
     });
-    together::all(together::limit(session)?, each).await
+    together::all(together::limit(session), each).await
 }
 
 /// Stops and removes.
@@ -155,7 +155,7 @@ pub async fn take_away(
     how: &How<'_>,
     volumes: bool,
 ) -> Outcome {
-    let limit = together::limit(session)?;
+    let limit = together::limit(session);
     for group in groups(containers) {
         let running = group.iter().filter(|one| one.is_running());
         together::all(limit, running.map(|one| stop_one(session, one, how))).await?;

@@ -6,29 +6,28 @@ use super::project;
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 
-const VARIABLE: &str = "COMPOSE_PARALLEL_LIMIT";
+/// Stands for `--parallel`.
+pub const VARIABLE: &str = "COMPOSE_PARALLEL_LIMIT";
 
-/// How many things may go on at once: the flag, or the variable that stands for it. Anything below
-/// one is no bound, as for compose.
-pub fn limit(session: &Session) -> Outcome<usize> {
-    let (text, wrong) = match project::flag(session, "parallel") {
-        Some(text) => {
-            let wrong = format!("invalid argument {text:?} for \"--parallel\" flag: want a number");
-            (text, wrong)
-        }
-        None => match session.env.get(VARIABLE).filter(|text| !text.is_empty()) {
-            None => return Ok(usize::MAX),
-            Some(text) => {
-                let wrong = format!("{VARIABLE} must be an integer (found: {text:?})");
-                (text.clone(), wrong)
-            }
-        },
+/// How many things may go on at once, once flags and variables are read.
+pub fn limit(session: &Session) -> usize {
+    session.parallel.get().copied().unwrap_or(usize::MAX)
+}
+
+/// Keeps what [`limit`] answers with: the flag, or the variable that stands for it, of the shell or
+/// a file. Anything below one is no bound, as for compose.
+pub fn set_limit(session: &Session, variable: Option<&str>) -> Outcome {
+    let given = project::flag(session, "parallel");
+    let Some(text) = given.as_deref().or(variable) else {
+        return Ok(());
     };
-    let number: i64 = text.parse().map_err(|_| Failure::Message(wrong))?;
-    Ok(match usize::try_from(number) {
-        Ok(0) | Err(_) => usize::MAX,
-        Ok(number) => number,
-    })
+    let number: i64 = text.parse().map_err(|_| {
+        Failure::Message(format!("{VARIABLE} must be an integer (found: {text:?})"))
+    })?;
+    let limit = usize::try_from(number).ok().filter(|number| *number > 0);
+    // Flags and variables are the same all through a command.
+    let _ = session.parallel.set(limit.unwrap_or(usize::MAX));
+    Ok(())
 }
 
 /// Does all of it, at most `limit` at once; goes on when one fails and tells of all that did.
