@@ -122,19 +122,19 @@ pub async fn create_secret(session: &Session, args: &Args) -> Outcome {
             "When using secret driver secret data must be empty",
         ));
     }
+    let options = driver_options(args)?;
+    if driver.is_empty() && !options.is_empty() {
+        return Err(Failure::message(
+            "--driver-opt needs --driver, the secret store that has the bytes",
+        ));
+    }
     let data = match (driver, path) {
         ("", "") => return Err(Failure::message("secret file is required")),
         (_, "") => Vec::new(),
         (_, path) => payload(session, path)?,
     };
-    let options = driver_options(args)?;
     let driver = match (driver, options.is_empty()) {
-        ("", true) => None,
-        ("", false) => {
-            return Err(Failure::message(
-                "--driver-opt needs --driver, the secret store that has the bytes",
-            ));
-        }
+        ("", _) => None,
         (name, true) => Some(json!({"Name": name})),
         (name, false) => Some(json!({"Name": name, "Options": options})),
     };

@@ -373,11 +373,11 @@ fn leased(c: &Cluster, place: &Place) {
     place.command("sleep 1000");
     let update = "secret update --users signal=WINCH --driver-opt round=2 key";
     c.skep("n1", update).ok();
-    wait_told(
-        c,
-        "leased",
-        "secret store pass: it has not answered after 10 s",
-    );
+    eventually("why says what it waits for", secs(60), || {
+        let why = c.skep("n1", "why leased");
+        let is_told = why.out.contains("it has not answered after 10 s");
+        holds(is_told, why.to_string())
+    });
     let now = c.wait_running("n1", "leased", 1, secs(5));
     assert_eq!(now[0].id, before[0].id);
     place.command("printf two");
