@@ -365,10 +365,11 @@ fn hangs(c: &Cluster, place: &Place) {
 /// What may run only while managers are heard goes on while it is asked for its next secret.
 fn leased(c: &Cluster, place: &Place) {
     place.command("printf one");
-    let secrets = json!({"Secrets": [{"SecretName": "key", "File": {"Name": "key"}}]});
-    create_service(c, "leased", json!({"Replicated": {"Replicas": 1}}), secrets);
-    let label = "service update --detach --label-add skep.on-disconnect.stop-after=5s leased";
-    c.skep("n1", label).ok();
+    let label = "--label skep.on-disconnect.stop-after=5s";
+    let create = format!(
+        "service create --detach --name leased {label} --secret key --stop-signal KILL busy:1 sleep 1000"
+    );
+    c.skep("n1", &create).ok();
     let before = c.wait_running("n1", "leased", 1, secs(30));
     place.command("sleep 1000");
     let update = "secret update --users signal=WINCH --driver-opt round=2 key";
