@@ -1002,7 +1002,8 @@ def swarm(client, daemon):
         before = {task["ID"] for task in running(service, 2)}
         service.update(image=IMAGE, command="sleep 1001", name="up", mode={"Replicated": {"Replicas": 2}})
         until(lambda: len(before & {task["ID"] for task in running(service, 2)}) == 0, 40, "new tasks")
-        service.reload()
+        # The end of an update is noted with the service, and makes it another version.
+        until(lambda: service.reload() or service.attrs["UpdateStatus"]["State"] == "completed", 40, "the update's end")
         service.force_update()
         service.reload()
         assert service.attrs["Spec"]["TaskTemplate"]["ForceUpdate"] == 1, service.attrs["Spec"]
