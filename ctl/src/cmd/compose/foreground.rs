@@ -130,6 +130,12 @@ pub async fn run(
         }
         () = &mut last_words => stopped.await?,
     }
+    // What was being made at that moment may have come after the look.
+    let mut late = observed::containers(session, &loaded.project.name).await?;
+    late.retain(|one| !one.oneoff && one.is_running() && wanted.contains(&one.service));
+    if !late.is_empty() {
+        stop::stop(session, &late, &how).await?;
+    }
     let code = match end {
         End::First(code) if exit_from.is_empty() => code,
         End::First(code) => match containers.iter().find(|one| one.service == exit_from) {
