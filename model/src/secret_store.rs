@@ -33,10 +33,12 @@ impl Origin {
             let key = label.strip_prefix(OPTION_LABEL_PREFIX)?;
             Some((key.to_owned(), value.clone()))
         });
-        let mut options: BTreeMap<String, String> = labelled.collect();
-        options.extend(driver.options.clone());
-        // As if it were not written there at all, label or not.
-        options.retain(|_, value| !value.is_empty());
+        let of_driver = driver.options.clone().into_iter();
+        // An empty one is as good as none.
+        let options = labelled
+            .chain(of_driver)
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
         Self {
             store: driver.name.clone(),
             options,

@@ -252,12 +252,15 @@ fn the_same_place_said_otherwise_is_the_same_place() {
     assert_eq!(seen(&cluster), [2, 2], "an empty option says nothing");
     // From the driver into labels, and back.
     let mut labelled = outside("b");
-    let options = std::mem::take(&mut labelled.driver.as_mut().unwrap().options);
-    let labels = options.into_iter();
+    let taken = std::mem::take(&mut labelled.driver.as_mut().unwrap().options);
+    let labels = taken.into_iter();
     labelled.labels = labels
         .map(|(key, value)| (format!("skep.driver.{key}"), value))
         .collect();
-    for spec in [labelled.clone(), outside("b"), labelled.clone()] {
+    // One that is empty hides no label.
+    let mut both = outside("");
+    both.labels = options(&[("skep.driver.path", "c")]);
+    for spec in [labelled.clone(), outside("b"), labelled.clone(), both] {
         deploy(&mut cluster, spec.clone()).unwrap();
         let number = secret(&cluster).number();
         assert_eq!(secret(&cluster).spec.origin(), spec.origin());

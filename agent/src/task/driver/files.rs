@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_model::payload::InPlace;
-use skep_model::{SecretId, Task};
+use skep_model::{SecretId, Task, TaskState};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -27,6 +27,10 @@ impl Driver {
         let news = self.unseen(&task);
         if !is_due || news.is_empty() {
             self.asking = None;
+            // Nothing more is wanted of a store: it was taken back.
+            if news.is_empty() && self.status.state == TaskState::Running {
+                self.say_refused(String::new()).await;
+            }
             return;
         }
         let only = self.to_fetch(&task, &news);
@@ -44,7 +48,7 @@ impl Driver {
                 self.bring(&task, &ready).await;
             }
             // The lease, the program's end and changes of mind must not wait for a store.
-            let Some(asked) = self.asked_aside(questions, wake).await else {
+            let Some(asked) = self.asked_aside(questions, wake) else {
                 return;
             };
             if let Some(why) = self.fetched.take(asked) {

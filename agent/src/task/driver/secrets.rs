@@ -11,7 +11,8 @@ use skep_model::{SecretId, Task, TaskId, TaskState, Timestamp};
 use skep_proto::v1::SecretQuestion;
 use skep_proto::v1::dispatcher_client::DispatcherClient;
 use skep_proto::v1::secret_answer::Outcome;
-use tokio::sync::Notify;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 use tracing::info;
@@ -44,7 +45,8 @@ pub(super) struct Question {
 /// Questions that are asked now.
 pub(super) struct Asking {
     questions: Vec<Question>,
-    answer: AbortOnDropHandle<Asked>,
+    answer: oneshot::Receiver<Asked>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// What stores have answered for one task.
@@ -159,33 +161,39 @@ impl Driver {
 
     /// What came of these questions, asked beside everything else; `None` while they are asked. `wake`
     /// is told when there is an answer.
-    pub(super) async fn asked_aside(
+    pub(super) fn asked_aside(
         &mut self,
         questions: Vec<Question>,
         wake: &Arc<Notify>,
     ) -> Option<Asked> {
-        match self.asking.take() {
-            Some(asking) if asking.questions == questions => {
-                if !asking.answer.is_finished() {
+        // Where others are asked now, those of before go with their task.
+        let same = self.asking.take();
+        if let Some(mut asking) = same.filter(|asking| asking.questions == questions) {
+            return match asking.answer.try_recv() {
+                Ok(asked) => Some(asked),
+                Err(TryRecvError::Empty) => {
                     self.asking = Some(asking);
-                    return None;
+                    None
                 }
-                return Some(asking.answer.await.unwrap_or_else(|error| Asked {
+                Err(TryRecvError::Closed) => Some(Asked {
                     bytes: BTreeMap::new(),
-                    refused: Some(format!("{STORE_WORDS}was not asked: {error}")),
-                }));
-            }
-            // Others are asked now: those of before go with their task.
-            Some(_) | None => (),
+                    refused: Some(format!("{STORE_WORDS}was not asked")),
+                }),
+            };
         }
         let (worker, id) = (Arc::clone(&self.worker), self.id.clone());
         let (wake, asked) = (Arc::clone(wake), questions.clone());
-        let answer = AbortOnDropHandle::new(tokio::spawn(async move {
-            let answer = ask_all(&worker, &id, &asked).await;
+        let (tell, answer) = oneshot::channel();
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            // Told before the driver looks.
+            let _ = tell.send(ask_all(&worker, &id, &asked).await);
             wake.notify_one();
-            answer
         }));
-        self.asking = Some(Asking { questions, answer });
+        self.asking = Some(Asking {
+            questions,
+            answer,
+            _task: task,
+        });
         None
     }
 
